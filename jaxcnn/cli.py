@@ -1,0 +1,96 @@
+"""How every command of the project reads its arguments, fails and exits.
+
+Exit codes: 0 done; 2 the user's input is wrong, told in one line on stderr; 1 a bug (or a check that failed).
+"""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import tyro
+
+
+class UserError(Exception):
+    """The user's input is wrong.
+
+    The message is one line that names the file or option, says what is wrong with it, and what to do.
+    """
+
+
+def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> NoReturn:
+    """Parse `sys.argv`, call the command it names, and exit.
+
+    Args:
+        program: what the user types, for example ``python -m train``.
+        commands: one function, or one a subcommand; its signature and docstring become the command line.
+        summary: the first paragraph of ``--help``.
+    """
+    try:
+        exit_code = _call(program, commands, summary)
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # `... | head` closed our output; point it elsewhere so that Python's own flush at exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(exit_code)
+
+
+def _call(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> int:
+    """Run the command and return its exit code; commands return None (done) or an exit code."""
+    options: dict[str, Any] = {
+        "prog": program,
+        "description": summary,
+        "config": (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    }
+    stderr = io.StringIO()
+    try:
+        # Parsing and calling are two steps, so that what the command itself prints is never swallowed.
+        with contextlib.redirect_stderr(stderr):
+            if callable(commands):
+                command = tyro.cli(_deferred(commands), **options)
+            else:
+                deferred = {name: _deferred(function) for name, function in commands.items()}
+                command = tyro.extras.subcommand_cli_from_dict(deferred, **options)
+    except SystemExit as error:
+        if error.code:
+            _fail(f"{_message(stderr.getvalue())} (see: {program} --help)")
+        raise
+    return command() or 0
+
+
+def _deferred(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """A function with the signature of `function` that returns the call instead of making it."""
+
+    @functools.wraps(function)
+    def capture(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return lambda: function(*args, **kwargs)
+
+    return capture
+
+
+def _message(box: str) -> str:
+    """The message in the box that tyro draws around an error, as one line.
+
+    The box holds a title, a rule, the message, a rule and more; its lines are of ASCII where the terminal's are.
+    """
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)
+    titled = re.sub(r"^╭─ (.*?) ─*╮$", r"\1\n────", plain, count=1, flags=re.MULTILINE)
+    _, message, *_ = re.split(r"^[ │]*[─-]{4,}[ │]*$", titled, flags=re.MULTILINE)
+    line = " ".join(message.replace("│", " ").split())
+    # What a configuration refuses names its option itself; tyro puts its own name for the argument before that.
+    return re.sub(r"^Error parsing __tyro\S+: ", "", line)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
