@@ -1,0 +1,93 @@
+"""Classification scores that are exact over a whole set: counted batch by batch, divided once.
+
+A mean of per-batch F1 scores is not the F1 score, and a padded last batch must not weigh in. So a step returns sums
+(`Tally`), the host adds them up, and `scores` divides at the end.
+"""
+
+import dataclasses
+from functools import reduce
+from operator import add
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+
+@flax.struct.dataclass
+class Tally:
+    """Sums over images.
+
+    Attributes:
+        loss: scalar, in nats.
+        confusion: (classes, classes), how many of each true class (row) were given each predicted class (column).
+    """
+
+    loss: Any
+    confusion: Any
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.loss + other.loss, self.confusion + other.confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What is told of a set of predictions. All but the loss lie in [0, 1]."""
+
+    loss: float
+    accuracy: float
+    f1_macro: float
+    f1_weighted: float
+
+
+def tally(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array | np.ndarray, " batch"],
+    losses: Float[Array, " batch"],
+    mask: Bool[Array | np.ndarray, " batch"],
+) -> Tally:
+    """Sums over the images of a batch for which `mask` holds."""
+    classes = logits.shape[1]
+    cell = labels * classes + jnp.argmax(logits, axis=1).astype(labels.dtype)
+    counts = jnp.zeros(classes * classes, jnp.int32).at[cell].add(mask.astype(jnp.int32))
+    # where(), not a product: the loss of a padded row may be inf or NaN.
+    return Tally(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), counts.reshape(classes, classes))
+
+
+def total(tallies: list[Tally]) -> Tally:
+    """The sum of the tallies of all batches, in double precision on the host."""
+    return reduce(add, (Tally(np.float64(t.loss), np.asarray(t.confusion, np.int64)) for t in tallies))
+
+
+def scores(counted: Tally) -> Scores:
+    """Divide the sums. F1 is scikit-learn's with `zero_division=0` over all classes.
+
+    Raises:
+        ValueError: no image was counted.
+    """
+    confusion = np.asarray(counted.confusion, np.float64)
+    images = confusion.sum()
+    if images == 0:
+        raise ValueError("no scores without images: the tally is empty")
+    f1 = f1_per_class(confusion)
+    return Scores(
+        loss=float(counted.loss) / images,
+        accuracy=np.trace(confusion) / images,
+        f1_macro=f1.mean(),
+        f1_weighted=f1 @ confusion.sum(axis=1) / images,
+    )
+
+
+def f1_per_class(confusion: Num[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
+    """F1 of each class, 2 TP / (2 TP + FP + FN); 0 for a class that neither occurs nor is given."""
+    true_positives = np.diag(confusion).astype(np.float64)
+    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return np.divide(2 * true_positives, occurrences, out=np.zeros_like(true_positives), where=occurrences > 0)
+
+
+def confusion_matrix(
+    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """Counts of each true class (row) that were given each class (column)."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
