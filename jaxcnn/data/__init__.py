@@ -1,0 +1,1 @@
+"""Where images come from: the embedded phantom, the prepared scans, the input pipeline."""

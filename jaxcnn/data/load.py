@@ -1,0 +1,115 @@
+"""A data set by the name that the user gives: the phantom, or a folder that `python -m jaxcnn.data prepare` wrote."""
+
+import dataclasses
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxcnn.cli import UserError
+from jaxcnn.data.dataset import CLASSES, Dataset, Split, SplitName
+from jaxcnn.data.phantom import phantom_images
+
+# The folder that TFDS makes for the data set, with a folder a size and in that a folder a version.
+DATA_SET = "brain_tumor_mri"
+
+PHANTOM_SEED = 0
+PHANTOM_TRAIN_IMAGES = 288
+PHANTOM_TEST_IMAGES = 200
+# The test images are other heads than the training images, however many of those there will ever be.
+PHANTOM_TEST_OFFSET = 1_000_000
+
+
+def load_dataset(source: str, max_images: int | None = None) -> Dataset:
+    """Load both splits into memory.
+
+    Args:
+        source: "phantom", or a prepared folder: the one that was given to prepare, or the one inside it that holds
+            dataset_info.json.
+        max_images: the most images of a split to keep, evenly spread over its classes; None keeps all.
+
+    Raises:
+        UserError: the folder holds no data set, more than one, or a damaged one.
+        ValueError: `max_images` is not positive.
+    """
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images must be at least 1, got {max_images}")
+    most = max_images or sys.maxsize
+    if source == "phantom":
+        # Its labels take turns, so the first images are spread evenly over the classes; the others need not be drawn.
+        train = _phantom_split("train", 0, min(PHANTOM_TRAIN_IMAGES, most))
+        test = _phantom_split("test", PHANTOM_TEST_OFFSET, min(PHANTOM_TEST_IMAGES, most))
+        return Dataset(source, CLASSES, train, test)
+    dataset = _read_prepared(_find_prepared(Path(source)))
+    return dataclasses.replace(dataset, train=dataset.train.spread(most), test=dataset.test.spread(most))
+
+
+def _phantom_split(name: SplitName, offset: int, count: int) -> Split:
+    images, labels = phantom_images(PHANTOM_SEED, offset + np.arange(count))
+    return Split(images, labels, tuple(f"phantom/{name}/{i}" for i in range(count)))
+
+
+def _find_prepared(folder: Path) -> Path:
+    try:
+        return _only_data_set(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be read: {error.strerror}") from error
+
+
+def _only_data_set(folder: Path) -> Path:
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder; give phantom, or the DIR of {_prepare_command('ARCHIVE')}")
+    if (folder / "dataset_info.json").is_file():
+        return folder
+    found = sorted(info.parent for info in folder.glob(f"{DATA_SET}/*/*/dataset_info.json"))
+    if not found:
+        raise UserError(f"{folder}: holds no prepared data set; give the DIR of {_prepare_command(folder)}")
+    if len(found) > 1:
+        raise UserError(f"{folder}: holds {len(found)} data sets; give one of {', '.join(map(str, found))}")
+    return found[0]
+
+
+def _prepare_command(archive: Path | str) -> str:
+    return f"`python -m jaxcnn.data prepare {archive} --out DIR`"
+
+
+def _read_prepared(folder: Path) -> Dataset:
+    # Only here, so that training on the phantom starts without it.
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        _check_features(folder, builder.info.features)
+        return Dataset(str(folder), CLASSES, train=_read_split(builder, "train"), test=_read_split(builder, "test"))
+    except UserError:
+        raise
+    # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.
+    except Exception as error:
+        raise UserError(f"{folder}: the data set is damaged ({error}); prepare it again with --overwrite") from error
+
+
+def _check_features(folder: Path, features: Any) -> None:
+    """Refuse other data sets, which TFDS would read just as well."""
+    if set(features) != {"image", "label", "file_name"} or tuple(features["label"].names or ()) != CLASSES:
+        raise UserError(f"{folder}: is another data set than {DATA_SET}; give the DIR of {_prepare_command('ARCHIVE')}")
+
+
+def _read_split(builder: Any, name: SplitName) -> Split:
+    import tensorflow_datasets as tfds
+
+    # TFDS decodes with OpenCV where it is installed and warns where it isn't; Pillow is what wrote these files.
+    records = list(builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()}))
+    return Split(
+        images=np.stack([_decode_png(record["image"]) for record in records]),
+        labels=np.array([record["label"] for record in records], np.int32),
+        names=tuple(record["file_name"].decode() for record in records),
+    )
+
+
+def _decode_png(png: bytes) -> UInt8[np.ndarray, "size size 1"]:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        return np.asarray(image)[..., np.newaxis]
