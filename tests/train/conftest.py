@@ -1,0 +1,10 @@
+"""Optax counts steps in int32 and multiplies them by floats, which strict dtype promotion refuses."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+    with jax.numpy_dtype_promotion("standard"):
+        yield

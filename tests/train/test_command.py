@@ -1,0 +1,152 @@
+"""python -m train simplecnn, as a user types it, on a network narrow enough for a test."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train.loop
+from jaxcnn.runs import open_run, read_config, read_epochs, read_predictions
+from train.__main__ import main
+
+# 48 images of each split, 43 of them left to train on: 5 steps of 8 an epoch.
+OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
+STEPS = 5
+
+
+def run_train(monkeypatch, folder: Path, *more: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train", "simplecnn", "--run-dir", str(folder), *OPTIONS, *more])
+    with pytest.raises(SystemExit) as error:
+        main()
+    return error.value.code
+
+
+def result(folder: Path):
+    """All of a run that must be the same bits when it is run again."""
+    run = open_run(folder)
+    epochs = [{k: v for k, v in e.items() if k not in ("seconds", "images_per_second")} for e in read_epochs(run)]
+    return epochs, {split: read_predictions(run, split) for split in ("train", "validation", "test")}
+
+
+def assert_same_bits(folder: Path, other: Path):
+    (epochs, predictions), (other_epochs, other_predictions) = result(folder), result(other)
+    assert epochs == other_epochs
+    for split, found in predictions.items():
+        np.testing.assert_array_equal(found.logits, other_predictions[split].logits)
+        assert found.names == other_predictions[split].names
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run_train(monkeypatch, folder) == 0
+    return folder
+
+
+def test_a_run_leaves_all_that_was_promised(finished):
+    run = open_run(finished)
+    scores = [
+        f"{s}_{m}" for s in ("train", "validation", "test") for m in ("loss", "accuracy", "f1_macro", "f1_weighted")
+    ]
+    for number, line in enumerate(read_epochs(run), start=1):
+        assert set(line) == {"epoch", "step", "learning_rate", "seconds", "images_per_second", *scores}
+        assert (line["epoch"], line["step"]) == (number, number * STEPS)
+    assert len(read_epochs(run)) == 2
+    assert read_config(run)["width"] == 0.05
+    assert json.loads(run.environment.read_text())["packages"]["jax"]
+    assert {split: len(read_predictions(run, split).labels) for split in ("train", "validation", "test")} == {
+        "train": 43,
+        "validation": 5,
+        "test": 48,
+    }
+
+
+def test_the_predictions_are_those_of_the_best_epoch(finished):
+    run = open_run(finished)
+    best = max(read_epochs(run), key=lambda e: (e["validation_f1_macro"], -e["validation_loss"], e["step"]))
+    predictions = read_predictions(run, "test")
+    accuracy = np.mean(predictions.logits.argmax(axis=1) == predictions.labels)
+    assert accuracy == pytest.approx(best["test_accuracy"])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, tmp_path, monkeypatch):
+    assert run_train(monkeypatch, tmp_path / "same") == 0
+    assert_same_bits(tmp_path / "same", finished)
+    assert run_train(monkeypatch, tmp_path / "other", "--seed", "1") == 0
+    assert result(tmp_path / "other")[0] != result(finished)[0]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, capsys):
+    train_epoch = train.loop._train_epoch
+
+    def interrupted_in_the_second(trainer, state, epoch, steps):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(trainer, state, epoch, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop, "_train_epoch", interrupted_in_the_second)
+        assert run_train(monkeypatch, tmp_path / "run", "--resume") == 130
+    assert len(read_epochs(open_run(tmp_path / "run"))) == 1
+    capsys.readouterr()
+
+    assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
+    assert "after epoch 1" in capsys.readouterr().out
+    assert_same_bits(tmp_path / "run", finished)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch, capsys):
+    def explodes_in_the_second_epoch(*_):
+        return lambda step: jnp.where(step < STEPS + 1, 1e-3, jnp.inf)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop, "learning_rate_schedule", explodes_in_the_second_epoch)
+        assert run_train(monkeypatch, tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    assert f"at step {STEPS + 3}" in message
+    assert message.count("\n") == 1
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == [str(STEPS)]
+    # From there the run can go on, here with the learning rate it was configured with.
+    assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
+    assert all(math.isfinite(epoch["train_loss"]) for epoch in read_epochs(open_run(tmp_path / "run")))
+
+
+def test_the_end_of_a_run_is_a_table_of_scores(tmp_path, monkeypatch, capsys):
+    assert run_train(monkeypatch, tmp_path / "run", "--epochs", "1", "--gate", "softmax") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("compiled ") for line in shown)
+    assert sum(line.startswith("epoch ") for line in shown) == 1
+    assert [line.split()[0] for line in shown[-4:]] == ["images", "train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+        (["--batch-size", "44"], "--batch-size 44: larger than the 43 training images"),
+        (["--max-images", "3"], "--validation-fraction"),
+        (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
+        (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
+        (["--overwrite", "--resume"], "--overwrite and --resume"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, options, message):
+    assert run_train(monkeypatch, tmp_path / "run", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_safe_from_other_options_and_from_being_started_again(finished, monkeypatch, capsys):
+    before = result(finished)[0]
+    assert run_train(monkeypatch, finished) == 2
+    assert "holds a run" in capsys.readouterr().err
+    assert run_train(monkeypatch, finished, "--resume", "--learning-rate", "0.5") == 2
+    assert "--learning-rate 0.5: the run in" in capsys.readouterr().err
+    assert run_train(monkeypatch, finished, "--resume") == 0
+    assert result(finished)[0] == before
