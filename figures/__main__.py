@@ -1,0 +1,23 @@
+"""The command line: python -m figures NAME."""
+
+from figures.confusion_matrices import confusion_matrices
+from figures.learning_curves import learning_curves
+from figures.manual_convolution import manual_convolution
+from jaxcnn import cli
+
+
+def main() -> None:
+    """Entry point of jaxcnn-figures."""
+    cli.run(
+        "python -m figures",
+        {
+            "manual-convolution": manual_convolution,
+            "learning-curves": learning_curves,
+            "confusion-matrices": confusion_matrices,
+        },
+        "Draw a figure and print where it was written.",
+    )
+
+
+if __name__ == "__main__":
+    main()

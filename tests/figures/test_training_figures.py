@@ -1,0 +1,125 @@
+"""Learning curves and confusion matrices, from runs written here."""
+
+import sys
+
+import matplotlib.colors
+import numpy as np
+import pytest
+from PIL import Image
+
+from figures.__main__ import main
+from figures.confusion_matrices import confusion_matrices_figure
+from figures.learning_curves import learning_curves_figure
+from jaxcnn.runs import Predictions, create_run, write_epochs, write_predictions
+
+CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
+COLUMNS = ("train_loss", "test_loss", "train_f1_macro", "test_f1_macro")
+
+
+def epochs(count):
+    random = np.random.default_rng(count)
+    return [{"epoch": i + 1, **{column: random.uniform() for column in COLUMNS}} for i in range(count)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = create_run(tmp_path / "my-run", {}, {}, overwrite=False)
+    write_epochs(run, epochs(3))
+    logits = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    labels = np.arange(20, dtype=np.int32) % 3  # no image of the last class
+    for split in ("train", "test"):
+        write_predictions(run, split, Predictions(logits, labels, ("x",) * 20, CLASSES))
+    return run
+
+
+def draw(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["figures", *map(str, arguments)])
+    with pytest.raises(SystemExit) as error:
+        main()
+    return error.value.code
+
+
+def test_every_run_is_a_named_line_through_its_own_values():
+    runs = {"a": epochs(3), "b": epochs(5)}
+    figure = learning_curves_figure(runs)
+    assert len(figure.axes) == 4
+    for panel, column in zip(figure.axes, COLUMNS, strict=True):
+        for line, (name, values) in zip(panel.get_lines(), runs.items(), strict=True):
+            assert line.get_label() == name
+            assert list(line.get_ydata()) == [epoch[column] for epoch in values]
+            # Nothing is drawn outside the panel.
+            low, high = panel.get_ylim()
+            assert low <= min(line.get_ydata()) <= max(line.get_ydata()) <= high
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_every_cell_shows_its_count_and_its_share_of_the_row():
+    confusion = np.array([[8, 2, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 200]])
+    panel = confusion_matrices_figure({"test": confusion}, CLASSES).axes[0]
+    cells = [text.get_text() for text in panel.texts]
+    assert cells[:4] == ["8\n80%", "2\n20%", "0\n0%", "0\n0%"]
+    assert cells[4:8] == ["0\n–"] * 4  # a class without images has no shares, and divides nothing by zero
+    assert cells[8:12] == ["1\n25%"] * 4
+    assert panel.get_title() == "test (214 images)"
+
+
+def test_text_is_readable_on_every_colour_of_the_map():
+    confusion = np.stack([[share, 100 - share] for share in range(101)])
+    matrix = np.zeros((101, 101), int)
+    matrix[:, :2] = confusion
+    panel = confusion_matrices_figure({"x": matrix}, tuple(map(str, range(101)))).axes[0]
+    image = panel.images[0]
+    for text, share in zip(panel.texts, (matrix / 100).ravel(), strict=True):
+        assert contrast(text.get_color(), image.to_rgba(share)) >= 4.5  # WCAG 2.2, level AA
+
+
+def contrast(colour, other):
+    def luminance(c):
+        rgb = np.array(matplotlib.colors.to_rgb(c))
+        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted([luminance(colour), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", ["learning-curves", "confusion-matrices"])
+def test_the_command_writes_a_picture_and_prints_where(run, monkeypatch, capsys, name):
+    assert draw(monkeypatch, name, run.folder) == 0
+    path = run.figures / f"{name}.png"
+    assert capsys.readouterr().out == f"{path}\n"
+    with Image.open(path) as image:
+        assert min(image.size) > 400
+
+
+def test_the_same_run_gives_the_same_picture(run, monkeypatch, tmp_path):
+    for name in ("a", "b"):
+        assert draw(monkeypatch, "learning-curves", run.folder, "--out", tmp_path / f"{name}.png") == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["learning-curves", "/no/such/run"], "/no/such/run: no run folder"),
+        (["confusion-matrices", "/no/such/run"], "/no/such/run: no run folder"),
+        (["learning-curves"], "name at least one run folder"),
+        (["pie-chart"], "pie-chart"),
+        (["learning-curves", "RUN", "--out", "curves.docx"], "--out curves.docx: unknown suffix; choose one of"),
+        (["learning-curves", "RUN", "--out", "/dev/null/curves.png"], "--out /dev/null/curves.png: can't be written"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(run, monkeypatch, capsys, arguments, message):
+    arguments = [run.folder if argument == "RUN" else argument for argument in arguments]
+    assert draw(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_run_without_results_yet_says_so(tmp_path, monkeypatch, capsys):
+    run = create_run(tmp_path / "young", {}, {}, overwrite=False)
+    assert draw(monkeypatch, "learning-curves", run.folder) == 2
+    assert "no epoch is finished yet" in capsys.readouterr().err
+    assert draw(monkeypatch, "confusion-matrices", run.folder) == 2
+    assert "let the run end first" in capsys.readouterr().err
+    assert not run.figures.exists()
