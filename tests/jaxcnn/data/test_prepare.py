@@ -1,0 +1,366 @@
+"""`python -m jaxcnn.data prepare`: all of the archive appears on the disk, exactly, or nothing does."""
+
+import io
+import re
+import resource
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxcnn.cli import UserError
+from jaxcnn.data import brain_tumor_mri
+from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.load import load_dataset
+from jaxcnn.data.prepare import prepare
+
+SIZE = 32
+LAYOUT = "brain_tumor_classification"
+Command = Callable[..., tuple[int, str, str]]
+
+
+def zipped(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_image_comes_back_as_pillow_makes_it(scans: Path, tmp_path: Path) -> None:
+    prepare(scans, tmp_path / "out", size=SIZE)
+    dataset = load_dataset(str(tmp_path / "out"))
+    for folder, split in (("Training", dataset.train), ("Testing", dataset.test)):
+        names = [f"{folder}/{label}/scan ({i}).jpg" for label in CLASSES for i in (1, 2, 3)]
+        assert list(split.names) == names
+        np.testing.assert_array_equal(split.labels, np.repeat(np.arange(4), 3))
+        for name, image in zip(split.names, split.images, strict=True):
+            original = Image.open(scans / LAYOUT / name).convert("L")
+            expected = np.asarray(original.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+            np.testing.assert_array_equal(image[..., 0], expected)
+
+
+def test_zip_folder_and_inner_folder_give_the_same_bytes(scans: Path, tmp_path: Path) -> None:
+    sources = [scans, scans, scans / LAYOUT, zipped(scans), zipped(scans / LAYOUT)]
+    written = []
+    for i, source in enumerate(sources):
+        prepare(source, tmp_path / f"out{i}", size=SIZE)
+        written.append(files_below(tmp_path / f"out{i}"))
+    assert all(files == written[0] for files in written)
+
+
+def test_tfds_reads_it_without_this_project_and_without_tensorflow(scans: Path, tmp_path: Path) -> None:
+    prepared = prepare(scans, tmp_path, size=SIZE)
+    by_name = tfds.data_source(f"brain_tumor_mri/{SIZE}x{SIZE}", data_dir=tmp_path, split="train")
+    by_folder = tfds.builder_from_directory(prepared.folder).as_data_source("train")
+    assert len(by_name) == len(by_folder) == len(prepared.dataset.train)
+    for i, image in enumerate(prepared.dataset.train.images):
+        np.testing.assert_array_equal(by_name[i]["image"], image)
+        np.testing.assert_array_equal(by_folder[i]["image"], image)
+    assert by_folder[3]["file_name"] == b"Training/meningioma_tumor/scan (1).jpg"
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_builder_works_as_builders_do(scans: Path, tmp_path: Path) -> None:
+    builder = brain_tumor_mri.BrainTumorMri(source=scans, size=SIZE, data_dir=tmp_path)
+    builder.download_and_prepare()
+    assert builder.info.features["label"].names == list(CLASSES)
+    assert builder.info.splits["train"].num_examples == 12
+    assert builder.as_data_source("test")[11]["label"] == 3
+
+
+def test_the_command_prints_the_counts(scans: Path, tmp_path: Path, run_command: Command) -> None:
+    (scans / LAYOUT / "Testing/no_tumor/scan (3).jpg").unlink()
+    code, out, err = run_command("prepare", scans, "--out", tmp_path / "out", "--size", SIZE)
+    assert (code, err) == (0, "")
+    assert re.search(r"train +3 +3 +3 +3 +12\ntest +3 +3 +2 +3 +11\n", out)
+    assert str(tmp_path / "out/brain_tumor_mri/32x32/1.0.0") in out
+
+
+def test_no_temporary_folder_stays(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    prepare(scans, tmp_path / "out", size=SIZE)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["brain_tumor_mri"]
+
+
+def test_what_systems_leave_behind_is_ignored(scans: Path, tmp_path: Path) -> None:
+    clean = prepare(scans, tmp_path / "clean", size=SIZE).dataset
+    place = scans / LAYOUT / "Training"
+    for junk in (".DS_Store", "no_tumor/Thumbs.db", "no_tumor/._scan (1).jpg", ".ipynb_checkpoints/scan (1).jpg"):
+        (place / junk).parent.mkdir(exist_ok=True)
+        (place / junk).write_bytes(b"junk")
+    shutil.copytree(scans / LAYOUT, scans / "__MACOSX" / LAYOUT)
+    (scans / LAYOUT / "README.txt").write_text("beside the splits, not in them")
+    dataset = prepare(zipped(scans), tmp_path / "out", size=SIZE).dataset
+    assert dataset.train.fingerprint() == clean.train.fingerprint()
+
+
+# --- Bad input ----------------------------------------------------------------------------------------------------
+
+
+def damage(name: str, content: bytes) -> Callable[[Path], Path]:
+    """Overwrite (or add) one file of the archive."""
+
+    def apply(scans: Path) -> Path:
+        (scans / LAYOUT / name).parent.mkdir(exist_ok=True)
+        (scans / LAYOUT / name).write_bytes(content)
+        return scans
+
+    return apply
+
+
+def remove(name: str) -> Callable[[Path], Path]:
+    def apply(scans: Path) -> Path:
+        shutil.rmtree(scans / LAYOUT / name)
+        return scans
+
+    return apply
+
+
+def empty(name: str) -> Callable[[Path], Path]:
+    def apply(scans: Path) -> Path:
+        remove(name)(scans)
+        (scans / LAYOUT / name).mkdir()
+        return zipped(scans)
+
+    return apply
+
+
+def truncate_a_jpeg(scans: Path) -> Path:
+    path = scans / LAYOUT / "Testing/no_tumor/scan (1).jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    return zipped(scans)
+
+
+def add_a_bomb(scans: Path) -> Path:
+    Image.new("1", (13_500, 13_500)).save(scans / LAYOUT / "Testing/no_tumor/bomb.png")
+    return scans
+
+
+def truncate_the_zip(scans: Path) -> Path:
+    path = zipped(scans)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def no_zip(scans: Path) -> Path:
+    path = scans / "archive.zip"
+    path.write_text("<html>Log in first</html>")
+    return path
+
+
+def entry_named(name: str) -> Callable[[Path], Path]:
+    def apply(scans: Path) -> Path:
+        path = zipped(scans)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, b"payload")
+        return path
+
+    return apply
+
+
+def flip_a_bit_in_the_zip(scans: Path) -> Path:
+    path = zipped(scans)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{LAYOUT}/Testing/no_tumor/scan (2).jpg")
+    content = bytearray(path.read_bytes())
+    content[member.header_offset + 200] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def two_archives(scans: Path) -> Path:
+    shutil.copytree(scans / LAYOUT, scans / "copy")
+    return scans
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names", "problem"),
+    [
+        (lambda scans: scans / "nowhere", "nowhere", "no such file or folder"),
+        (no_zip, "archive.zip", "neither a zip nor a folder"),
+        (truncate_the_zip, "scans.zip", "truncated or damaged; download it again"),
+        (entry_named("../evil.jpg"), "../evil.jpg", "leads out of the zip"),
+        (entry_named("Training/../../evil.jpg"), "evil.jpg", "leads out of the zip"),
+        (entry_named("/etc/evil.jpg"), "/etc/evil.jpg", "leads out of the zip"),
+        (entry_named("C:\\evil.jpg"), "evil.jpg", "leads out of the zip"),
+        (lambda scans: scans / LAYOUT / "Training", "Training", "holds no files in folders Training/ and Testing/"),
+        (two_archives, "brain_tumor_classification, copy", "several folders"),
+        (remove("Testing"), "Testing/ ", "is missing or empty"),
+        (remove("Testing/no_tumor"), "Testing/no_tumor/", "is missing or empty"),
+        (empty("Training/glioma_tumor"), "Training/glioma_tumor/", "is missing or empty"),
+        (damage("Training/metastasis/scan.jpg", b"x"), "Training/metastasis/scan.jpg", "in none of the class folders"),
+        (damage("Training/scan.jpg", b"x"), "Training/scan.jpg", "in none of the class folders"),
+        (damage("Training/no_tumor/notes.txt", b"no image"), "Training/no_tumor/notes.txt", "is no JPEG or PNG image"),
+        (damage("Testing/no_tumor/scan (2).jpg", b""), "Testing/no_tumor/scan (2).jpg", "is empty"),
+        (truncate_a_jpeg, "Testing/no_tumor/scan (1).jpg", "is a damaged image"),
+        (add_a_bomb, "Testing/no_tumor/bomb.png", "is too large"),
+        (flip_a_bit_in_the_zip, "Testing/no_tumor/scan (2).jpg", "is damaged in the zip"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(
+    spoil: Callable[[Path], Path], names: str, problem: str, scans: Path, tmp_path: Path, run_command: Command
+) -> None:
+    source = spoil(scans)
+    before = files_below(tmp_path)
+    code, _, err = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert str(source) in err
+    assert names in err
+    assert problem in err
+    assert files_below(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+def break_three(scans: Path) -> list[str]:
+    names = ["Training/glioma_tumor/scan (2).jpg", "Training/no_tumor/notes.txt", "Testing/no_tumor/scan (1).jpg"]
+    for name, content in zip(names, [b"", b"no image", b"\xff\xd8\xff"], strict=True):
+        (scans / LAYOUT / name).write_bytes(content)
+    return names
+
+
+def test_one_pass_finds_all_broken_files(scans: Path, tmp_path: Path, run_command: Command) -> None:
+    names = break_three(scans)
+    code, _, err = run_command("prepare", scans, "--out", tmp_path / "out", "--size", SIZE)
+    assert code == 2
+    assert f"{names[0]} is empty, and 2 more files are broken; --skip-broken leaves them out" in err
+
+
+def test_skip_broken_leaves_them_out_and_lists_them(scans: Path, tmp_path: Path, run_command: Command) -> None:
+    names = break_three(scans)
+    code, out, err = run_command("prepare", scans, "--out", tmp_path / "out", "--size", SIZE, "--skip-broken")
+    assert (code, err) == (0, "")
+    listed = [line for line in out.splitlines() if line.startswith("left out: ")]
+    assert [line.startswith(f"left out: {name} is ") for line, name in zip(listed, names, strict=True)] == [True] * 3
+    dataset = load_dataset(str(tmp_path / "out"))
+    assert (len(dataset.train), len(dataset.test)) == (11, 11)
+    assert not set(names) & set(dataset.train.names + dataset.test.names)
+
+
+@pytest.mark.parametrize("pattern", ["Training/*/*.jpg", "Testing/no_tumor/*.jpg"])
+def test_a_class_of_broken_files_alone_is_not_skipped(pattern: str, scans: Path, tmp_path: Path) -> None:
+    for path in (scans / LAYOUT).glob(pattern):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no usable image of .* is left in the"):
+        prepare(scans, tmp_path / "out", size=SIZE, skip_broken=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encrypted_zip_names_its_first_file(scans: Path, tmp_path: Path) -> None:
+    path = zipped(scans)
+    content = bytearray(path.read_bytes())
+    for entry in re.finditer(b"PK\x01\x02", bytes(content)):
+        content[entry.start() + 8] |= 1  # The flag of the central directory.
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"Training/glioma_tumor/scan \(1\).jpg is damaged in the zip .*encrypted"):
+        prepare(path, tmp_path / "out", size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "PATH, --download: give one of the two"),
+        (["scans", "--download"], "PATH, --download: give one of the two"),
+        (["scans", "--size", "8"], "--size 8: must be at least 16"),
+        (["scans", "--size", "100000"], "--size 100000: 24 images .* choose a smaller size"),
+    ],
+)
+def test_bad_options(
+    options: list[str], problem: str, scans: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scans.parent)
+    code, _, err = run_command("prepare", *options, "--out", "out")
+    assert code == 2
+    assert re.fullmatch(f"error: {problem}.*\n", err)
+    assert not Path("out").exists()
+
+
+# --- The place to write to ----------------------------------------------------------------------------------------
+
+
+def test_what_exists_is_replaced_only_when_asked(scans: Path, tmp_path: Path, run_command: Command) -> None:
+    words = ["prepare", scans, "--out", tmp_path / "out", "--size", SIZE]
+    assert run_command(*words)[0] == 0
+    before = files_below(tmp_path / "out")
+
+    (scans / LAYOUT / "Testing/no_tumor/scan (1).jpg").unlink()
+    code, _, err = run_command(*words)
+    assert (code, files_below(tmp_path / "out")) == (2, before)
+    assert "exists already; --overwrite replaces it" in err
+
+    assert run_command(*words, "--overwrite")[0] == 0
+    assert len(load_dataset(str(tmp_path / "out")).test) == 11
+    assert set(files_below(tmp_path / "out")) == set(before)
+
+    replaced = files_below(tmp_path / "out")
+    (scans / LAYOUT / "Testing/no_tumor/scan (2).jpg").write_bytes(b"")
+    assert run_command(*words, "--overwrite")[0] == 2
+    assert files_below(tmp_path / "out") == replaced
+
+
+def test_another_size_goes_beside_the_first(scans: Path, tmp_path: Path) -> None:
+    small, large = (prepare(scans, tmp_path / "out", size=size) for size in (16, 48))
+    assert load_dataset(str(small.folder)).train.images.shape == (12, 16, 16, 1)
+    assert load_dataset(str(large.folder)).train.images.shape == (12, 48, 48, 1)
+
+
+def test_an_out_that_cannot_be_written(scans: Path, tmp_path: Path, run_command: Command) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = run_command("prepare", scans, "--out", tmp_path / "file" / "out", "--size", SIZE)
+    assert code == 2
+    assert re.fullmatch(r"error: .*file/out: can't be written: Not a directory; .*choose another --out\n", err)
+
+
+def test_a_full_disk_leaves_nothing_behind(scans: Path, tmp_path: Path) -> None:
+    before = files_below(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"out: can't be written: .*File too large"):
+            prepare(scans, tmp_path / "out", size=128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files_below(tmp_path) == before
+
+
+def test_an_interruption_leaves_nothing_behind(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    canonical, calls = brain_tumor_mri._canonical, []
+
+    def interrupted(example: bytes) -> bytes:
+        calls.append(example)
+        if len(calls) == 15:  # The train split is on the disk by now.
+            raise KeyboardInterrupt
+        return canonical(example)
+
+    monkeypatch.setattr(brain_tumor_mri, "_canonical", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(scans, tmp_path / "out", size=SIZE)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- The real scans -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) -> None:
+    archive = shared / "data/brain-tumor-mri.zip"
+    code, out, err = run_command("prepare", archive, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    assert re.search(r"train +826 +822 +395 +827 +2870\ntest +100 +115 +105 +74 +394\n", out)
+    split = load_dataset(str(tmp_path)).test
+    with zipfile.ZipFile(archive) as scans:
+        for name, image in list(zip(split.names, split.images, strict=True))[::20]:
+            encoded = scans.read(f"brain_tumor_dataset/brain_tumor_classification/{name}")
+            grey = Image.open(io.BytesIO(encoded)).convert("L").resize((128, 128), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(image[..., 0], np.asarray(grey))
