@@ -10,7 +10,7 @@ from scipy.signal import convolve2d
 from scipy.signal.windows import gaussian
 
 from jaxcnn.convolution import conv2d, gaussian_kernel, horizontal_edge_kernel, manual_conv2d, sharpening_kernel
-from jaxcnn.convolution_check import tolerance
+from jaxcnn.convolution.check import tolerance
 
 image_shapes = st.tuples(st.integers(1, 17), st.integers(1, 17))
 odd = st.integers(0, 5).map(lambda half: 2 * half + 1)

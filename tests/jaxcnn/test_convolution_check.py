@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import convolution_check
-from jaxcnn.convolution import conv2d
-from jaxcnn.convolution_check import check_kernels, compare_kernel, manual_conv_layer, record_layer, tolerance
+from jaxcnn.convolution import check, conv2d
+from jaxcnn.convolution.__main__ import main
+from jaxcnn.convolution.check import check_kernels, compare_kernel, manual_conv_layer, record_layer, tolerance
 
 KERNELS = [*["edge"] * 3, *["gaussian"] * 3, *["sharpening"] * 3, "random"]
 LINES = len(KERNELS) + 1  # and the layer
@@ -31,15 +31,15 @@ class TwoLayers(nn.Module):
 def small(monkeypatch):
     """A small network and a random picture: the real ones take longer to compile than the check takes."""
     images = np.random.default_rng(0).integers(0, 256, (1, 20, 20, 1), np.uint8)
-    monkeypatch.setattr(convolution_check, "SimpleCNN", TwoLayers)
-    monkeypatch.setattr(convolution_check, "phantom_images", lambda _seed, indices: (images, indices))
+    monkeypatch.setattr(check, "SimpleCNN", TwoLayers)
+    monkeypatch.setattr(check, "phantom_images", lambda _seed, indices: (images, indices))
 
 
 def run_command(monkeypatch, *arguments):
     """Run the command in this process; its exit code."""
     monkeypatch.setattr(sys, "argv", ["convolution", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
-        convolution_check.main()
+        main()
     return stop.value.code
 
 
@@ -104,7 +104,7 @@ def give_nan_at_one_pixel(image, kernel):
     ],
 )
 def test_a_wrong_convolution_is_over_the_tolerance(monkeypatch, wrong, failing):
-    monkeypatch.setattr(convolution_check, "conv2d", wrong)
+    monkeypatch.setattr(check, "conv2d", wrong)
     image = np.random.default_rng(0).random((16, 20), np.float32)
     found = [compare_kernel(name, kernel, "random", image) for name, kernel in check_kernels()]
     assert [comparison.kernel for comparison in found if not comparison.ok] == failing
@@ -116,8 +116,8 @@ def test_the_command_fails_when_anything_is_over_the_tolerance(monkeypatch, caps
         call = record_layer(*arguments)
         return dataclasses.replace(call, outputs=call.outputs.astype(jnp.bfloat16).astype(jnp.float32))
 
-    monkeypatch.setattr(convolution_check, "conv2d", correlate)
-    monkeypatch.setattr(convolution_check, "record_layer", record_rounded_layer)
+    monkeypatch.setattr(check, "conv2d", correlate)
+    monkeypatch.setattr(check, "record_layer", record_rounded_layer)
     assert run_command(monkeypatch) == 1
     printed = capsys.readouterr().out
     failing = [name for name, verdict in verdicts(printed).items() if verdict == "NO"]
@@ -145,7 +145,7 @@ def test_extreme_pictures_pass(pixels):
 def test_a_deep_picture_keeps_its_depth(tmp_path):
     pixels = np.array([[0, 1, 40000, 65535]], np.uint16)
     Image.fromarray(pixels).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(convolution_check.read_grey(tmp_path / "deep.png"), pixels / np.float32(255))
+    np.testing.assert_array_equal(check.read_grey(tmp_path / "deep.png"), pixels / np.float32(255))
 
 
 def bad_pictures(folder):

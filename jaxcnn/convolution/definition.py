@@ -1,7 +1,4 @@
-"""Two-dimensional convolution: the definition in NumPy, the same on XLA, and three classic kernels.
-
-`python -m jaxcnn.convolution` compares the two on whatever device JAX has.
-"""
+"""Two-dimensional convolution: the definition in NumPy, and the same on XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -102,51 +99,7 @@ def _conv_nhwc(
     )
 
 
-def horizontal_edge_kernel(k: int) -> Float64[np.ndarray, "{k} {k}"]:
-    """Rows -kc to kc, each constant (for k = 5: -2, -1, 0, 1, 2): finds horizontal edges.
-
-    The response is positive where the image is brighter above than below.
-
-    Raises:
-        ValueError: k is not odd and positive.
-    """
-    kc = _half_size(k)
-    return np.repeat(np.arange(-kc, kc + 1.0)[:, None], k, axis=1)
-
-
-def gaussian_kernel(k: int, sigma: float = 1.0) -> Float64[np.ndarray, "{k} {k}"]:
-    """exp(-(i² + j²) / 2 sigma²): blurs. It is scaled so that its largest value, the centre, is 1, not its sum.
-
-    Args:
-        k: size.
-        sigma: standard deviation in pixels.
-
-    Raises:
-        ValueError: k is not odd and positive, or sigma is not positive.
-    """
-    kc = _half_size(k)
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    i, j = np.mgrid[-kc : kc + 1, -kc : kc + 1]
-    return np.exp(-(i**2 + j**2) / (2 * sigma**2))
-
-
-def sharpening_kernel(k: int) -> Float64[np.ndarray, "{k} {k}"]:
-    """-1 everywhere and (k - 1)² in the centre: a pixel against its neighbourhood.
-
-    This is the reference project's kernel (4 in the centre for k = 3). Its sum is -2 (k - 1), not 1, which would keep
-    the brightness, nor 0, which would show edges alone: a flat region comes out negative, the brighter the darker.
-
-    Raises:
-        ValueError: k is not odd and positive.
-    """
-    kc = _half_size(k)
-    kernel = np.full((k, k), -1.0)
-    kernel[kc, kc] = (k - 1) ** 2
-    return kernel
-
-
-def _half_size(k: int) -> int:
+def half_size(k: int) -> int:
     """The kc of a kernel with k rows or columns."""
     if k < 1 or k % 2 == 0:
         raise ValueError(f"a kernel's size must be odd and positive, so that it has a centre; got {k}")
@@ -155,7 +108,7 @@ def _half_size(k: int) -> int:
 
 def _half_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     """The kc of the rows and of the columns."""
-    return _half_size(shape[0]), _half_size(shape[1])
+    return half_size(shape[0]), half_size(shape[1])
 
 
 def _finite_plane(name: str, array: np.ndarray | Array) -> Float64[np.ndarray, "height width"]:
@@ -174,10 +127,3 @@ def _check_real(name: str, dtype: np.dtype) -> None:
     # NumPy asks the dtype itself, so that this also knows bfloat16, which is none of NumPy's own kinds.
     if not np.can_cast(dtype, np.float64):
         raise ValueError(f"{name}: real numbers of at most 64 bits expected, got dtype {dtype}")
-
-
-if __name__ == "__main__":
-    # Not at the top: the check imports this file.
-    from jaxcnn.convolution_check import main
-
-    main()

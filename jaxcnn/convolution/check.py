@@ -1,11 +1,11 @@
-"""`python -m jaxcnn.convolution`: is conv2d on this device what the definition says?"""
+"""Is conv2d on this device what the definition says? A table of differences and times."""
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Float64
 from PIL import Image
 
-from jaxcnn.cli import UserError, run
+from jaxcnn.cli import UserError
 from jaxcnn.convolution import (
     conv2d,
     gaussian_kernel,
@@ -278,8 +278,3 @@ def format_table(comparisons: list[Comparison]) -> str:
 def _cell(text: str, width: int, column: int) -> str:
     """Names to the left, numbers to the right."""
     return text.rjust(width) if 3 <= column <= 8 else text.ljust(width)
-
-
-def main() -> NoReturn:
-    """Run the command."""
-    run("python -m jaxcnn.convolution", check, "Compare the fast convolution with its definition, on this device.")
