@@ -1,6 +1,7 @@
 """The run folder: written by training, read by the figures.
 
-config.json         what the run is a function of
+config.json         what the run is a function of, beside its images
+data.json           which images those are: protocol, counts, fingerprints
 environment.json    versions, device, git revision
 metrics.jsonl       one flat line an epoch
 predictions/        SPLIT.npz: logits, labels, names
@@ -38,6 +39,11 @@ class Run:
     def config(self) -> Path:
         """JSON: the configuration."""
         return self.folder / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """JSON: which images the run is a function of."""
+        return self.folder / "data.json"
 
     @property
     def environment(self) -> Path:
@@ -78,7 +84,14 @@ class Predictions:
         return confusion_matrix(self.labels, self.logits.argmax(axis=1), len(self.classes))
 
 
-def create_run(folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any], *, overwrite: bool) -> Run:
+def create_run(
+    folder: Path,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> Run:
     """Make a new run folder.
 
     Raises:
@@ -96,6 +109,7 @@ def create_run(folder: Path, config: Mapping[str, Any], environment: Mapping[str
     except OSError as error:
         raise UserError(f"--run-dir {folder}: {error.strerror}; choose a folder that can be written") from error
     _write_json(run.environment, environment)
+    _write_json(run.data, data)
     _write_json(run.config, config)
     return run
 
@@ -115,6 +129,11 @@ def open_run(folder: Path) -> Run:
 def read_config(run: Run) -> dict[str, Any]:
     """The configuration as it was written."""
     return json.loads(run.config.read_text())
+
+
+def read_data(run: Run) -> dict[str, Any]:
+    """What describes the images, as it was written."""
+    return json.loads(run.data.read_text())
 
 
 def write_epochs(run: Run, epochs: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ import math
 from typing import Any, Literal
 
 from jaxcnn import SimpleCNN
+from jaxcnn.data.protocol import Protocol
 from train.losses import LossName
 from train.optimizer import ScheduleName
 
@@ -17,8 +18,10 @@ class TrainConfig:
     """`phantom` (made in memory), or a folder made by `python -m jaxcnn.data prepare`."""
     max_images: int | None = None
     """Use at most this many images of each split, spread evenly over it: for a quick look."""
+    protocol: Protocol = "leak-free"
+    """`leak-free` trains on no near-duplicate of a test image; `official` keeps them, as published scores do."""
     validation_fraction: float = 0.1
-    """Share of the training images held out, class by class; the best checkpoint is chosen on them."""
+    """Share of the training images held out, class by class and with all their copies, to choose the checkpoint by."""
     epochs: int = 3
     """Passes over the training images."""
     batch_size: int = 16

@@ -1,5 +1,6 @@
-"""`python -m jaxcnn.data`: from the scans as they are published to a data set that training reads."""
+"""`python -m jaxcnn.data`: prepare the scans as they are published for training, and audit them for duplicates."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,15 @@ import numpy as np
 import tyro
 
 from jaxcnn import cli
+from jaxcnn.atomic import whole_file
+from jaxcnn.data import audit_report
+from jaxcnn.data.audit import Audit
+from jaxcnn.data.audit import audit as find_duplicates
+from jaxcnn.data.collection import read_collection
+from jaxcnn.data.contact_sheet import contact_sheet
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.download import ADDRESS, cache_folder, fetch_archive, is_known_archive
+from jaxcnn.data.duplicates import THRESHOLD
 
 
 def prepare(
@@ -65,9 +73,45 @@ def _table(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def audit(
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    *,
+    threshold: float = THRESHOLD,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("audit"),
+) -> None:
+    """Look for copies of images, copies across training and test images, and copies of different labels.
+
+    Args:
+        source: a prepared data set, `phantom`, or any folder or zip of class folders, with or without split folders
+            such as Training/ and Testing/ around them.
+        threshold: normalised cross-correlation of the 64x64 grey images above which two are near-duplicates.
+        out: where audit.json and crossing-pairs.png go.
+    """
+    if not 0 < threshold < 1:
+        raise cli.UserError(f"--threshold {threshold}: must be above 0 and below 1")
+    collection = read_collection(source)
+    for name, reason in collection.broken.items():
+        print(f"left out: {name} {reason}")
+    found = find_duplicates(collection, threshold)
+    print(audit_report.table(found))
+    _write_audit(found, out)
+
+
+def _write_audit(found: Audit, folder: Path) -> None:
+    report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
+    try:
+        with whole_file(report) as temporary:
+            temporary.write_text(json.dumps(audit_report.as_json(found), indent=1) + "\n")
+        with whole_file(sheet) as temporary:
+            contact_sheet(found).save(temporary)
+    except OSError as error:
+        raise cli.UserError(f"--out {folder}: can't be written: {error.strerror or error}; choose another") from error
+    print(f"\n{report}\n{sheet}")
+
+
 def main() -> None:
     """Entry point of jaxcnn-data."""
-    cli.run("python -m jaxcnn.data", {"prepare": prepare}, "Prepare brain scans for training.")
+    cli.run("python -m jaxcnn.data", {"prepare": prepare, "audit": audit}, "Prepare and audit brain scans.")
 
 
 if __name__ == "__main__":

@@ -54,9 +54,20 @@ def open_archive(path: Path) -> Iterator[list[Scan]]:
         UserError: no such file, no zip, a split or class folder missing or unknown, a zip entry that would land outside
             of the folder it is extracted to.
     """
+    with open_files(path) as files:
+        yield _scans(path, files)
+
+
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[dict[PurePosixPath, _Read]]:
+    """Every file of a zip or a folder, except for what operating systems leave behind; see `Scan` for how to read it.
+
+    Raises:
+        UserError: no such file, no zip, a zip entry that would land outside of the folder it is extracted to.
+    """
     with contextlib.ExitStack() as stack:
         files = _list_files(path, stack)
-        yield _scans(path, files)
+        yield {PurePosixPath(name): read for name, read in files.items() if not _is_junk(name)}
 
 
 def _list_files(path: Path, stack: contextlib.ExitStack) -> dict[str, _Read]:
@@ -125,11 +136,10 @@ def _check_file_size(size: int) -> None:
         raise ValueError(f"is too large: {size // 10**6} MB, more than {MAX_FILE_BYTES // 10**6}")
 
 
-def _scans(path: Path, files: Mapping[str, _Read]) -> list[Scan]:
+def _scans(path: Path, files: Mapping[PurePosixPath, _Read]) -> list[Scan]:
     """Arrange the files by split and class; see `open_archive`."""
-    wanted = {PurePosixPath(name): read for name, read in files.items() if not _is_junk(name)}
-    root = _find_root(path, wanted)
-    below = {name.relative_to(root): read for name, read in wanted.items() if name.is_relative_to(root)}
+    root = _find_root(path, files)
+    below = {name.relative_to(root): read for name, read in files.items() if name.is_relative_to(root)}
     images = {name: read for name, read in below.items() if name.parts[0] in SPLIT_FOLDERS}
     _check_folders(path, images)
     scans = [

@@ -23,7 +23,7 @@ def epochs(count):
 
 @pytest.fixture
 def run(tmp_path):
-    run = create_run(tmp_path / "my-run", {}, {}, overwrite=False)
+    run = create_run(tmp_path / "my-run", {}, {}, {}, overwrite=False)
     write_epochs(run, epochs(3))
     logits = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     labels = np.arange(20, dtype=np.int32) % 3  # no image of the last class
@@ -117,7 +117,7 @@ def test_wrong_input_is_told_in_one_line(run, monkeypatch, capsys, arguments, me
 
 
 def test_a_run_without_results_yet_says_so(tmp_path, monkeypatch, capsys):
-    run = create_run(tmp_path / "young", {}, {}, overwrite=False)
+    run = create_run(tmp_path / "young", {}, {}, {}, overwrite=False)
     assert draw(monkeypatch, "learning-curves", run.folder) == 2
     assert "no epoch is finished yet" in capsys.readouterr().err
     assert draw(monkeypatch, "confusion-matrices", run.folder) == 2

@@ -12,6 +12,7 @@ from jaxcnn.runs import (
     create_run,
     open_run,
     read_config,
+    read_data,
     read_epochs,
     read_predictions,
     write_epochs,
@@ -21,10 +22,10 @@ from jaxcnn.runs import (
 
 @pytest.fixture
 def run(tmp_path):
-    return create_run(tmp_path / "run", {"epochs": 3}, {"python": "3"}, overwrite=False)
+    return create_run(tmp_path / "run", {"epochs": 3}, {"protocol": "official"}, {"python": "3"}, overwrite=False)
 
 
-def test_config_epochs_and_predictions_round_trip(run):
+def test_config_data_epochs_and_predictions_round_trip(run):
     epochs = [{"epoch": 1, "test_loss": 0.1 + 0.2}, {"epoch": 2, "test_loss": 1e-9}]
     predictions = Predictions(
         np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
@@ -37,6 +38,7 @@ def test_config_epochs_and_predictions_round_trip(run):
 
     again = open_run(run.folder)
     assert read_config(again) == {"epochs": 3}
+    assert read_data(again) == {"protocol": "official"}
     assert read_epochs(again) == epochs
     loaded = read_predictions(again, "test")
     np.testing.assert_array_equal(loaded.logits, predictions.logits)
@@ -53,16 +55,16 @@ def test_a_new_run_has_no_epochs_and_no_predictions(run):
 def test_an_existing_run_is_replaced_only_when_asked(run):
     write_epochs(run, [{"epoch": 1}])
     with pytest.raises(UserError, match=r"holds a run.*--resume.*--overwrite"):
-        create_run(run.folder, {}, {}, overwrite=False)
+        create_run(run.folder, {}, {}, {}, overwrite=False)
     assert read_epochs(run) == [{"epoch": 1}]
-    create_run(run.folder, {}, {}, overwrite=True)
+    create_run(run.folder, {}, {}, {}, overwrite=True)
     assert read_epochs(run) == []
 
 
 def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is no run folder"):
-        create_run(tmp_path, {}, {}, overwrite=True)
+        create_run(tmp_path, {}, {}, {}, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
     with pytest.raises(UserError, match="no run folder"):
         open_run(tmp_path)
@@ -71,7 +73,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
 def test_a_run_folder_inside_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="run-dir"):
-        create_run(tmp_path / "file" / "run", {}, {}, overwrite=False)
+        create_run(tmp_path / "file" / "run", {}, {}, {}, overwrite=False)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

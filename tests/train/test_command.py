@@ -8,12 +8,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planted import smooth_images
 
+import train.__main__
 import train.loop
-from jaxcnn.runs import open_run, read_config, read_epochs, read_predictions
+from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
 
-# 48 images of each split, 43 of them left to train on: 5 steps of 8 an epoch.
+# 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
 STEPS = 5
 
@@ -61,8 +64,8 @@ def test_a_run_leaves_all_that_was_promised(finished):
     assert read_config(run)["width"] == 0.05
     assert json.loads(run.environment.read_text())["packages"]["jax"]
     assert {split: len(read_predictions(run, split).labels) for split in ("train", "validation", "test")} == {
-        "train": 43,
-        "validation": 5,
+        "train": 44,
+        "validation": 4,
         "test": 48,
     }
 
@@ -129,8 +132,8 @@ def test_the_end_of_a_run_is_a_table_of_scores(tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         (["--data", "/no/such/folder"], "/no/such/folder"),
-        (["--batch-size", "44"], "--batch-size 44: larger than the 43 training images"),
-        (["--max-images", "3"], "--validation-fraction"),
+        (["--batch-size", "45"], "--batch-size 45: larger than the 44 training images"),
+        (["--max-images", "3"], "--validation-fraction 0.1: the 1 training images of glioma_tumor leave 0 to train on"),
         (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--overwrite", "--resume"], "--overwrite and --resume"),
@@ -150,3 +153,63 @@ def test_a_finished_run_is_safe_from_other_options_and_from_being_started_again(
     assert "--learning-rate 0.5: the run in" in capsys.readouterr().err
     assert run_train(monkeypatch, finished, "--resume") == 0
     assert result(finished)[0] == before
+
+
+def planted(copies: int) -> Dataset:
+    """40 training and 16 test images, of which the first few are copies of the first training images."""
+    images = smooth_images(56)
+    images[40 : 40 + copies] = images[:copies]
+    labels = np.arange(56, dtype=np.int32) % 4
+    whole = Split(images, labels, tuple(map(str, range(56))))
+    return Dataset("planted", CLASSES, whole.take(np.arange(40)), whole.take(np.arange(40, 56)))
+
+
+@pytest.fixture
+def start(monkeypatch, capsys, tmp_path):
+    """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
+    monkeypatch.setattr(train.__main__, "train", lambda *_: {})
+
+    def run(copies: int, *options: str):
+        monkeypatch.setattr(train.__main__, "load_dataset", lambda *_: planted(copies))
+        code = run_train(monkeypatch, tmp_path / "run", *options)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err, read_data(open_run(tmp_path / "run"))
+
+    return run
+
+
+def test_a_leaky_set_is_trained_on_without_the_copies_and_says_so_in_one_line(start):
+    code, printed, data = start(6)
+    assert code == 0
+    found = "6 of 16 test images have near-duplicates among 6 training images"
+    assert [line for line in printed.splitlines() if line.startswith("copies")] == [
+        f"copies     {found}, which are left out"
+    ]
+    assert (data["protocol"], data["left_out"]) == ("leak-free", 6)
+    assert sum(data["images"]["train"].values()) + sum(data["images"]["validation"].values()) == 34
+
+    code, printed, data = start(6, "--protocol", "official", "--overwrite")
+    assert code == 0
+    line = f"copies     {found}; scores on them show memory (--protocol leak-free leaves those out)"
+    assert line in printed.splitlines()
+    assert (data["protocol"], data["left_out"]) == ("official", 0)
+    assert sum(data["images"]["train"].values()) + sum(data["images"]["validation"].values()) == 40
+
+
+def test_a_set_without_copies_says_nothing_of_them(start):
+    code, printed, data = start(0)
+    assert (code, data["crossing"]) == (0, {"groups": 0, "train": 0, "test": 0})
+    assert not any(line.startswith("copies") for line in printed.splitlines())
+
+
+def test_a_run_goes_on_with_the_images_it_was_started_with_or_not_at_all(start):
+    _, _, before = start(0)
+    assert start(0, "--resume")[0] == 0
+    # The same number of images, but a test image is another one: only the fingerprint tells.
+    code, printed, after = start(1, "--resume", "--protocol", "leak-free")
+    assert (code, after) == (2, before)
+    split = next(name for name in ("train", "validation", "test") if f"the {name} images" in printed)
+    assert f"have {before['fingerprints'][split][:12]}; resume with the images it was started with" in printed
+    code, printed, _ = start(0, "--resume", "--protocol", "official")
+    assert code == 2
+    assert "--protocol official: the run in" in printed

@@ -5,7 +5,6 @@ import pytest
 
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch, to_unit_range, training_batches
-from jaxcnn.data.validation import hold_out
 
 
 def numbered(count: int, classes: int = 4) -> Split:
@@ -71,15 +70,6 @@ def test_spread_keeps_the_share_of_each_class_and_the_whole_range():
     assert np.bincount(by_class.spread(12).labels).tolist() == [3, 3, 3, 3]
     assert numbers_of(numbered(40).spread(3).images) == [0, 20, 39]
     assert len(numbered(5).spread(9)) == 5
-
-
-def test_held_out_images_are_a_stratified_share_and_no_longer_trained_on():
-    split = numbered(200)
-    train, validation = hold_out(split, 0.1, seed=0)
-    assert np.bincount(validation.labels).tolist() == [5, 5, 5, 5]
-    assert sorted(train.names + validation.names) == sorted(split.names)
-    assert validation.names == hold_out(split, 0.1, seed=0)[1].names
-    assert validation.names != hold_out(split, 0.1, seed=1)[1].names
 
 
 def test_fingerprint_changes_with_any_pixel_and_any_label():

@@ -1,0 +1,116 @@
+"""An audit for people (a table) and for programs (audit.json)."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxcnn.data.audit import Audit, count_groups, crossing_images, differ
+from jaxcnn.data.duplicates import SIDE, members
+
+
+def table(found: Audit) -> str:
+    """Images of each class and split, how many of them have near-duplicates in another split, and the groups."""
+    return f"{_image_table(found)}\n\n{_group_table(found)}"
+
+
+def as_json(found: Audit) -> dict[str, Any]:
+    """Parameters, counts, groups with their members, and the most similar pairs across the splits.
+
+    The counts of images are by split and class. A group that crosses the splits is in `crossing_images` with all its
+    members; `direct_twins` counts those that are above the threshold with an image of another split themselves, not
+    only by way of others.
+    """
+    collection = found.collection
+    everything = np.ones(len(collection.names), bool)
+    return {
+        "source": collection.source,
+        "parameters": {"threshold": found.threshold, "side": SIDE},
+        "images": _count(found, everything),
+        "crossing_images": _count(found, crossing_images(collection, found.groups)),
+        "direct_twins": _count(found, _direct_twins(found)),
+        "identical": {
+            "compared": collection.digests_of,
+            **dataclasses.asdict(count_groups(collection, found.identical)),
+            "members": [_describe_group(found, group) for group in members(found.identical)],
+        },
+        "near_duplicates": {
+            **dataclasses.asdict(count_groups(collection, found.groups)),
+            "members": [_describe_group(found, group) for group in members(found.groups)],
+        },
+        "crossing_pairs": [
+            {
+                "images": [collection.names[pair.first], collection.names[pair.second]],
+                "correlation": pair.correlation,
+                "labels_conflict": collection.labels[pair.first] != collection.labels[pair.second],
+            }
+            for pair in found.pairs
+        ],
+        "broken": dict(collection.broken),
+    }
+
+
+def _direct_twins(found: Audit) -> Bool[np.ndarray, " n"]:
+    direct = np.zeros(len(found.groups), bool)
+    for pair in found.pairs:
+        direct[[pair.first, pair.second]] |= pair.correlation > found.threshold
+    return direct
+
+
+def _describe_group(found: Audit, group: Int[np.ndarray, " members"]) -> dict[str, Any]:
+    collection = found.collection
+    return {
+        "crosses_splits": differ(collection.splits, group),
+        "labels_conflict": differ(collection.labels, group),
+        "images": [
+            {"name": collection.names[i], "split": collection.splits[i], "label": collection.labels[i]} for i in group
+        ],
+    }
+
+
+def _count(found: Audit, chosen: Bool[np.ndarray, " n"]) -> dict[str, dict[str, int]]:
+    """The chosen images by split (the largest first) and class; every split has every class."""
+    collection = found.collection
+    splits = [split for split, _ in collections.Counter(collection.splits).most_common()]
+    counts = {split: dict.fromkeys(sorted(set(collection.labels)), 0) for split in splits}
+    for i in np.flatnonzero(chosen):
+        counts[collection.splits[i]][collection.labels[i]] += 1
+    return counts
+
+
+def _image_table(found: Audit) -> str:
+    images = _count(found, np.ones(len(found.groups), bool))
+    twins = _count(found, crossing_images(found.collection, found.groups))
+    rows: list[tuple[str, ...]] = [("images", *next(iter(images.values())), "total", "")]
+    for split in images:
+        rows.append(_row(split, images[split], ""))
+        if len(images) > 1:
+            share = sum(twins[split].values()) / sum(images[split].values())
+            rows.append(_row("  copied in another split", twins[split], f"{share:.0%}"))
+    return _aligned(rows)
+
+
+def _row(head: str, counts: dict[str, int], last: str) -> tuple[str, ...]:
+    return (head, *map(str, counts.values()), str(sum(counts.values())), last)
+
+
+def _group_table(found: Audit) -> str:
+    collection = found.collection
+    identical, near = (count_groups(collection, groups) for groups in (found.identical, found.groups))
+    return _aligned(
+        [
+            ("groups of", "groups", "images", "redundant", "across splits", "of several labels"),
+            (f"identical {collection.digests_of}", *map(str, dataclasses.astuple(identical))),
+            ("near-duplicates", *map(str, dataclasses.astuple(near))),
+        ]
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip() for head, *cells in rows
+    )

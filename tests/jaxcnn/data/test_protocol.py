@@ -1,0 +1,171 @@
+"""What a run trains on, chooses by and is tested on: no copy on both sides of where there must be none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import brighter, recompressed, smooth_images
+
+from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.data.duplicates import correlations, make_thumbnails
+from jaxcnn.data.load import load_dataset
+from jaxcnn.data.prepare import prepare
+from jaxcnn.data.protocol import Partition, describe, hold_out, partition
+
+# Training image i is also in Testing, as copy j.
+LEAKED = {0: 3, 5: 4, 10: 5}
+# Copies within Training: a pair, and three.
+FAMILIES = [[1, 41], [2, 42, 43]]
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """40 training images and some copies of them, 12 test images of which three are copies of training images."""
+    train, test = smooth_images(44), smooth_images(12, seed=1)
+    train[41], train[42], train[43] = brighter(train[1]), brighter(train[2]), recompressed(train[2])
+    for i, j in LEAKED.items():
+        test[j] = recompressed(train[i])
+    # Number 40 is a copy of a copy: like 0, and through 0 like test image 3, but not directly.
+    far = smooth_images(1, seed=2)[0].astype(float)
+    train[40] = np.round(0.88 * train[0] + 0.12 * far)
+    test[3] = np.round(0.88 * train[0] + 0.12 * (2 * train[0].astype(float) - far).clip(0, 255))
+    return Dataset("planted", CLASSES, split_of(train, "train"), split_of(test, "test"))
+
+
+def split_of(images: np.ndarray, name: str) -> Split:
+    labels = np.arange(len(images), dtype=np.int32) % 4
+    return Split(images, labels, tuple(f"{name}/{i}" for i in range(len(images))))
+
+
+def numbers(split: Split) -> set[int]:
+    return {int(name.split("/")[1]) for name in split.names}
+
+
+def most_alike(first: Split, second: Split) -> float:
+    return correlations(make_thumbnails(first.images), make_thumbnails(second.images)).max()
+
+
+def test_the_copy_of_a_copy_is_what_the_story_says(dataset: Dataset) -> None:
+    train, test = dataset.train, dataset.test
+    pairs = [(train.take(np.array([40])), train.take(np.array([0]))), (train.take(np.array([0])), test), (test, train)]
+    assert [most_alike(*pair) > 0.98 for pair in pairs] == [True, True, True]
+    assert most_alike(train.take(np.array([40])), test) < 0.98
+
+
+def test_leak_free_leaves_out_what_is_in_a_group_with_a_test_image_and_nothing_else(dataset: Dataset) -> None:
+    parts = partition(dataset, "leak-free", 0.2, seed=0)
+    used = numbers(parts.splits["train"]) | numbers(parts.splits["validation"])
+    assert used == set(range(44)) - set(LEAKED) - {40}
+    for name in ("train", "validation"):
+        assert most_alike(parts.splits[name], dataset.test) < 0.98
+    assert (parts.leakage.groups, parts.leakage.train, parts.leakage.test) == (3, 4, 3)
+
+
+def test_official_leaves_every_image_where_it_is(dataset: Dataset) -> None:
+    parts = partition(dataset, "official", 0.2, seed=0)
+    train, validation = numbers(parts.splits["train"]), numbers(parts.splits["validation"])
+    assert train | validation == set(range(44))
+    assert not train & validation
+    assert parts.leakage == partition(dataset, "leak-free", 0.2, seed=0).leakage
+
+
+@pytest.mark.parametrize("protocol", ["official", "leak-free"])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_validation_image_has_a_copy_among_those_trained_on(dataset: Dataset, protocol: str, seed: int) -> None:
+    splits = partition(dataset, protocol, 0.3, seed=seed).splits
+    assert most_alike(splits["train"], splits["validation"]) < 0.98
+    for family in FAMILIES:
+        assert numbers(splits["validation"]) & set(family) in (set(), set(family))
+    assert splits["test"] is dataset.test
+
+
+def test_a_partition_is_a_function_of_the_seed(dataset: Dataset) -> None:
+    def names(seed: int) -> list[tuple[str, ...]]:
+        return [split.names for split in partition(dataset, "official", 0.2, seed=seed).splits.values()]
+
+    assert names(0) == names(0)
+    assert names(0) != names(1)
+
+
+def test_without_copies_each_class_gives_its_exact_share() -> None:
+    labels = np.repeat(np.arange(4), [50, 40, 30, 7])
+    held_out = hold_out(labels, np.arange(127), 0.1, seed=3)
+    assert np.bincount(labels[held_out]).tolist() == [5, 4, 3, 1]
+
+
+@given(
+    members=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60),
+    fraction=st.floats(0.05, 0.9),
+    seed=st.integers(0, 5),
+)
+def test_groups_stay_whole_and_no_group_that_fits_is_missing(
+    members: list[tuple[int, int]], fraction: float, seed: int
+) -> None:
+    labels, groups = np.array(members).T
+    held_out = hold_out(labels, groups, fraction, seed=seed)
+    share = np.maximum(1, np.round(fraction * np.bincount(labels, minlength=4)))
+    room = share - np.bincount(labels[held_out], minlength=4)
+    assert (room >= 0).all()
+    for group in np.unique(groups):
+        chosen = held_out[groups == group]
+        assert chosen.all() or not chosen.any()
+        if not chosen.any():
+            assert (np.bincount(labels[groups == group], minlength=4) > room).any()
+    np.testing.assert_array_equal(held_out, hold_out(labels, groups, fraction, seed=seed))
+
+
+def test_the_description_is_json_with_counts_and_fingerprints(dataset: Dataset) -> None:
+    parts = partition(dataset, "leak-free", 0.2, seed=0)
+    described = json.loads(json.dumps(describe(dataset, parts)))
+    assert described["protocol"] == "leak-free"
+    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3}
+    assert described["left_out"] == 4
+    assert {name: sum(counts.values()) for name, counts in described["images"].items()} == {
+        name: len(split) for name, split in parts.splits.items()
+    }
+    assert sum(len(split) for split in parts.splits.values()) == 44 - 4 + 12
+    assert described["fingerprints"]["validation"] == parts.splits["validation"].fingerprint()
+    official = describe(dataset, partition(dataset, "official", 0.2, seed=0))
+    assert official["left_out"] == 0
+    assert official["fingerprints"]["train"] != described["fingerprints"]["train"]
+    assert official["fingerprints"]["test"] == described["fingerprints"]["test"]
+
+
+def partition_of(train: np.ndarray, test: np.ndarray, fraction: float = 0.1) -> Partition:
+    return partition(
+        Dataset("x", CLASSES, split_of(train, "train"), split_of(test, "test")), "leak-free", fraction, seed=0
+    )
+
+
+def test_a_class_that_is_used_up_is_named() -> None:
+    images, others = smooth_images(40), smooth_images(4, seed=1)
+    with pytest.raises(ValueError, match="the 1 training images of glioma_tumor leave 0 to train on and 1 to validate"):
+        partition_of(images[:4], others)
+    with pytest.raises(ValueError, match=r"the 10 training images of .* leave 0 to train on and 10 to validate on"):
+        partition_of(images, others, fraction=0.99)
+    with pytest.raises(ValueError, match=r"the 0 training images of no_tumor \(10 more are copies of test images\)"):
+        partition_of(images, images[2::4])
+    # All no_tumor images are copies of one another: they can't be divided.
+    images[2::4] = images[2]
+    with pytest.raises(
+        ValueError, match="the 10 training images of no_tumor leave 10 to train on and 0 to validate on"
+    ):
+        partition_of(images, others)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_real_set(shared: Path, tmp_path: Path) -> None:
+    prepare(shared / "data/brain-tumor-mri.zip", tmp_path, size=128)
+    dataset = load_dataset(str(tmp_path))
+    parts = partition(dataset, "leak-free", 0.1, seed=0)
+    assert (parts.leakage.groups, parts.leakage.train, parts.leakage.test) == (197, 256, 259)
+    assert len(parts.splits["train"]) + len(parts.splits["validation"]) == 2870 - 256
+    assert most_alike(parts.splits["train"], dataset.test) <= 0.98
+    shares = np.bincount(parts.splits["validation"].labels) / np.bincount(
+        np.concatenate([parts.splits["train"].labels, parts.splits["validation"].labels])
+    )
+    np.testing.assert_allclose(shares, 0.1, atol=0.005)
