@@ -18,7 +18,7 @@ from jaxcnn.data.phantom import phantom_images
 DATA_SET = "brain_tumor_mri"
 
 PHANTOM_SEED = 0
-PHANTOM_TRAIN_IMAGES = 560
+PHANTOM_TRAIN_IMAGES = 448
 PHANTOM_TEST_IMAGES = 160
 # The test images are other heads than the training images, however many of those there will ever be.
 PHANTOM_TEST_OFFSET = 1_000_000
