@@ -3,6 +3,7 @@
 from figures.confusion_matrices import confusion_matrices
 from figures.learning_curves import learning_curves
 from figures.manual_convolution import manual_convolution
+from figures.segmentation import segmentation
 from jaxcnn import cli
 
 
@@ -14,6 +15,7 @@ def main() -> None:
             "manual-convolution": manual_convolution,
             "learning-curves": learning_curves,
             "confusion-matrices": confusion_matrices,
+            "segmentation": segmentation,
         },
         "Draw a figure and print where it was written.",
     )

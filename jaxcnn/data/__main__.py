@@ -15,8 +15,9 @@ from jaxcnn.data.audit import audit as find_duplicates
 from jaxcnn.data.collection import read_collection
 from jaxcnn.data.contact_sheet import contact_sheet
 from jaxcnn.data.dataset import Dataset
-from jaxcnn.data.download import ADDRESS, cache_folder, fetch_archive, is_known_archive
 from jaxcnn.data.duplicates import THRESHOLD
+from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
+from jaxcnn.download import cache_folder
 
 
 def prepare(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from jaxcnn.cli import UserError
-from jaxcnn.data import download
-from jaxcnn.data.download import cache_folder, fetch_archive, is_known_archive
+from jaxcnn.data import kaggle
+from jaxcnn.data.kaggle import fetch_archive, is_known_archive
+from jaxcnn.download import cache_folder
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_what_does_not_arrive_leaves_nothing(
         fetch_archive(address, tmp_path)
     message = str(error.value)
     assert message.startswith(f"{address}: {problem}")
-    assert message.endswith(f"; try again, or download it in a browser from {download.PAGE} and give its path")
+    assert message.endswith(f"; try again, or download it in a browser from {kaggle.PAGE} and give its path")
     assert not list(tmp_path.iterdir())
 
 
@@ -124,7 +125,7 @@ def test_the_command_prepares_what_it_fetched(
     assert "differs from the archive that our scores were measured with" in out
 
     kept = tmp_path / "cache/jaxcnn/brain-tumor-mri-dataset.zip"
-    monkeypatch.setattr(download, "KNOWN_SHA256", hashlib.sha256(kept.read_bytes()).hexdigest())
+    monkeypatch.setattr(kaggle, "KNOWN_SHA256", hashlib.sha256(kept.read_bytes()).hexdigest())
     code, out, _ = run_command(*words, tmp_path / "again")
     assert code == 0
     assert "differs from the archive" not in out

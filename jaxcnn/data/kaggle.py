@@ -1,20 +1,12 @@
 """Fetch the public archive from Kaggle, once, to the user's cache."""
 
 import hashlib
-import http.client
-import os
-import shutil
-import ssl
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
-
-from tqdm import tqdm
 
 from jaxcnn.atomic import whole_file
 from jaxcnn.cli import UserError
+from jaxcnn.download import download
 
 PAGE = "https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset"
 ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor-mri-dataset"
@@ -22,13 +14,6 @@ ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor
 KNOWN_SHA256 = "5d44098a3d043029bb2c62c90d997c1fdcc7bb9fdb41e90790e42488c01ea0c6"
 
 _WAY_OUT = f"try again, or download it in a browser from {PAGE} and give its path"
-_TIMEOUT_SECONDS = 30
-_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
 
 
 def fetch_archive(address: str, folder: Path) -> Path:
@@ -44,30 +29,12 @@ def fetch_archive(address: str, folder: Path) -> Path:
     try:
         with whole_file(path) as temporary:
             with temporary.open("wb") as file:
-                _transfer(address, file)
+                download(address, file, way_out=_WAY_OUT)
             if not zipfile.is_zipfile(temporary):
                 raise UserError(f"{address}: what came is no zip; {_WAY_OUT}")
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
     return path
-
-
-def _transfer(address: str, file: BinaryIO) -> None:
-    try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
-            expected = response.headers["Content-Length"]
-            # disable=None: the bar shows on a terminal only.
-            with tqdm.wrapattr(response, "read", total=expected and int(expected), disable=None) as reader:
-                shutil.copyfileobj(reader, file)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise UserError(f"{address}: {error}; {_WAY_OUT}") from error
-    except _NETWORK_ERRORS as error:
-        reason = getattr(error, "reason", error)  # What urllib wraps in a URLError.
-        raise UserError(f"{address}: {getattr(reason, 'strerror', None) or reason}; {_WAY_OUT}") from error
-    # http.client takes a connection that ends early for the end of the data.
-    if expected and file.tell() != int(expected):
-        raise UserError(f"{address}: the transfer ended after {file.tell()} of {expected} bytes; {_WAY_OUT}")
 
 
 def is_known_archive(path: Path) -> bool:

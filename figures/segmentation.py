@@ -1,0 +1,115 @@
+"""Slices with the outlines that a U-Net predicts and, where they are known, the true ones."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures.saving import save_figure
+from jaxcnn.cli import UserError
+from jaxcnn.data.slices import Slices, load_slices
+from jaxcnn.pretrained import load_unet
+from jaxcnn.segmentation import dice, predict_masks
+
+# Told apart by people who see no red or no green, and in grey.
+_COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}
+_LINES: dict[str, Literal["solid", "dashed"]] = {"predicted": "solid", "true": "dashed"}
+
+# More patients and slices are in the table, not in the picture.
+_ROWS = 6
+_COLUMNS = 4
+
+
+def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> Figure:
+    """One row a patient, with slices spread evenly over those that have a mask, predicted or true."""
+    patients = _spread(np.array(slices.patient_names), _ROWS).tolist()
+    figure = Figure(figsize=(2 * _COLUMNS, 2.2 * len(patients) + 0.4), layout="constrained")
+    for row, patient in zip(figure.subplots(len(patients), _COLUMNS, squeeze=False), patients, strict=True):
+        places = slices.places(patient)
+        row[0].set_ylabel(_row_label(slices, predicted, patient), fontsize="small")
+        for panel in row:
+            panel.set(xticks=[], yticks=[], frame_on=False)
+        for panel, number in zip(row, _worth_seeing(slices, predicted, patient).tolist(), strict=False):
+            _draw(panel, slices, predicted, int(places[number]))
+            panel.set_title(f"slice {number + 1} of {len(places)}", fontsize="small")
+    names = ["predicted"] if slices.masks is None else ["predicted", "true"]
+    lines = [Line2D([], [], color=_COLOURS[name], linestyle=_LINES[name]) for name in names]
+    figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _worth_seeing(
+    slices: Slices, predicted: Bool[np.ndarray, "n height width"], patient: str
+) -> Shaped[np.ndarray, " k"]:
+    """Numbers of some of the patient's slices that have a mask; of any, where none has."""
+    places = slices.places(patient)
+    marked = predicted if slices.masks is None else predicted | slices.masks
+    numbers = np.flatnonzero(marked[places].any(axis=(1, 2)))
+    return _spread(numbers if len(numbers) else np.arange(len(places)), _COLUMNS)
+
+
+def _spread(items: Shaped[np.ndarray, " n"], count: int) -> Shaped[np.ndarray, " k"]:
+    """At most `count` of the items, evenly spread."""
+    return items[np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def _row_label(slices: Slices, predicted: Bool[np.ndarray, "n height width"], patient: str) -> str:
+    if slices.masks is None:
+        return patient
+    places = slices.places(patient)
+    return f"{patient}\nDice {dice(predicted[places], slices.masks[places]):.3f}"
+
+
+def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height width"], place: int) -> None:
+    # The middle channel is FLAIR in the LGG data, where a tumour is bright.
+    panel.imshow(slices.images[place, :, :, 1], cmap="gray", vmin=0, vmax=255)
+    masks = {"predicted": predicted} if slices.masks is None else {"predicted": predicted, "true": slices.masks}
+    for name, mask in masks.items():
+        # Some versions of Matplotlib warn where there is no contour.
+        if mask[place].any() and not mask[place].all():
+            panel.contour(mask[place], levels=[0.5], colors=_COLOURS[name], linestyles=_LINES[name], linewidths=1.2)
+
+
+def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> str:
+    """One line a patient: how many slices there are, how many have a mask, and Dice where the true masks are known."""
+    width = max(map(len, ("patient", *slices.patient_names)))
+    lines = [f"{'patient':<{width}}  slices  predicted  true    Dice"]
+    scores = []
+    for patient in slices.patient_names:
+        places = slices.places(patient)
+        line = f"{patient:<{width}}  {len(places):>6}  {_marked_slices(predicted[places]):>9}"
+        if slices.masks is None:
+            lines.append(f"{line}  {'–':>4}  {'–':>6}")
+        else:
+            scores.append(dice(predicted[places], slices.masks[places]))
+            lines.append(f"{line}  {_marked_slices(slices.masks[places]):>4}  {scores[-1]:>6.4f}")
+    if len(scores) > 1:
+        lines.append(f"{'mean':<{width}}  {np.mean(scores):>31.4f}")
+    return "\n".join(lines)
+
+
+def _marked_slices(masks: Bool[np.ndarray, "n height width"]) -> int:
+    return int(masks.any(axis=(1, 2)).sum())
+
+
+def segmentation(*, weights: Path, images: Path, out: Path = Path("segmentation.png")) -> None:
+    """Tumour outlines by a converted U-Net; where the true ones are known, with the Dice score of each patient.
+
+    Args:
+        weights: what `python -m convert unet` wrote.
+        images: an NPZ file with `images` and perhaps `masks` and `patients`, or a folder of image files, in folders
+            named after the patients; the mask of NAME.tif is NAME_mask.tif beside it.
+        out: the picture; its suffix chooses the format.
+    """
+    unet = load_unet(weights)
+    slices = load_slices(images)
+    try:
+        predicted = predict_masks(unet, slices.images)
+    except ValueError as error:
+        raise UserError(f"{images}: {error}; resize the images") from error
+    print(dice_table(slices, predicted), end="\n\n")
+    save_figure(segmentation_figure(slices, predicted), out)

@@ -1,0 +1,95 @@
+"""The classifier is a head on the bottleneck of a U-Net that stays as it was."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import UNet, UNetClassifier
+
+TINY = UNetClassifier(features=2, head_features=3, hidden_features=5)
+
+
+def initialized(model, shape=(2, 128, 128, 1)):
+    """Random images and variables; drawn by NumPy, since compiling Flax's initializers takes longer than a test may."""
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=shape), jnp.float32)
+    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+
+    def draw(path, leaf):
+        drawn = random.uniform(0.5, 1.5, leaf.shape) if path[-1].key == "var" else random.normal(size=leaf.shape) / 2
+        return jnp.asarray(drawn, leaf.dtype)
+
+    return images, jax.tree.map_with_path(draw, shapes)
+
+
+def test_the_published_parameter_counts():
+    params = jax.eval_shape(lambda: initialized(UNetClassifier())[1])["params"]
+    unet = params.pop("unet")
+    head = sum(leaf.size for leaf in jax.tree.leaves(params))
+    bottleneck = sum(leaf.size for leaf in jax.tree.leaves(unet["bottleneck"]))
+    assert head == 8_422_788
+    assert head + bottleneck == 11_963_780
+
+
+def test_the_weights_of_a_unet_fit_as_they_are():
+    def encoder():
+        return UNet().init(jax.random.key(0), jnp.zeros((1, 128, 128, 3)), train=False, method="encode")
+
+    classifier = jax.eval_shape(lambda: initialized(UNetClassifier())[1])
+    for collection, tree in jax.eval_shape(encoder).items():
+        assert classifier[collection]["unet"] == tree
+
+
+def test_the_head_is_the_published_formula():
+    """From the bottleneck of the grey image in three channels, once more in NumPy."""
+    images, variables = initialized(TINY, (2, 144, 160, 1))
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    def selu(x):
+        return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+
+    def dense(x, name):
+        return x @ params[name]["kernel"] + params[name]["bias"]
+
+    encoder = {collection: tree["unet"] for collection, tree in variables.items()}
+    encode = jax.jit(partial(UNet(features=2).apply, train=False, method="encode"))
+    x, _ = encode(encoder, np.repeat(images, 3, axis=-1))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (8, 8), axis=(1, 2))
+    x = np.einsum("bhwcij,ijcf->bhwf", windows, params["conv"]["kernel"]) + params["conv"]["bias"]
+    norm, of_norm = params["norm"], statistics["norm"]
+    x = (x - of_norm["mean"]) / np.sqrt(of_norm["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    assert x.shape == (2, 2, 3, 3)
+    expected = dense(selu(dense(selu(x.reshape(2, -1)), "hidden")), "classifier")
+    logits = jax.jit(partial(TINY.apply, train=False))(variables, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_stays_and_the_rest_learns():
+    images, variables = initialized(TINY)
+
+    def loss(params):
+        logits, updates = TINY.apply(
+            {"params": params, "batch_stats": variables["batch_stats"]},
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(2)},
+            mutable=["batch_stats"],
+        )
+        return jnp.sum(logits**2), updates["batch_stats"]
+
+    gradients, statistics = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    before = variables["batch_stats"]
+    for stage in ("encoder1", "encoder2", "encoder3", "encoder4"):
+        assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients["unet"][stage]))
+        jax.tree.map(np.testing.assert_array_equal, statistics["unet"][stage], before["unet"][stage])
+    for layer in (gradients["unet"]["bottleneck"], *(gradients[name] for name in ("conv", "norm", "hidden"))):
+        assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(layer))
+    assert not np.array_equal(statistics["norm"]["mean"], before["norm"]["mean"])
+
+
+def test_images_below_the_size_of_the_kernel_are_refused():
+    with pytest.raises(ValueError, match=r"at least 128x128 pixels, got shape \(2, 112, 128, 1\)"):
+        initialized(TINY, (2, 112, 128, 1))
