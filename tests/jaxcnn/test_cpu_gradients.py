@@ -34,7 +34,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(b).max()) + 1e-12)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=5)
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
@@ -55,7 +55,7 @@ def test_convolution_and_both_gradients_equal_xla(batch, size, kernel, channels,
     assert_close(ours, xla)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=5)
 @given(
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     window=st.integers(1, 4),
@@ -93,6 +93,7 @@ def test_a_population_of_kernels_can_be_mapped_over():
     assert_close(together, [jax.grad(loss)(kernel) for kernel in kernels])
 
 
+@pytest.mark.slow
 def test_the_network_s_gradient_is_that_of_plain_flax(monkeypatch):
     """With the CPU's gradients switched off it is the same model."""
     model = SimpleCNN(

@@ -31,7 +31,7 @@ def tally_in_batches(logits, labels, batch_size):
     return total(tallies)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 40), batch_size=st.integers(1, 17))
 def test_scores_equal_scikit_learn_for_every_batch_size(seed, images, batch_size):
     random = np.random.default_rng(seed)

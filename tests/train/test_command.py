@@ -78,6 +78,7 @@ def test_the_predictions_are_those_of_the_best_epoch(finished):
     assert accuracy == pytest.approx(best["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, tmp_path, monkeypatch):
     assert run_train(monkeypatch, tmp_path / "same") == 0
     assert_same_bits(tmp_path / "same", finished)
@@ -104,6 +105,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
     assert_same_bits(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch, capsys):
     def explodes_in_the_second_epoch(*_):
         return lambda step: jnp.where(step < STEPS + 1, 1e-3, jnp.inf)
