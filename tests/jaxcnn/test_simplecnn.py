@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from random_network import random_network
 
 from jaxcnn import SimpleCNN
 
@@ -12,8 +13,7 @@ TINY = SimpleCNN(stem_features=(2, 3), squeeze_features=2, skip_features=4, head
 
 
 def initialized(model, size=128):
-    images = jax.random.uniform(jax.random.key(0), (2, size, size, 1))
-    return images, model.init(jax.random.key(1), images, train=False)
+    return random_network(model, (2, size, size, 1))
 
 
 def test_standard_network_has_the_reference_parameter_count():
@@ -50,8 +50,6 @@ def test_forward_pass_is_the_published_formula(gate):
     """The network once more, from lax and NumPy alone."""
     model = TINY.clone(gate=gate)
     images, variables = initialized(model, 64)
-    # Statistics other than 0 and 1, or an unused norm would go unnoticed.
-    variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
     params, statistics = variables["params"], variables["batch_stats"]
 
     def conv(x, name, padding="VALID", strides=1):
@@ -98,8 +96,9 @@ def test_training_mode_updates_statistics_and_needs_a_dropout_key():
     )
     assert logits.shape == (2, 4)
     conv1 = images_after_conv1(images, variables["params"]["conv1"])
-    # Flax's momentum 0.9: a tenth of the batch's mean is taken in, from statistics that start at 0.
-    np.testing.assert_allclose(updates["batch_stats"]["norm1"]["mean"], 0.1 * conv1.mean((0, 1, 2)), rtol=1e-4)
+    # Flax's momentum 0.9: a tenth of the batch's mean is taken in.
+    expected = 0.9 * variables["batch_stats"]["norm1"]["mean"] + 0.1 * conv1.mean((0, 1, 2))
+    np.testing.assert_allclose(updates["batch_stats"]["norm1"]["mean"], expected, rtol=1e-4)
     with pytest.raises(Exception, match="dropout"):
         TINY.apply(variables, images, train=True, mutable=["batch_stats"])
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_network import random_network
 
 from jaxcnn import UNet, UNetClassifier
 
@@ -13,16 +14,7 @@ TINY = UNetClassifier(features=2, head_features=3, hidden_features=5)
 
 
 def initialized(model, shape=(2, 128, 128, 1)):
-    """Random images and variables; drawn by NumPy, since compiling Flax's initializers takes longer than a test may."""
-    random = np.random.default_rng(0)
-    images = jnp.asarray(random.normal(size=shape), jnp.float32)
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
-
-    def draw(path, leaf):
-        drawn = random.uniform(0.5, 1.5, leaf.shape) if path[-1].key == "var" else random.normal(size=leaf.shape) / 2
-        return jnp.asarray(drawn, leaf.dtype)
-
-    return images, jax.tree.map_with_path(draw, shapes)
+    return random_network(model, shape)
 
 
 def test_the_published_parameter_counts():
