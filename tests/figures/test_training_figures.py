@@ -64,10 +64,10 @@ def test_every_cell_shows_its_count_and_its_share_of_the_row():
 
 
 def test_text_is_readable_on_every_colour_of_the_map():
-    confusion = np.stack([[share, 100 - share] for share in range(101)])
-    matrix = np.zeros((101, 101), int)
+    confusion = np.stack([[share, 100 - share] for share in range(0, 101, 5)])
+    matrix = np.zeros((21, 21), int)
     matrix[:, :2] = confusion
-    panel = confusion_matrices_figure({"x": matrix}, tuple(map(str, range(101)))).axes[0]
+    panel = confusion_matrices_figure({"x": matrix}, tuple(map(str, range(21)))).axes[0]
     image = panel.images[0]
     for text, share in zip(panel.texts, (matrix / 100).ravel(), strict=True):
         assert contrast(text.get_color(), image.to_rgba(share)) >= 4.5  # WCAG 2.2, level AA

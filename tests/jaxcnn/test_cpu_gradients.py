@@ -82,6 +82,7 @@ def test_max_pool_sends_the_gradient_of_a_tie_where_torch_does():
     np.testing.assert_array_equal(found, image.grad.numpy().transpose(0, 2, 3, 1))
 
 
+@pytest.mark.slow
 def test_a_population_of_kernels_can_be_mapped_over():
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     kernels = jax.random.normal(jax.random.key(1), (4, 3, 3, 3, 5))

@@ -59,6 +59,7 @@ def test_the_head_is_the_published_formula():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_encoder_stays_and_the_rest_learns():
     images, variables = initialized(TINY)
 

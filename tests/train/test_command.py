@@ -52,6 +52,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_all_that_was_promised(finished):
     run = open_run(finished)
     scores = [
@@ -70,6 +71,7 @@ def test_a_run_leaves_all_that_was_promised(finished):
     }
 
 
+@pytest.mark.slow
 def test_the_predictions_are_those_of_the_best_epoch(finished):
     run = open_run(finished)
     best = max(read_epochs(run), key=lambda e: (e["validation_f1_macro"], -e["validation_loss"], e["step"]))
@@ -86,6 +88,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, t
     assert result(tmp_path / "other")[0] != result(finished)[0]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, capsys):
     train_epoch = train.loop._train_epoch
 
@@ -143,6 +146,7 @@ def test_wrong_input_is_refused_before_anything_is_written(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_safe_from_other_options_and_from_being_started_again(finished, monkeypatch, capsys):
     before = result(finished)[0]
     assert run_train(monkeypatch, finished) == 2

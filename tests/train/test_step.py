@@ -69,6 +69,7 @@ def test_the_step_is_a_function_of_its_arguments(state, optimizer):
     assert step(later, batch, jax.random.key(0))[1].loss != once[1].loss
 
 
+@pytest.mark.slow
 def test_a_batch_spread_over_a_named_axis_gives_the_whole_batch_s_step(state, optimizer):
     batch, key = as_batch(stripes(16)), jax.random.key(0)
     spread = jax.tree.map(lambda leaf: leaf.reshape(4, 4, *leaf.shape[1:]), batch)
@@ -98,6 +99,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(state, batch_size):
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_state_depends_on_the_seed_alone(state, optimizer):
     again = create_state(MODEL, optimizer, (SIZE, SIZE, 1), seed=0)
     jax.tree.map(np.testing.assert_array_equal, state, again)

@@ -15,6 +15,7 @@ from jaxcnn.data.load import PHANTOM_TEST_IMAGES, PHANTOM_TRAIN_IMAGES, load_dat
 from jaxcnn.data.prepare import prepare
 
 
+@pytest.mark.slow
 def test_the_phantom_has_balanced_splits_without_a_common_image() -> None:
     dataset = load_dataset("phantom")
     assert dataset.classes == CLASSES
