@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import contextlib
 import os
@@ -24,3 +24,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_folder(target: Path, written: Path, *, replaced: Path) -> None:
+    """Put the finished folder `written` where `target` is; an older target goes to `replaced`.
+
+    All three must lie on one file system, where renaming is all there is to do.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(replaced)
+    written.rename(target)

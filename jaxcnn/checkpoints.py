@@ -15,6 +15,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import v1 as orbax
 
+from jaxcnn.atomic import replace_folder
 from jaxcnn.cli import UserError
 
 State = TypeVar("State")
@@ -99,9 +100,7 @@ def save_tree(folder: Path, tree: Mapping[str, Any], manifest: Mapping[str, Any]
         written, replaced = Path(temporary, "written").absolute(), Path(temporary, "replaced")
         orbax.save(written, tree)
         (written / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        if folder.exists():
-            folder.rename(replaced)
-        written.rename(folder)
+        replace_folder(folder, written, replaced=replaced)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -85,7 +84,7 @@ class SqueezeExcite(nn.Module):
         self, x: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch height width channel"]:
         """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
-        squeezed = jax.numpy.mean(x, axis=(1, 2))
+        squeezed = jnp.mean(x, axis=(1, 2))
         squeezed = nn.Dropout(self.dropout, deterministic=not train)(squeezed)
         excited = nn.relu(nn.Dense(self.features, name="reduce")(squeezed))
         scale = GATES[self.gate](nn.Dense(x.shape[-1], name="expand")(excited))

@@ -10,6 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
+from jaxcnn.atomic import replace_folder
 from jaxcnn.cli import UserError
 from jaxcnn.data.brain_tumor_mri import VERSION, BrainTumorMri, BrokenFile
 from jaxcnn.data.dataset import Dataset
@@ -54,20 +55,12 @@ def prepare(
                 builder = BrainTumorMri(source=source, size=size, skip_broken=skip_broken, data_dir=Path(temporary))
                 builder.download_and_prepare()
             dataset = load_dataset(builder.data_dir)
-            _move(Path(builder.data_dir), target, Path(temporary, "replaced"))
+            replace_folder(target, Path(builder.data_dir), replaced=Path(temporary, "replaced"))
     except OSError as error:
         # TFDS puts its own words before those of array-record; the cause has them alone.
         reason = error.strerror or error.__cause__ or error
         raise UserError(f"{out}: can't be written: {reason}; make room or choose another --out") from error
     return Prepared(target, dataclasses.replace(dataset, source=str(target)), tuple(builder.left_out))
-
-
-def _move(folder: Path, target: Path, replaced: Path) -> None:
-    """Put the folder where the target is; an older target goes to `replaced`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(replaced)
-    folder.rename(target)
 
 
 @contextlib.contextmanager
