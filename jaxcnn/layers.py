@@ -6,16 +6,17 @@ given, so that a model's parameter tree is flat and reads like the table of its 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn import cpu_gradients
+from jaxcnn import cpu
+from jaxcnn.dropout import Dropout
 
-# Flax's convolution, with a kernel gradient that is fast on a CPU.
-Conv = partial(nn.Conv, conv_general_dilated=cpu_gradients.conv_general_dilated)
+# Flax's convolution, by methods that are fast on a CPU.
+Conv = partial(nn.Conv, conv_general_dilated=cpu.conv_general_dilated)
 
 # PyTorch's BatchNorm defaults, in Flax's convention: torch's momentum 0.1 weighs the new value, Flax's 0.9 the old one.
 BATCH_NORM_EPSILON = 1e-5
@@ -28,7 +29,7 @@ GATES: dict[str, Callable[[Float[Array, "batch channel"]], Float[Array, "batch c
 
 
 def batch_norm(
-    x: Float[Array, "batch *space channel"], *, train: bool, axis_name: str | None, name: str
+    x: Float[Array, "batch *space channel"], *, train: bool, axis_name: str | None, name: str, dtype: Any = jnp.float32
 ) -> Float[Array, "batch *space channel"]:
     """BatchNorm (Ioffe & Szegedy, 2015) with PyTorch's constants; under `axis_name` the statistics are global."""
     return nn.BatchNorm(
@@ -36,6 +37,7 @@ def batch_norm(
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=BATCH_NORM_EPSILON,
         axis_name=axis_name,
+        dtype=dtype,
         name=name,
     )(x)
 
@@ -51,19 +53,20 @@ def conv_norm_relu(
     padding: Literal["SAME", "VALID"] = "VALID",
     use_bias: bool = True,
     axis_name: str | None = None,
+    dtype: Any = jnp.float32,
 ) -> Float[Array, "batch out_height out_width features"]:
     """Square convolution, BatchNorm and ReLU; `names` are those of the convolution and the norm."""
     conv, norm = names
     kernel = (kernel_size, kernel_size)
-    x = Conv(features, kernel, strides=strides, padding=padding, use_bias=use_bias, name=conv)(x)
-    return nn.relu(batch_norm(x, train=train, axis_name=axis_name, name=norm))
+    x = Conv(features, kernel, strides=strides, padding=padding, use_bias=use_bias, dtype=dtype, name=conv)(x)
+    return nn.relu(batch_norm(x, train=train, axis_name=axis_name, name=norm, dtype=dtype))
 
 
 def max_pool(
     x: Float[Array, "batch height width channel"], size: int
 ) -> Float[Array, "batch out_height out_width channel"]:
     """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch."""
-    return cpu_gradients.max_pool(x, size)
+    return cpu.max_pool(x, size)
 
 
 class SqueezeExcite(nn.Module):
@@ -73,11 +76,15 @@ class SqueezeExcite(nn.Module):
         features: width of the bottleneck between the two dense layers.
         gate: ``sigmoid`` as in the paper; ``softmax`` over the channels as in the reference project.
         dropout: rate on the channel means.
+        axis_name: mapped axis that the batch is spread over, or None.
+        dtype: of activations.
     """
 
     features: int
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
     dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -85,9 +92,9 @@ class SqueezeExcite(nn.Module):
     ) -> Float[Array, "batch height width channel"]:
         """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
         squeezed = jnp.mean(x, axis=(1, 2))
-        squeezed = nn.Dropout(self.dropout, deterministic=not train)(squeezed)
-        excited = nn.relu(nn.Dense(self.features, name="reduce")(squeezed))
-        scale = GATES[self.gate](nn.Dense(x.shape[-1], name="expand")(excited))
+        squeezed = Dropout(self.dropout, self.axis_name)(squeezed, train=train)
+        excited = nn.relu(nn.Dense(self.features, dtype=self.dtype, name="reduce")(squeezed))
+        scale = GATES[self.gate](nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(excited))
         return x * scale[:, None, None, :]
 
 
@@ -99,10 +106,12 @@ class DoubleConv(nn.Module):
     Attributes:
         features: width of both convolutions.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of activations.
     """
 
     features: int
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -119,6 +128,7 @@ class DoubleConv(nn.Module):
                 padding="SAME",
                 use_bias=False,
                 axis_name=self.axis_name,
+                dtype=self.dtype,
             )
         return x
 

@@ -70,9 +70,15 @@ class Pretrained:
 
 
 def model_fields(model: nn.Module) -> dict[str, Any]:
-    """What distinguishes the model from others of its class, as JSON; how it is run (`axis_name`) is no part of it."""
-    how_it_is_run = ("parent", "name", "axis_name")
+    """What distinguishes the model from others of its class, as JSON; how it is run is no part of it."""
+    how_it_is_run = ("parent", "name", "axis_name", "dtype")
     return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in how_it_is_run}
+
+
+def build_model(name: str, fields: Mapping[str, Any]) -> nn.Module:
+    """The module that a manifest names, from its `model_fields`."""
+    # JSON knows no tuples; the fields of a module are hashable.
+    return MODELS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
 
 def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manifest, *, overwrite: bool) -> None:
@@ -110,13 +116,11 @@ def _open(folder: Path) -> tuple[Manifest, nn.Module]:
     content = read_manifest(folder)
     try:
         manifest = Manifest(**content | {key: tuple(content[key]) for key in ("image_shape", "parity")})
-        # JSON knows no tuples; the fields of a module are hashable.
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest.fields.items()}
-        model = MODELS[manifest.model](**fields)
+        model = build_model(manifest.model, manifest.fields)
         NORMALIZATIONS[manifest.normalization]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: has a manifest of another version; convert the weights again") from error
-    return dataclasses.replace(manifest, fields=fields), model
+    return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
 def _load(folder: Path, manifest: Manifest, model: nn.Module, method: str | None = None) -> Pretrained:

@@ -4,9 +4,11 @@ config.json         what the run is a function of, beside its images
 data.json           which images those are: protocol, counts, fingerprints
 environment.json    versions, device, git revision
 metrics.jsonl       one flat line an epoch
-predictions/        SPLIT.npz: logits, labels, names
-checkpoints/        the last and the best
+predictions/        SPLIT.npz: logits, labels, groups of near-duplicates, names
+checkpoints/        the last two, to go on from
+best/               the classifier that was best on the validation images
 figures/            PNG files
+.lock               held by the process that works on the run (`jaxcnn.run_lock`); marks the folder as one of ours
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int, Int32
 
 from jaxcnn.atomic import whole_file
 from jaxcnn.cli import UserError
@@ -61,9 +63,19 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """Folder of the best classifier; see `jaxcnn.trained`."""
+        return self.folder / "best"
+
+    @property
     def figures(self) -> Path:
         """Folder of pictures."""
         return self.folder / "figures"
+
+    @property
+    def lock(self) -> Path:
+        """What the process that works on the run holds."""
+        return self.folder / ".lock"
 
     def predictions(self, split: str) -> Path:
         """NPZ: the logits for every image of a split."""
@@ -72,10 +84,15 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The logits of a model for every image of a split, in the split's order."""
+    """The logits of a model for every image of a split, in the split's order.
+
+    `groups` gives for each image the place of the first of its near-duplicates in the split, its own where it is that
+    (`jaxcnn.data.duplicates.duplicate_groups`): images of one group are no independent observations.
+    """
 
     logits: Float32[np.ndarray, "n classes"]
     labels: Int32[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
     names: tuple[str, ...]
     classes: tuple[str, ...]
 
@@ -92,26 +109,71 @@ def create_run(
     *,
     overwrite: bool,
 ) -> Run:
-    """Make a new run folder.
+    """Make a new run folder, in the place of what is left of a run that was killed before it was made.
 
     Raises:
-        UserError: the folder exists and `overwrite` is off, or it exists and is no run folder.
+        UserError: the folder exists and `overwrite` is off, or it exists and is no run folder, or can't be written.
     """
     run = Run(folder)
-    if folder.exists():
-        if not run.config.is_file():
-            raise UserError(f"--run-dir {folder}: exists and is no run folder; choose another")
-        if not overwrite:
-            raise UserError(f"--run-dir {folder}: holds a run; go on with --resume, replace it with --overwrite")
-        shutil.rmtree(folder)
+    check_run_folder(run)
+    if run.config.is_file() and not overwrite:
+        raise UserError(f"--run-dir {folder}: holds a run; go on with --resume, replace it with --overwrite")
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        run.lock.touch()
+        # Without its configuration it is no run any more; so whatever is killed from here on can be started again.
+        run.config.unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path != run.lock:
+                _remove(path)
+        _write_json(run.environment, environment)
+        _write_json(run.data, data)
+        _write_json(run.config, config)
     except OSError as error:
         raise UserError(f"--run-dir {folder}: {error.strerror}; choose a folder that can be written") from error
-    _write_json(run.environment, environment)
-    _write_json(run.data, data)
-    _write_json(run.config, config)
     return run
+
+
+def check_run_folder(run: Run) -> None:
+    """See that a run may be made or go on in the folder: it is missing or empty, or a run, or what a kill left of one.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        if not run.folder.exists() or run.config.is_file():
+            return
+        names = {path.name for path in run.folder.iterdir()}
+    except OSError as error:
+        raise UserError(f"--run-dir {run.folder}: {error.strerror}; choose another") from error
+    ours = {path.name for path in (run.lock, run.environment, run.data, run.metrics, run.checkpoints, run.best)}
+    ours |= {run.figures.name, run.predictions("").parent.name}
+    if names and not (run.lock.name in names and all(name in ours or _is_temporary(name) for name in names)):
+        raise UserError(f"--run-dir {run.folder}: exists and is no run folder; choose another")
+
+
+def remove_leftovers(run: Run) -> None:
+    """Remove what a process that was killed while it wrote has left behind; the caller holds the run's lock."""
+    for replaced in run.folder.glob(f".{run.best.name}-*/replaced"):
+        # It was killed after the old classifier was moved out of the way, before the new one came.
+        if not run.best.exists():
+            replaced.rename(run.best)
+    for folder in (run.folder, run.predictions("").parent):
+        for path in folder.glob(".*"):
+            if _is_temporary(path.name):
+                _remove(path)
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether this is a name that something has until it is whole; see `jaxcnn.atomic`."""
+    return name.startswith(".") and "-" in name
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def open_run(folder: Path) -> Run:
@@ -129,6 +191,11 @@ def open_run(folder: Path) -> Run:
 def read_config(run: Run) -> dict[str, Any]:
     """The configuration as it was written."""
     return json.loads(run.config.read_text())
+
+
+def read_environment(run: Run) -> dict[str, Any]:
+    """Where the run was started, as it was written."""
+    return json.loads(run.environment.read_text())
 
 
 def read_data(run: Run) -> dict[str, Any]:
@@ -164,9 +231,8 @@ def read_predictions(run: Run, split: str) -> Predictions:
     if not path.is_file():
         raise UserError(f"{path}: no such file; let the run end first (--resume goes on with it)")
     with np.load(path, allow_pickle=False) as arrays:
-        return Predictions(
-            arrays["logits"], arrays["labels"], tuple(arrays["names"].tolist()), tuple(arrays["classes"].tolist())
-        )
+        names, classes = (tuple(arrays[key].tolist()) for key in ("names", "classes"))
+        return Predictions(arrays["logits"], arrays["labels"], arrays["groups"], names, classes)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

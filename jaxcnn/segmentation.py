@@ -5,7 +5,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, UInt8
 
 from jaxcnn.normalization import NORMALIZATIONS
 from jaxcnn.pretrained import Pretrained
@@ -23,15 +23,19 @@ def predict_masks(
     """
     normalize = NORMALIZATIONS[unet.manifest.normalization]
 
-    def mask(image: Float[Array, "height width channel"]) -> Bool[Array, "height width"]:
-        logits = cast(Array, unet.model.apply(unet.variables, normalize(image[jnp.newaxis]), train=False))
-        return logits[0, :, :, 0] > 0
-
     @jax.jit
-    def masks(images: UInt8[Array, "n height width channel"]) -> Bool[Array, "n height width"]:
-        return jax.lax.map(lambda image: mask(image.astype(jnp.float32) / 255.0), images, batch_size=_BATCH_SIZE)
+    def masks(images: UInt8[Array, "batch height width channel"]) -> Bool[Array, "batch height width"]:
+        floats = normalize(images.astype(jnp.float32) / 255.0)
+        return cast(Array, unet.model.apply(unet.variables, floats, train=False))[..., 0] > 0
 
-    return np.asarray(masks(images))
+    predicted = []
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = images[start : start + _BATCH_SIZE]
+        # All batches are of one size, so that one program serves them.
+        missing = min(_BATCH_SIZE, len(images)) - len(batch)
+        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+        predicted.append(np.asarray(masks(filled))[: len(batch)])
+    return np.concatenate(predicted)
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], true: Bool[np.ndarray, "*shape"]) -> float:

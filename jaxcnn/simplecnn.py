@@ -1,11 +1,13 @@
 """SimpleCNN: a small classifier with squeeze-and-excitation, a skip connection and 1x1 convolutions."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcnn.dropout import Dropout
 from jaxcnn.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool
 
 
@@ -22,6 +24,7 @@ class SimpleCNN(nn.Module):
         dropout: rate in the squeeze-and-excitation block and before the hidden layer.
         gate: ``sigmoid``; the reference project's ``softmax`` is kept to reproduce its curves.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of activations; parameters, batch statistics and logits are float32.
     """
 
     classes: int = 4
@@ -33,6 +36,7 @@ class SimpleCNN(nn.Module):
     dropout: float = 0.1
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -45,19 +49,23 @@ class SimpleCNN(nn.Module):
         """
         if min(images.shape[1:3]) < 50:
             raise ValueError(f"SimpleCNN needs images of at least 50x50 pixels, got shape {images.shape}")
-        conv_block = partial(conv_norm_relu, train=train, axis_name=self.axis_name)
+        conv_block = partial(conv_norm_relu, train=train, axis_name=self.axis_name, dtype=self.dtype)
         x = conv_block(images, self.stem_features[0], 3, names=("conv1", "norm1"))
         x = max_pool(x, 2)
         x = conv_block(x, self.stem_features[1], 5, names=("conv2", "norm2"))
-        x = SqueezeExcite(self.squeeze_features, self.gate, self.dropout, name="squeeze_excite")(x, train=train)
+        squeeze_excite = SqueezeExcite(
+            self.squeeze_features, self.gate, self.dropout, self.axis_name, self.dtype, name="squeeze_excite"
+        )
+        x = squeeze_excite(x, train=train)
 
-        residual = nn.relu(Conv(self.skip_features, (5, 5), padding="SAME", name="residual_conv")(x))
-        residual = Conv(self.skip_features, (1, 1), name="residual_project")(residual)
-        x = nn.relu(Conv(self.skip_features, (1, 1), name="shortcut")(x) + residual)
+        conv = partial(Conv, self.skip_features, dtype=self.dtype)
+        residual = nn.relu(conv((5, 5), padding="SAME", name="residual_conv")(x))
+        residual = conv((1, 1), name="residual_project")(residual)
+        x = nn.relu(conv((1, 1), name="shortcut")(x) + residual)
         x = max_pool(x, 4)
 
         x = conv_block(x, self.head_features, 5, strides=2, names=("conv3", "norm3"))
         x = x.reshape(x.shape[0], -1)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.relu(nn.Dense(self.hidden_features, name="hidden")(x))
-        return nn.Dense(self.classes, name="classifier")(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        x = nn.relu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
+        return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -1,11 +1,15 @@
 """Transfer: a classifier on the bottleneck of a U-Net that has learnt to segment."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcnn.dropout import Dropout
 from jaxcnn.layers import Conv, batch_norm
-from jaxcnn.unet import UNet
+from jaxcnn.unet import STAGES, UNet
 
 
 class UNetClassifier(nn.Module):
@@ -14,14 +18,19 @@ class UNetClassifier(nn.Module):
     The head has 8,422,788 parameters on 128x128 images; with the bottleneck, 11,963,780 are trained. The parameters
     below `unet` are those of a `UNet` without its decoder.
 
+    The first stages are frozen: whatever `train` says, BatchNorm uses its running statistics there, and no gradient
+    goes into them. So their outputs at the border, `encode(images)`, can be computed once, and training can run on
+    those: `classify(encode(images), train=train)` is the whole model.
+
     Attributes:
         classes: number of logits.
         features: width of the U-Net's first stage.
         head_features: width of the head's 8x8 convolution.
         hidden_features: width of the dense layer before the logits.
         dropout: rate before both dense layers.
-        frozen_stages: so many of encoder 1 to 4 and the bottleneck stay as they are; see `UNet.encode`.
+        frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of activations; parameters, batch statistics, the border and logits are float32.
     """
 
     classes: int = 4
@@ -31,8 +40,14 @@ class UNetClassifier(nn.Module):
     dropout: float = 0.1
     frozen_stages: int = 4
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """The U-Net, of which only the way down is used."""
+        if not 0 <= self.frozen_stages <= STAGES:
+            raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {STAGES}")
+        self.unet = UNet(features=self.features, axis_name=self.axis_name, dtype=self.dtype)
+
     def __call__(self, images: Float[Array, "batch height width 1"], *, train: bool) -> Float[Array, "batch classes"]:
         """Logits for grey images, normalised as the U-Net expects; with `train`, a `dropout` key is needed.
 
@@ -40,14 +55,30 @@ class UNetClassifier(nn.Module):
             ValueError: the images are smaller than 128x128, so that the 8x8 kernel doesn't fit, or their height or
                 width is no multiple of 16.
         """
+        return self.classify(self.encode(images), train=train)
+
+    def encode(self, images: Float[Array, "batch height width 1"]) -> Float[Array, "batch _ _ _"]:
+        """The activations at the border, what the frozen stages make of the images in three equal channels.
+
+        With four frozen stages and 128x128 images they are (batch, 8, 8, 8 * features).
+
+        Raises:
+            ValueError: see `__call__`.
+        """
         if min(images.shape[1:3]) < 128:
             raise ValueError(f"UNetClassifier needs images of at least 128x128 pixels, got shape {images.shape}")
-        unet = UNet(features=self.features, axis_name=self.axis_name, name="unet")
-        x, _ = unet.encode(jnp.repeat(images, unet.in_channels, axis=-1), train, frozen_stages=self.frozen_stages)
-        x = Conv(self.head_features, (8, 8), padding="VALID", name="conv")(x)
-        x = batch_norm(x, train=train, axis_name=self.axis_name, name="norm")
+        x = jnp.repeat(images, self.unet.in_channels, axis=-1)
+        border = self.unet.descend(x, False, stop=self.frozen_stages)
+        return jax.lax.stop_gradient(border).astype(jnp.float32)
+
+    @nn.compact
+    def classify(self, features: Float[Array, "batch _ _ _"], *, train: bool) -> Float[Array, "batch classes"]:
+        """Logits from the activations at the border: the stages that are not frozen, and the head."""
+        x = self.unet.descend(features, train, start=self.frozen_stages)
+        x = Conv(self.head_features, (8, 8), padding="VALID", dtype=self.dtype, name="conv")(x)
+        x = batch_norm(x, train=train, axis_name=self.axis_name, name="norm", dtype=self.dtype)
         x = nn.selu(x.reshape(x.shape[0], -1))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.selu(nn.Dense(self.hidden_features, name="hidden")(x))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.classes, name="classifier")(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        x = nn.selu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -1,16 +1,17 @@
 """The U-Net of mateuszbuda/brain-segmentation-pytorch, which PyTorch hub offers for brain MRI."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcnn.layers import Conv, DoubleConv, UpConv, max_pool
 
-# Encoder 1 to 4 and the bottleneck.
-STAGES = 5
+# The way down.
+STAGE_NAMES = ("encoder1", "encoder2", "encoder3", "encoder4", "bottleneck")
+STAGES = len(STAGE_NAMES)
 
 
 class UNet(nn.Module):
@@ -24,22 +25,25 @@ class UNet(nn.Module):
         out_channels: masks in an output.
         features: width of the first stage; the bottleneck has 16 times as much.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the way down's activations; the way up is float32.
     """
 
     in_channels: int = 3
     out_channels: int = 1
     features: int = 32
     axis_name: str | None = None
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """The layers, under the hub's names."""
         stage = partial(DoubleConv, axis_name=self.axis_name)
         width = self.features
-        self.encoder1 = stage(width)
-        self.encoder2 = stage(width * 2)
-        self.encoder3 = stage(width * 4)
-        self.encoder4 = stage(width * 8)
-        self.bottleneck = stage(width * 16)
+        down = partial(stage, dtype=self.dtype)
+        self.encoder1 = down(width)
+        self.encoder2 = down(width * 2)
+        self.encoder3 = down(width * 4)
+        self.encoder4 = down(width * 8)
+        self.bottleneck = down(width * 16)
         self.upconv4 = UpConv(width * 8)
         self.decoder4 = stage(width * 8)
         self.upconv3 = UpConv(width * 4)
@@ -69,44 +73,50 @@ class UNet(nn.Module):
         return self.conv(x)
 
     def encode(
-        self, images: Float[Array, "batch height width channel"], train: bool, *, frozen_stages: int = 0
+        self, images: Float[Array, "batch height width channel"], train: bool
     ) -> tuple[Float[Array, "batch _ _ _"], tuple[Float[Array, "batch _ _ _"], ...]]:
         """The way down: `model.apply(variables, images, train, method="encode")`.
 
         Args:
             images: height and width are multiples of 16.
             train: BatchNorm uses the batch.
-            frozen_stages: so many of encoder 1 to 4 and the bottleneck, from the first on, are fixed features: whatever
-                `train` says, BatchNorm uses its running statistics there, and no gradient goes into them.
 
         Returns:
             The bottleneck, (batch, height / 16, width / 16, 16 features), and the outputs of encoder 1 to 4, the first
             (batch, height, width, features), each next one half as large and twice as wide.
 
         Raises:
-            ValueError: the size of the images is no multiple of 16, their channels are not `in_channels`, or there
-                aren't that many stages.
+            ValueError: the size of the images is no multiple of 16, or their channels are not `in_channels`.
         """
-        _check_images(images.shape, self.in_channels)
-        if not 0 <= frozen_stages <= STAGES:
-            raise ValueError(f"frozen_stages {frozen_stages}: must be 0 to {STAGES}")
+        _check_images(images, self.in_channels)
         x = images
         skips = []
-        for index, stage in enumerate((self.encoder1, self.encoder2, self.encoder3, self.encoder4)):
-            x = _run(stage, x, train, frozen=index < frozen_stages)
-            skips.append(x)
-            x = max_pool(x, 2)
-        return _run(self.bottleneck, x, train, frozen=frozen_stages == STAGES), tuple(skips)
+        for stage in self._stages()[:-1]:
+            skips.append(stage(x, train=train))
+            x = max_pool(skips[-1], 2)
+        return self.bottleneck(x, train=train), tuple(skips)
+
+    def descend(
+        self, x: Float[Array, "batch _ _ _"], train: bool, *, start: int = 0, stop: int = STAGES
+    ) -> Float[Array, "batch _ _ _"]:
+        """A part of the way down: stages `start` to `stop - 1`, and after each of encoder 1 to 4 its max-pool.
+
+        So `descend(descend(images, train, stop=k), train, start=k)` is the bottleneck of `encode(images, train)`.
+        """
+        if start == 0:
+            _check_images(x, self.in_channels)
+        for index, stage in enumerate(self._stages()[start:stop], start):
+            x = stage(x, train=train)
+            if index < STAGES - 1:
+                x = max_pool(x, 2)
+        return x
+
+    def _stages(self) -> tuple[DoubleConv, ...]:
+        return self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck
 
 
-def _run(
-    stage: DoubleConv, x: Float[Array, "batch height width channel"], train: bool, *, frozen: bool
-) -> Float[Array, "batch height width features"]:
-    x = stage(x, train=train and not frozen)
-    return jax.lax.stop_gradient(x) if frozen else x
-
-
-def _check_images(shape: tuple[int, ...], channels: int) -> None:
+def _check_images(images: Float[Array, "batch height width channel"], channels: int) -> None:
+    shape = images.shape
     if shape[-1] != channels:
         raise ValueError(f"this U-Net needs images of {channels} channels, got shape {shape}")
     if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:

@@ -9,11 +9,8 @@ import tyro
 
 from jaxcnn import cli
 from jaxcnn.atomic import whole_file
-from jaxcnn.data import audit_report
-from jaxcnn.data.audit import Audit
+from jaxcnn.data.audit import Audit, as_json, contact_sheet, read_collection, table
 from jaxcnn.data.audit import audit as find_duplicates
-from jaxcnn.data.collection import read_collection
-from jaxcnn.data.contact_sheet import contact_sheet
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
@@ -94,7 +91,7 @@ def audit(
     for name, reason in collection.broken.items():
         print(f"left out: {name} {reason}")
     found = find_duplicates(collection, threshold)
-    print(audit_report.table(found))
+    print(table(found))
     _write_audit(found, out)
 
 
@@ -102,7 +99,7 @@ def _write_audit(found: Audit, folder: Path) -> None:
     report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
     try:
         with whole_file(report) as temporary:
-            temporary.write_text(json.dumps(audit_report.as_json(found), indent=1) + "\n")
+            temporary.write_text(json.dumps(as_json(found), indent=1) + "\n")
         with whole_file(sheet) as temporary:
             contact_sheet(found).save(temporary)
     except OSError as error:

@@ -94,7 +94,7 @@ def _why_no_zip(path: Path) -> str:
 
 def _files_of_folder(folder: Path) -> dict[str, _Read]:
     paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=_fail) for name in names]
-    return {path.relative_to(folder).as_posix(): functools.partial(_read_file, path) for path in paths}
+    return {path.relative_to(folder).as_posix(): functools.partial(read_file, path) for path in paths}
 
 
 def _fail(error: OSError) -> None:
@@ -114,7 +114,12 @@ def _leaves_its_folder(name: str) -> bool:
     return bool(path.anchor) or ".." in path.parts
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ValueError: it can't be read, or is too large for an image; see `Scan`.
+    """
     try:
         _check_file_size(path.stat().st_size)
         return path.read_bytes()

@@ -9,6 +9,8 @@ from PIL import Image
 
 # Pillow knows dozens of formats; some of them start other programs, and TIFF prints its complaints itself.
 _FORMATS = ("JPEG", "PNG")
+# By these names images are found among other files, which are taken for notes.
+SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 

@@ -1,15 +1,53 @@
-"""From a split in memory to batches: a training order that is a function of (seed, epoch), and exact evaluation."""
+"""From examples in memory to batches: a training order that is a function of (seed, epoch), and exact evaluation."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
 import grain
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Int, Int32, Shaped
 
 from jaxcnn.data.dataset import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What a model learns from or is judged by.
+
+    Attributes:
+        inputs: one or several views of the examples: images as bytes, or features that were computed from them.
+        labels: one for each example.
+    """
+
+    inputs: tuple[Shaped[np.ndarray, "n ..."], ...]
+    labels: Int32[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The part of every batch that one of several processes reads: its `index`-th part of `count` equal ones."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch_size: int) -> slice:
+        """Its places in a batch.
+
+        Raises:
+            ValueError: the batch can't be divided so.
+        """
+        if batch_size % self.count:
+            raise ValueError(f"a batch of {batch_size} can't be shared by {self.count} processes")
+        size = batch_size // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+WHOLE = Shard()
 
 
 @flax.struct.dataclass
@@ -17,51 +55,66 @@ class Batch:
     """What a step gets.
 
     Attributes:
-        images: uint8 (batch, height, width, 1); they travel to the device as bytes, a quarter of their size as floats.
+        inputs: (batch, ...); images travel to the device as uint8 (batch, height, width, 1), a quarter of their size as
+            floats.
         labels: int32 (batch,).
         mask: bool (batch,), false for what only fills up the batch.
     """
 
-    images: Any
+    inputs: Any
     labels: Any
     mask: Any
 
 
-def to_unit_range(images: UInt8[Array | np.ndarray, "batch height width 1"]) -> Float[Array, "batch height width 1"]:
-    """The models' input: float32 in [0, 1]."""
-    return jnp.asarray(images, jnp.float32) / 255.0
+def images_of(split: Split) -> Examples:
+    """The images of a split, in their one view."""
+    return Examples((split.images,), split.labels)
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Full batches in the split.
+def steps_per_epoch(examples: Examples, batch_size: int) -> int:
+    """Full batches in an epoch.
 
     Raises:
         ValueError: there is none.
     """
-    if len(split) < batch_size:
-        raise ValueError(f"batch size {batch_size} is larger than the {len(split)} training images")
-    return len(split) // batch_size
+    if len(examples) < batch_size:
+        raise ValueError(f"batch size {batch_size} is larger than the {len(examples)} training images")
+    return len(examples) // batch_size
 
 
-def training_batches(split: Split, batch_size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-    """Full batches in the order of (seed, epoch); the rest, other images each epoch, is left out."""
+def training_batches(
+    examples: Examples, batch_size: int, *, seed: int, epoch: int, start: int = 0, shard: Shard = WHOLE
+) -> Iterator[Batch]:
+    """Full batches in the order of (seed, epoch), from the `start`-th on; the rest, others each epoch, is left out.
+
+    Of an example with several views each epoch takes one, by (seed, epoch) as well.
+    """
     # One 32-bit seed from two numbers, so that (0, 1) and (1, 0) differ.
-    order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    order_seed, view_seed = (int(word) for word in np.random.SeedSequence((seed, epoch)).generate_state(2))
+    views = np.random.default_rng(view_seed).integers(len(examples.inputs), size=len(examples))
+    mine = shard.of(batch_size)
     batches = (
-        grain.MapDataset.range(len(split))
+        grain.MapDataset.range(len(examples))
         .shuffle(seed=order_seed)
-        .batch(batch_size, drop_remainder=True)
-        .map(lambda chosen: _take(split, chosen, batch_size))
+        .batch(batch_size, drop_remainder=True)[start:]
+        .map(lambda chosen: _take(examples, chosen[mine], views[chosen[mine]], np.full(len(chosen[mine]), True)))
     )
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Every image once, in order; the last batch is padded with copies of an image, which the mask leaves out."""
-    for start in range(0, len(split), batch_size):
-        yield _take(split, np.arange(start, min(start + batch_size, len(split))), batch_size)
+def evaluation_batches(examples: Examples, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
+    """Every example once, in order and in its first view.
+
+    The last batch is filled up with copies of its first example, which the mask leaves out.
+    """
+    mine = shard.of(batch_size)
+    for start in range(0, len(examples), batch_size):
+        places = np.arange(start, start + batch_size)
+        inside = places < len(examples)
+        chosen = np.where(inside, places, start)[mine]
+        yield _take(examples, chosen, np.zeros_like(chosen), inside[mine])
 
 
-def _take(split: Split, chosen: np.ndarray, batch_size: int) -> Batch:
-    padded = np.concatenate([chosen, np.repeat(chosen[:1], batch_size - len(chosen))])
-    return Batch(split.images[padded], split.labels[padded], np.arange(batch_size) < len(chosen))
+def _take(examples: Examples, chosen: Int[np.ndarray, " k"], views: Int[np.ndarray, " k"], mask: np.ndarray) -> Batch:
+    inputs = np.stack([examples.inputs[view][place] for view, place in zip(views, chosen, strict=True)])
+    return Batch(inputs, examples.labels[chosen], mask)

@@ -1,5 +1,6 @@
 """A tree is written whole or not at all, and what is read back is what was asked for or an error."""
 
+import resource
 import subprocess
 import sys
 
@@ -133,3 +134,17 @@ except ValueError as error:
 """
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stdout
     assert shown == f"{folder} holds no tree, or a damaged one\n"
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path, capfd):
+    tree = {str(i): np.random.default_rng(i).normal(size=(64, 64)) for i in range(8)}
+    whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, whole[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            checkpoints.save_tree(tmp_path / "weights", tree, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, whole)
+    assert error.value.filename == str(tmp_path / "weights")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""

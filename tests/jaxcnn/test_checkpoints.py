@@ -1,4 +1,6 @@
-"""Checkpoints: what is loaded is what was saved, and two are kept: the last and the best."""
+"""Checkpoints: what is loaded is what was saved, or it is found to be damaged and the one before it is taken."""
+
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import checkpoints
+from jaxcnn.cli import UserError
 
 
 def state(step):
@@ -15,21 +18,32 @@ def state(step):
         "step": jnp.int32(step),
         "kernel": jax.random.normal(key, (3, 3, 2, 4)),
         "nested": ({"mean": jnp.full((4,), step / 7)}, jnp.arange(3)),
+        "empty": {},
     }
 
 
-def save_all(folder, scores):
+def save_all(folder, *steps):
     with checkpoints.open_checkpoints(folder) as saved:
-        for step, (f1_macro, loss) in scores.items():
-            checkpoints.save(saved, step, state(step), f1_macro=f1_macro, loss=loss)
+        for step in steps:
+            checkpoints.save(saved, step, state(step), {"loss": 0.1 + step / 3})
+
+
+def load_latest(folder):
+    with checkpoints.open_checkpoints(folder) as saved:
+        return checkpoints.load_latest(saved, jax.tree.map(jnp.zeros_like, state(0)))
+
+
+def assert_is(restored, step):
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state(step))
+    assert restored.progress == {"loss": 0.1 + step / 3}
 
 
 def test_round_trip_is_exact_in_another_session(tmp_path):
-    save_all(tmp_path / "run", {5: (0.5, 1.0)})
-    with checkpoints.open_checkpoints(tmp_path / "run") as saved:
-        loaded = checkpoints.load(saved, 5, jax.tree.map(jnp.zeros_like, state(5)))
-    jax.tree.map(np.testing.assert_array_equal, loaded, state(5))
-    assert jax.tree.map(lambda leaf: leaf.dtype, loaded) == jax.tree.map(lambda leaf: leaf.dtype, state(5))
+    save_all(tmp_path / "run", 5)
+    restored = load_latest(tmp_path / "run")
+    assert_is(restored, 5)
+    assert restored.damaged == ()
+    assert jax.tree.map(lambda leaf: leaf.dtype, restored.state) == jax.tree.map(lambda leaf: leaf.dtype, state(5))
 
 
 def test_a_saved_state_may_be_donated_at_once(tmp_path):
@@ -38,30 +52,77 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     large = {"kernel": jax.random.normal(jax.random.key(0), (2048, 2048))}
     expected = np.array(large["kernel"])
     with checkpoints.open_checkpoints(tmp_path) as saved:
-        checkpoints.save(saved, 1, large, f1_macro=0.0, loss=0.0)
+        checkpoints.save(saved, 1, large, {})
         overwritten = overwrite(large)
     with checkpoints.open_checkpoints(tmp_path) as saved:
-        loaded = checkpoints.load(saved, 1, overwritten)
-    np.testing.assert_array_equal(loaded["kernel"], expected)
+        restored = checkpoints.load_latest(saved, overwritten)
+    np.testing.assert_array_equal(restored.state["kernel"], expected)
 
 
-@pytest.mark.parametrize(
-    ("scores", "best"),
-    [
-        ({1: (0.1, 1.0), 2: (0.9, 1.0), 3: (0.5, 1.0)}, 2),
-        ({1: (0.5, 0.2), 2: (0.5, 0.1), 3: (0.5, 0.3)}, 2),  # a tie in F1 goes to the lower loss
-        ({1: (0.5, 0.2), 2: (0.5, 0.2), 3: (0.1, 0.1)}, 2),  # a full tie goes to the later
-        ({1: (0.1, 1.0), 2: (0.2, 1.0), 3: (0.9, 1.0)}, 3),
-    ],
-)
-def test_the_last_and_the_best_are_kept(tmp_path, scores, best):
-    save_all(tmp_path, scores)
-    with checkpoints.open_checkpoints(tmp_path) as saved:
-        assert checkpoints.latest_step(saved) == 3
-        assert checkpoints.best_step(saved) == best
-    assert {folder.name for folder in tmp_path.iterdir()} == {str(best), "3"}
+def test_the_last_two_are_kept(tmp_path):
+    save_all(tmp_path, 1, 2, 3)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"2", "3"}
+    assert_is(load_latest(tmp_path), 3)
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    with checkpoints.open_checkpoints(tmp_path) as saved:
-        assert checkpoints.latest_step(saved) is None
+    assert load_latest(tmp_path) is None
+
+
+def cut_off(folder):
+    for path in folder.rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(folder):
+    """In the middle of the arrays, where nothing but a checksum can tell."""
+    largest = max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(bytes(content))
+
+
+def lose_the_arrays(folder):
+    for path in folder.rglob("d"):
+        shutil.rmtree(path)
+
+
+def lose_the_description(folder):
+    (folder / "state" / "_METADATA").unlink()
+
+
+def empty_the_metadata(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("")
+
+
+# Orbax reads all arrays at once; when one can't be read it leaves the others' errors to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+DAMAGE = [cut_off, flip_a_byte, lose_the_arrays, lose_the_description, empty_the_metadata]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path, damage):
+    save_all(tmp_path, 4, 8)
+    damage(tmp_path / "8")
+    restored = load_latest(tmp_path)
+    assert_is(restored, 4)
+    assert len(restored.damaged) == 1
+    assert restored.damaged[0].startswith(f"{tmp_path / '8'} is damaged (")
+    # The run goes on and saves the same step again.
+    save_all(tmp_path, 8)
+    assert_is(load_latest(tmp_path), 8)
+
+
+def test_without_a_whole_checkpoint_there_is_no_going_on(tmp_path):
+    save_all(tmp_path, 4, 8)
+    for step in ("4", "8"):
+        flip_a_byte(tmp_path / step)
+    with pytest.raises(UserError, match=r"8 is damaged .*4 is damaged .* start again with --overwrite"):
+        load_latest(tmp_path)
+
+
+def test_what_a_killed_save_leaves_behind_is_no_checkpoint(tmp_path):
+    save_all(tmp_path, 4)
+    shutil.copytree(tmp_path / "4", tmp_path / "8.orbax-checkpoint-tmp")
+    assert_is(load_latest(tmp_path), 4)

@@ -1,19 +1,18 @@
 """Converted weights are read back with their model, whole or the encoder alone, and without torch."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_weights import save_random_weights
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
 from jaxcnn.cli import UserError
-from jaxcnn.pretrained import Manifest, load_pretrained, load_unet, model_fields, save_pretrained
+from jaxcnn.pretrained import load_pretrained, load_unet, model_fields, save_pretrained
 
 TINY_UNET = UNet(features=2)
 MODELS = {
@@ -26,34 +25,16 @@ MODELS = {
 }
 
 
-def save(folder, model, image_shape):
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *image_shape)))
-    variables = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
-    empty = {field.name: {} for field in dataclasses.fields(Manifest)}
-    known = {
-        "model": type(model).__name__,
-        "fields": model_fields(model),
-        "image_shape": image_shape,
-        "normalization": "per-image-z-score",
-        "parity": ({"block": "conv", "shape": [1, 2], "absolute": 0.1, "relative": 0.2},),
-        **dict.fromkeys(("note", "source", "source_sha256"), "text"),
-        "tolerance": 1e-4,
-    }
-    save_pretrained(folder, variables, Manifest(**empty | known), overwrite=False)
-    return variables
-
-
 @pytest.fixture
 def folder(tmp_path):
-    save(tmp_path / "unet", *MODELS["UNet"])
+    save_random_weights(tmp_path / "unet", *MODELS["UNet"])
     return tmp_path / "unet"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model_and_variables_come_back_as_they_were(name, tmp_path):
     model, image_shape = MODELS[name]
-    variables = save(tmp_path / "OUT", model, image_shape)
+    variables = save_random_weights(tmp_path / "OUT", model, image_shape)
     pretrained = load_pretrained(tmp_path / "OUT")
     assert pretrained.model == model
     assert hash(pretrained.model) == hash(model)  # or jit refuses it as a static argument
@@ -101,7 +82,7 @@ print(*load_unet(Path(sys.argv[1]), encoder_only=True).variables["params"])
 
 
 def test_another_model_is_no_unet(tmp_path):
-    save(tmp_path / "OUT", *MODELS["SimpleCNN"])
+    save_random_weights(tmp_path / "OUT", *MODELS["SimpleCNN"])
     with pytest.raises(UserError, match="holds a SimpleCNN, not a UNet; python -m convert unet writes one"):
         load_unet(tmp_path / "OUT")
 

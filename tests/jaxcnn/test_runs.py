@@ -15,6 +15,7 @@ from jaxcnn.runs import (
     read_data,
     read_epochs,
     read_predictions,
+    remove_leftovers,
     write_epochs,
     write_predictions,
 )
@@ -30,6 +31,7 @@ def test_config_data_epochs_and_predictions_round_trip(run):
     predictions = Predictions(
         np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
         np.array([0, 1, 3], np.int32),
+        np.array([0, 1, 0]),
         ("glioma_tumor/a (1).jpg", "ü.jpg", "c"),
         ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"),
     )
@@ -43,6 +45,7 @@ def test_config_data_epochs_and_predictions_round_trip(run):
     loaded = read_predictions(again, "test")
     np.testing.assert_array_equal(loaded.logits, predictions.logits)
     np.testing.assert_array_equal(loaded.labels, predictions.labels)
+    np.testing.assert_array_equal(loaded.groups, predictions.groups)
     assert (loaded.names, loaded.classes) == (predictions.names, predictions.classes)
 
 
@@ -93,3 +96,35 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["scores.csv"]
     (tmp_path / "plain").touch()
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_what_is_left_of_a_run_that_was_killed_while_it_was_made_is_replaced(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".lock", "environment.json", ".data-a1b2c3d4.json"):
+        (folder / name).write_text("half")
+    run = create_run(folder, {"epochs": 3}, {}, {}, overwrite=False)
+    assert {path.name for path in folder.iterdir()} == {".lock", "config.json", "data.json", "environment.json"}
+    assert read_config(run) == {"epochs": 3}
+
+
+def test_files_of_others_are_never_taken_for_what_is_left_of_a_run(tmp_path):
+    for name in (".lock", "data.json", "thesis.tex"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="is no run folder"):
+        create_run(tmp_path, {}, {}, {}, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "data.json", "thesis.tex"}
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_the_best_classifier_put_back(run):
+    """Killed between the two renames that replace the classifier, and while it wrote two files."""
+    for path in (".best-a1b2c3d4/written", ".best-a1b2c3d4/replaced", "predictions", "figures"):
+        (run.folder / path).mkdir(parents=True)
+    (run.folder / ".best-a1b2c3d4/replaced/manifest.json").write_text("old")
+    for path in (".metrics-a1b2c3d4.jsonl", "predictions/.test-a1b2c3d4.npz", "figures/.curves-a1b2c3d4.png"):
+        (run.folder / path).touch()
+    remove_leftovers(run)
+    assert (run.best / "manifest.json").read_text() == "old"
+    left = {str(path.relative_to(run.folder)) for path in run.folder.rglob(".*")}
+    # Another process may draw figures meanwhile.
+    assert left == {".lock", "figures/.curves-a1b2c3d4.png"}

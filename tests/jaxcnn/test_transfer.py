@@ -9,6 +9,7 @@ import pytest
 from random_network import random_network
 
 from jaxcnn import UNet, UNetClassifier
+from jaxcnn.unet import STAGE_NAMES
 
 TINY = UNetClassifier(features=2, head_features=3, hidden_features=5)
 
@@ -60,11 +61,13 @@ def test_the_head_is_the_published_formula():
 
 
 @pytest.mark.slow
-def test_the_encoder_stays_and_the_rest_learns():
-    images, variables = initialized(TINY)
+@pytest.mark.parametrize("frozen", [2, 4])
+def test_frozen_stages_stay_and_the_rest_learns(frozen):
+    model = TINY.clone(frozen_stages=frozen)
+    images, variables = initialized(model)
 
     def loss(params):
-        logits, updates = TINY.apply(
+        logits, updates = model.apply(
             {"params": params, "batch_stats": variables["batch_stats"]},
             images,
             train=True,
@@ -75,12 +78,32 @@ def test_the_encoder_stays_and_the_rest_learns():
 
     gradients, statistics = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     before = variables["batch_stats"]
-    for stage in ("encoder1", "encoder2", "encoder3", "encoder4"):
-        assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients["unet"][stage]))
-        jax.tree.map(np.testing.assert_array_equal, statistics["unet"][stage], before["unet"][stage])
-    for layer in (gradients["unet"]["bottleneck"], *(gradients[name] for name in ("conv", "norm", "hidden"))):
-        assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(layer))
+    for index, stage in enumerate(STAGE_NAMES):
+        same = jax.tree.map(np.array_equal, statistics["unet"][stage], before["unet"][stage])
+        moved = jax.tree.map(lambda leaf: bool(jnp.any(leaf != 0)), gradients["unet"][stage])
+        assert all(jax.tree.leaves(same)) == (index < frozen)
+        assert any(jax.tree.leaves(moved)) == (index >= frozen)
+    for name in ("conv", "norm", "hidden"):
+        assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients[name]))
     assert not np.array_equal(statistics["norm"]["mean"], before["norm"]["mean"])
+
+
+@pytest.mark.parametrize(("frozen", "border"), [(2, (32, 32, 4)), (4, (8, 8, 16)), (5, (8, 8, 32))])
+def test_the_model_is_its_head_on_what_its_frozen_stages_make_of_the_images(frozen, border):
+    model = TINY.clone(frozen_stages=frozen)
+    images, variables = initialized(model)
+    features = jax.jit(partial(model.apply, method="encode"))(variables, images)
+    assert features.shape == (len(images), *border)
+    logits = jax.jit(partial(model.apply, train=False, method="classify"))(variables, features)
+    np.testing.assert_allclose(
+        logits, jax.jit(partial(model.apply, train=False))(variables, images), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("frozen", [-1, 6])
+def test_a_stage_that_is_not_there_cannot_be_frozen(frozen):
+    with pytest.raises(ValueError, match=f"frozen_stages {frozen}: must be 0 to 5"):
+        initialized(TINY.clone(frozen_stages=frozen))
 
 
 def test_images_below_the_size_of_the_kernel_are_refused():

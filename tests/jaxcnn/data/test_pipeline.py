@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch, to_unit_range, training_batches
+from jaxcnn.data.pipeline import Examples, Shard, evaluation_batches, images_of, steps_per_epoch, training_batches
 
 
 def numbered(count: int, classes: int = 4) -> Split:
@@ -19,8 +19,9 @@ def numbers_of(images: np.ndarray) -> list[int]:
     return (flat[:, 0] + 256 * flat[:, 1]).tolist()
 
 
-def order(split: Split, seed: int, epoch: int, batch_size: int = 10) -> list[int]:
-    return [n for b in training_batches(split, batch_size, seed=seed, epoch=epoch) for n in numbers_of(b.images)]
+def order(split: Split, seed: int, epoch: int, batch_size: int = 10, **options) -> list[int]:
+    batches = training_batches(images_of(split), batch_size, seed=seed, epoch=epoch, **options)
+    return [n for batch in batches for n in numbers_of(batch.inputs)]
 
 
 def test_training_order_is_a_function_of_seed_and_epoch():
@@ -37,32 +38,68 @@ def test_training_order_is_a_function_of_seed_and_epoch():
 def test_training_leaves_out_the_rest_of_a_batch_but_not_always_the_same_images():
     split = numbered(25)
     left_out = [set(range(25)) - set(order(split, 0, epoch)) for epoch in range(4)]
-    assert steps_per_epoch(split, 10) == 2
+    assert steps_per_epoch(images_of(split), 10) == 2
     assert all(len(images) == 5 for images in left_out)
     assert len({frozenset(images) for images in left_out}) > 1
 
 
 def test_labels_stay_with_their_images():
-    for batch in training_batches(numbered(50), 10, seed=3, epoch=1):
-        np.testing.assert_array_equal(batch.labels, np.array(numbers_of(batch.images)) % 4)
+    for batch in training_batches(images_of(numbered(50)), 10, seed=3, epoch=1):
+        np.testing.assert_array_equal(batch.labels, np.array(numbers_of(batch.inputs)) % 4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 25, 64])
 def test_evaluation_sees_every_image_once_and_in_order(batch_size):
-    batches = list(evaluation_batches(numbered(25), batch_size))
-    assert {len(batch.images) for batch in batches} == {batch_size}
-    assert [n for b in batches for n in numbers_of(b.images[b.mask])] == list(range(25))
+    batches = list(evaluation_batches(images_of(numbered(25)), batch_size))
+    assert {len(batch.inputs) for batch in batches} == {batch_size}
+    assert [n for b in batches for n in numbers_of(b.inputs[b.mask])] == list(range(25))
 
 
 def test_batch_size_above_the_split_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"64 .* 25"):
-        steps_per_epoch(numbered(25), 64)
+        steps_per_epoch(images_of(numbered(25)), 64)
 
 
-def test_models_see_floats_in_the_unit_range():
-    images = to_unit_range(np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1))
-    assert images.dtype == np.float32
-    np.testing.assert_allclose(images.ravel(), [0.0, 0.2, 1.0], rtol=1e-6)
+@pytest.mark.parametrize("start", [1, 7, 30])
+def test_a_later_start_leaves_out_the_first_batches_and_nothing_else(start):
+    split = numbered(300)
+    assert order(split, 0, 1, start=start) == order(split, 0, 1)[10 * start :]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_shards_of_several_processes_are_the_batches_of_one(count):
+    examples = images_of(numbered(43))
+    shards = [Shard(index, count) for index in range(count)]
+    for whole, parts in (
+        (
+            training_batches(examples, 10, seed=0, epoch=1),
+            [training_batches(examples, 10, seed=0, epoch=1, shard=shard) for shard in shards],
+        ),
+        (evaluation_batches(examples, 10), [evaluation_batches(examples, 10, shard) for shard in shards]),
+    ):
+        for batch, *pieces in zip(whole, *parts, strict=True):
+            for name in ("inputs", "labels", "mask"):
+                joined = np.concatenate([getattr(piece, name) for piece in pieces])
+                np.testing.assert_array_equal(joined, getattr(batch, name))
+
+
+def test_a_batch_that_the_processes_cannot_divide_is_refused():
+    with pytest.raises(ValueError, match="a batch of 10 can't be shared by 3 processes"):
+        next(evaluation_batches(images_of(numbered(25)), 10, Shard(0, 3)))
+
+
+def test_an_epoch_takes_one_view_of_each_example_and_another_epoch_may_take_another():
+    views = tuple(np.stack([np.full(40, view), np.arange(40)], axis=1) for view in range(3))
+    examples = Examples(views, np.zeros(40, np.int32))
+
+    def views_of(epoch: int) -> dict[int, int]:
+        inputs = np.concatenate([b.inputs for b in training_batches(examples, 10, seed=0, epoch=epoch)])
+        return {example: view for view, example in inputs.tolist()}
+
+    assert len(views_of(1)) == 40
+    assert set(views_of(1).values()) == {0, 1, 2}
+    assert views_of(1) == views_of(1) != views_of(2)
+    assert {view for b in evaluation_batches(examples, 16) for view, _ in b.inputs.tolist()} == {0}
 
 
 def test_spread_keeps_the_share_of_each_class_and_the_whole_range():

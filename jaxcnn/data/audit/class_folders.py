@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from jaxcnn.cli import UserError
 from jaxcnn.data.archive import open_files
+from jaxcnn.data.image import SUFFIXES
 
-# What `decode_grey` reads; other files are taken for notes.
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _LAYOUTS = "CLASS/image.jpg or SPLIT/CLASS/image.jpg"
 
 
@@ -44,7 +43,7 @@ def open_class_folders(path: Path) -> Iterator[list[ClassFile]]:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; give a prepared data set or a folder of class folders")
     with open_files(path) as files:
-        images = {name: read for name, read in sorted(files.items()) if name.suffix.lower() in _SUFFIXES}
+        images = {name: read for name, read in sorted(files.items()) if name.suffix.lower() in SUFFIXES}
         root = _check_layout(path, images)
         yield [_class_file(path, root, name, read) for name, read in images.items()]
 
@@ -52,7 +51,7 @@ def open_class_folders(path: Path) -> Iterator[list[ClassFile]]:
 def _check_layout(path: Path, names: Collection[PurePosixPath]) -> PurePosixPath:
     """The deepest folder that holds all images, in which they must all be equally deep."""
     if not names:
-        raise UserError(f"{path}: holds no {', '.join(_SUFFIXES)} files; give a folder of class folders")
+        raise UserError(f"{path}: holds no {', '.join(SUFFIXES)} files; give a folder of class folders")
     root = PurePosixPath(os.path.commonpath([name.parent for name in names]))
     folders = {name: name.relative_to(root).parts[:-1] for name in names}
     by_depth = sorted(names, key=lambda name: len(folders[name]))

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcnn.cli import UserError
-from jaxcnn.data.class_folders import ClassFile, open_class_folders
+from jaxcnn.data.audit.class_folders import ClassFile, open_class_folders
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
 from jaxcnn.data.image import decode_grey

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcnn.data.audit import Audit, CrossingPair
+from jaxcnn.data.audit.findings import Audit, CrossingPair
 
 MOST_PAIRS = 120
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxcnn.data.audit import Audit, count_groups, crossing_images, differ
+from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, differ
 from jaxcnn.data.duplicates import SIDE, members
 
 

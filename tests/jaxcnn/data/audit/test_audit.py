@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 from planted import brighter, cropped, less_contrast, mirrored, recompressed, smooth_images
 
-from jaxcnn.data.audit import audit
-from jaxcnn.data.collection import Collection, read_collection
-from jaxcnn.data.contact_sheet import MOST_PAIRS, contact_sheet
+from jaxcnn.data.audit import MOST_PAIRS, Collection, audit, contact_sheet, read_collection
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.duplicates import make_thumbnails
 from jaxcnn.data.prepare import prepare

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxcnn.data.collection import Collection
+from jaxcnn.data.audit.collection import Collection
 from jaxcnn.data.duplicates import closest, duplicate_groups, members
 
 

@@ -1,0 +1,11 @@
+"""Convolution and max-pooling that are fast on a CPU; on other devices they are XLA's own.
+
+A model does not know about it: `jaxcnn.layers` gives the functions to Flax, and inside `jaxcnn.cpu.xla_only()` the same
+models are compiled with XLA's own operations.
+"""
+
+from jaxcnn.cpu.convolution import conv_general_dilated
+from jaxcnn.cpu.max_pool import max_pool
+from jaxcnn.cpu.switch import xla_only
+
+__all__ = ["conv_general_dilated", "max_pool", "xla_only"]

@@ -1,0 +1,153 @@
+"""Two-dimensional convolution that takes, on a CPU, the method that is fastest for the shapes.
+
+XLA's CPU backend multiplies matrices near the speed of the processor, but is slow at the gradients of most convolutions
+and at some convolutions (docs/performance.md). Here they become matrix products. On other devices nothing changes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxcnn.cpu import im2col, matmul, winograd
+from jaxcnn.cpu.geometry import Pads, output_size
+from jaxcnn.cpu.switch import is_xla_only
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+Computation = Callable[[Array, Array, Pads], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How a CPU computes a convolution with stride 1 and its two gradients; None is XLA's own way.
+
+    Attributes:
+        conv: of (x, kernel, pads).
+        input_gradient: of (dy, kernel, pads).
+        kernel_gradient: of (x, dy, pads).
+    """
+
+    conv: Computation | None = None
+    input_gradient: Computation | None = None
+    kernel_gradient: Computation | None = None
+
+
+XLA = Method()
+PATCHES = Method(kernel_gradient=im2col.kernel_gradient)
+MATMUL = Method(matmul.conv, matmul.input_gradient, matmul.kernel_gradient)
+WINOGRAD = Method(winograd.conv, winograd.input_gradient, winograd.kernel_gradient)
+
+# With fewer channels the transforms cost more than the products they save.
+MIN_WINOGRAD_CHANNELS = 16
+
+
+def choose_method(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], pads: Pads) -> Method:
+    """The rule; docs/performance.md has the measurements that it comes from."""
+    rows, columns, *channels = kernel_shape
+    height, width = output_size(x_shape, (rows, columns), pads)
+    if min(height, width) < 1:
+        return XLA
+    one_product = (rows, columns) == (1, 1) or (height, width) == (1, 1)
+    if one_product and pads == ((0, 0), (0, 0)):
+        return MATMUL
+    # The gradient by the input pads by what is left of the kernel's size, which must not be negative.
+    padded_as_usual = all(0 <= pad < taps for taps, side in zip((rows, columns), pads, strict=True) for pad in side)
+    enough_tiles = winograd.tile_size(x_shape[0], height, width) is not None
+    if {rows, columns} <= {3, 5} and padded_as_usual and enough_tiles and min(channels) >= MIN_WINOGRAD_CHANNELS:
+        return WINOGRAD
+    return PATCHES
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "..."],
+    rhs: Float[Array, "..."],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "..."]:
+    """`jax.lax.conv_general_dilated`, whose arguments and errors it has, for `flax.linen.Conv` to call.
+
+    On a CPU, values and gradients differ from XLA's by float32 rounding: relative to the largest entry, at most 2e-5 is
+    seen in a value and 3e-5 in a gradient (`winograd` gives the reason).
+
+    Strides, dilation, groups, other layouts than NHWC and HWIO, other dtypes than float32 and a precision that is asked
+    for (also by `jax.default_matmul_precision`) get XLA's own convolution. All else can be differentiated in reverse
+    mode only, as everything with a custom VJP.
+    """
+    if is_xla_only() or not _is_plain(lhs, rhs, window_strides, options):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    (above, below), (left, right) = padding
+    return _conv(_varying_as(lhs, rhs), _varying_as(rhs, lhs), ((above, below), (left, right)))
+
+
+def _varying_as(x: Array, other: Array) -> Array:
+    """The same x, which inside shard_map counts as different on each device if the other does.
+
+    JAX's own operations do that to their arguments, and so the gradients of a kernel that the devices share are added
+    up. A factor of 1 does it too, and is gone when XLA has compiled.
+    """
+    return x * lax.full_like(other, 1, shape=x.shape)
+
+
+def _is_plain(x: Array, kernel: Array, strides: Sequence[int], options: Mapping[str, Any]) -> bool:
+    """Whether it is a two-dimensional convolution in float32 that has stride 1 and no options."""
+    if x.ndim != 4 or not x.dtype == kernel.dtype == jnp.float32 or any(step != 1 for step in strides):
+        return False
+    options = {name: value for name, value in options.items() if value is not None}
+    numbers = options.pop("dimension_numbers", None)
+    dilations = (*options.pop("lhs_dilation", ()), *options.pop("rhs_dilation", ()))
+    groups = (options.pop("feature_group_count", 1), options.pop("batch_group_count", 1))
+    layout = partial(lax.conv_dimension_numbers, x.shape, kernel.shape)
+    return (
+        not options
+        and jax.config.jax_default_matmul_precision is None  # type: ignore[attr-defined]
+        and all(number == 1 for number in (*dilations, *groups))
+        and layout(numbers) == layout(NHWC)
+    )
+
+
+def _xla_conv(x: Array, kernel: Array, pads: Pads) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: Array, kernel: Array, pads: Pads) -> Array:
+    method = choose_method(x.shape, kernel.shape, pads)
+    return _by_platform(method.conv, _xla_conv, x, kernel, pads)
+
+
+def _conv_forward(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, pads), (x, kernel)
+
+
+def _conv_backward(pads: Pads, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    method = choose_method(x.shape, kernel.shape, pads)
+
+    def xla_input_gradient(dy: Array, kernel: Array, pads: Pads) -> Array:
+        return jax.vjp(lambda x: _xla_conv(x, kernel, pads), x)[1](dy)[0]
+
+    def xla_kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
+        return jax.vjp(lambda kernel: _xla_conv(x, kernel, pads), kernel)[1](dy)[0]
+
+    # Apart from each other, so that a gradient that nobody asks for is not computed.
+    dx = _by_platform(method.input_gradient, xla_input_gradient, dy, kernel, pads)
+    dkernel = _by_platform(method.kernel_gradient, xla_kernel_gradient, x, dy, pads)
+    return dx, dkernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _by_platform(on_cpu: Computation | None, elsewhere: Computation, a: Array, b: Array, pads: Pads) -> Array:
+    if on_cpu is None:
+        return elsewhere(a, b, pads)
+    return lax.platform_dependent(a, b, cpu=lambda a, b: on_cpu(a, b, pads), default=lambda a, b: elsewhere(a, b, pads))

@@ -1,0 +1,31 @@
+"""Sizes of a convolution with stride 1, and the convolution that is its gradient by the input."""
+
+from jaxtyping import Array, Float
+
+# Rows and columns of zeros: ((above, below), (left, right)).
+Pads = tuple[tuple[int, int], tuple[int, int]]
+Size = tuple[int, int]
+
+
+def output_size(x_shape: tuple[int, ...], kernel_size: Size, pads: Pads) -> Size:
+    """Height and width of the output; 0 or less where the kernel is larger than the padded image."""
+    height, width = (
+        size + sum(pad) - taps + 1 for size, taps, pad in zip(x_shape[1:3], kernel_size, pads, strict=True)
+    )
+    return height, width
+
+
+def kernel_size(x_shape: tuple[int, ...], dy_shape: tuple[int, ...], pads: Pads) -> Size:
+    """Height and width of the kernel that makes an output of `dy_shape`."""
+    # The formula is its own inverse.
+    height, width = dy_shape[1:3]
+    return output_size(x_shape, (height, width), pads)
+
+
+def transposed(
+    kernel: Float[Array, "kernel_height kernel_width in out"], pads: Pads
+) -> tuple[Float[Array, "kernel_height kernel_width out in"], Pads]:
+    """The kernel and the pads that turn the output's gradient into the input's."""
+    (above, below), (left, right) = pads
+    height, width = kernel.shape[0] - 1, kernel.shape[1] - 1
+    return kernel[::-1, ::-1].swapaxes(2, 3), ((height - above, height - below), (width - left, width - right))

@@ -1,0 +1,148 @@
+"""Random changes to training images inside jit, each by its own key, and the views that a prediction averages."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+
+from jaxcnn.data.affine import transform
+
+Image = Float[Array, "height width"]
+Scalar = Float[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How much images may change; 0, the default, leaves a change out, and out of the compiled program too.
+
+    Attributes:
+        horizontal_flip: probability of a mirror image, left for right.
+        vertical_flip: probability of an image upside down.
+        rotation: largest angle in degrees, to either side.
+        zoom: an image is at most 1 + zoom times as large, or as small; the same in height and width.
+        shift: largest shift along each axis, as a share of the image's side.
+        brightness: intensities are multiplied by at most 1 + brightness or at least 1 - brightness.
+        contrast: so are their distances to the image's mean.
+        gamma: intensities are raised to a power between 1 / (1 + gamma) and 1 + gamma.
+        blur: largest standard deviation of a Gaussian filter, in pixels.
+        noise: largest standard deviation of Gaussian noise; white is 1.
+    """
+
+    horizontal_flip: float = 0.0
+    vertical_flip: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no strength.
+
+        Raises:
+            ValueError: a strength is negative or not finite, or a probability, a brightness or a contrast above 1.
+        """
+        shares = ("horizontal_flip", "vertical_flip", "brightness", "contrast")
+        for name, strength in dataclasses.asdict(self).items():
+            most = 1 if name in shares else math.inf
+            if not (0 <= strength <= most and math.isfinite(strength)):
+                raise ValueError(f"{name} must lie between 0 and {most}, got {strength}")
+
+
+# For slices of the head, cropped to it or not. The ranges beside the values are those of nnU-Net's default trainer
+# (Isensee et al., 2021), which changes each image in only some of these ways; here all are drawn at once, so less each.
+BRAIN_MRI = Augmentation(
+    horizontal_flip=0.5,  # Heads are nearly symmetric, and conventions differ in which side is on the left.
+    vertical_flip=0.0,  # No scan is upside down.
+    rotation=20,  # Heads lie tilted in the coil. nnU-Net turns by up to 180: it segments, in patches.
+    zoom=0.15,  # Heads and fields of view differ in size (0.7 to 1.4); more would cut off what is near the skull.
+    shift=0.06,  # Heads lie off the centre. nnU-Net crops patches instead.
+    brightness=0.15,  # The receiver's gain (0.75 to 1.25).
+    contrast=0.15,  # The window in which a scan was exported (0.75 to 1.25).
+    gamma=0.3,  # Sequences and displays differ in their grey curve (0.7 to 1.5).
+    blur=0.7,  # Scans of lower resolution were enlarged (0.5 to 1).
+    noise=0.02,  # 5 of 255 grey levels; in the air of 95 % of the Kaggle training scans the deviation is below 3.
+)
+
+
+def augment(
+    keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"], augmentation: Augmentation
+) -> Float[Array, "batch height width 1"]:
+    """Change each image at random, by its key alone.
+
+    The image is turned, zoomed, shifted and mirrored in one resampling (bilinear), blurred, its intensities are changed
+    and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others.
+
+    Args:
+        keys: one an image, as `jaxcnn.example_keys` makes them.
+        images: in [0, 1], and so are the results.
+        augmentation: the strengths; they are constants of the compiled program.
+    """
+    if augmentation == Augmentation():
+        return images
+    return jax.vmap(lambda key, image: _augment(key, image[..., 0], augmentation)[..., None])(keys, images)
+
+
+def flipped_views(images: Float[Array, "batch height width 1"]) -> Float[Array, "2 batch height width 1"]:
+    """The images and their mirror images, left for right: average the probabilities of both (over axis 0)."""
+    return jnp.stack([images, images[:, :, ::-1]])
+
+
+def _augment(key: PRNGKeyArray, image: Image, strengths: Augmentation) -> Image:
+    # dm-pix has such steps, too, but its affine transform is a hundred times slower, and the others are a line each.
+    numbers_key, noise_key = jax.random.split(key)
+    numbers = jax.random.uniform(numbers_key, (len(dataclasses.fields(strengths)) + 1,), minval=-1.0)
+    mirror, upturn, angle, zoom, down, right, brightness, contrast, gamma, blur, noise = numbers
+    if strengths.horizontal_flip or strengths.vertical_flip or strengths.rotation or strengths.zoom or strengths.shift:
+        image = transform(
+            image,
+            flip=jnp.stack([_flip(upturn, strengths.vertical_flip), _flip(mirror, strengths.horizontal_flip)]),
+            degrees=angle * strengths.rotation,
+            scale=_factor(zoom, strengths.zoom),
+            shift=jnp.stack([down, right]) * strengths.shift,
+        )
+    if strengths.blur:
+        image = _blur(image, (1 + blur) / 2 * strengths.blur)
+    if strengths.brightness:
+        image = image * (1 + brightness * strengths.brightness)
+    if strengths.contrast:
+        mean = jnp.mean(image)
+        image = mean + (image - mean) * (1 + contrast * strengths.contrast)
+    if strengths.gamma:
+        image = jnp.clip(image, 0, 1) ** _factor(gamma, strengths.gamma)
+    if strengths.noise:
+        image = image + (1 + noise) / 2 * strengths.noise * jax.random.normal(noise_key, image.shape)
+    return jnp.clip(image, 0, 1)
+
+
+def _flip(number: Scalar, probability: float) -> Scalar:
+    """-1 with this probability, otherwise 1."""
+    return jnp.where((1 + number) / 2 < probability, -1.0, 1.0)
+
+
+def _factor(number: Scalar, strength: float) -> Scalar:
+    """A factor between 1 / (1 + strength) and 1 + strength; a factor and its inverse are equally likely."""
+    return (1 + strength) ** number
+
+
+def _blur(image: Image, deviation: Scalar) -> Image:
+    """Gaussian filter; near the border the weights of the pixels that there are add up to 1.
+
+    As two matrix products: written as sums of shifted images, XLA would resample the image anew for each term.
+    """
+    down, along = (_gaussian_weights(size, deviation) for size in image.shape)
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return product(product(down, image), along.T)
+
+
+def _gaussian_weights(size: int, deviation: Scalar) -> Float[Array, "{size} {size}"]:
+    places = jnp.arange(size, dtype=jnp.float32)
+    # A deviation of 0 would divide by zero; at this one all weights but a pixel's own vanish.
+    distances = (places[:, None] - places) / jnp.maximum(deviation, 0.01)
+    return jax.nn.softmax(-0.5 * distances**2)

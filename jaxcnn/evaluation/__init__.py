@@ -1,0 +1,24 @@
+"""How good a set of predictions is, and how sure that is: measures, intervals, calibration."""
+
+from jaxcnn.evaluation.bootstrap import interval, resampled_measures
+from jaxcnn.evaluation.calibration import Reliability, fit_temperature, reliability
+from jaxcnn.evaluation.estimates import Estimates, Interval, estimate
+from jaxcnn.evaluation.measures import OVERALL, PER_CLASS, Measures, measures
+from jaxcnn.evaluation.roc import RocCurve, roc_curve
+
+__all__ = [
+    "OVERALL",
+    "PER_CLASS",
+    "Estimates",
+    "Interval",
+    "Measures",
+    "Reliability",
+    "RocCurve",
+    "estimate",
+    "fit_temperature",
+    "interval",
+    "measures",
+    "reliability",
+    "resampled_measures",
+    "roc_curve",
+]

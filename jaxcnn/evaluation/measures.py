@@ -1,0 +1,161 @@
+"""Scores of a classifier as functions of the weights of the images: a bootstrap is then a few matrix products.
+
+A resample is a row of weights that says how often it holds each image; a row of ones is the set itself.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+from scipy.special import log_softmax
+
+from jaxcnn.evaluation.calibration import BINS, confidence_bin
+
+# Names of the fields of `Measures`: one value for all images, one a class.
+OVERALL = (
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "f1_weighted",
+    "auc_macro",
+    "calibration_error",
+    "brier_score",
+    "log_loss",
+)
+PER_CLASS = ("precision", "recall", "f1", "auc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What is told of a set of predictions, for each row of weights.
+
+    NaN stands for what isn't defined: precision of a class that is never given, recall of one without images, F1 where
+    both hold, ROC AUC without images of the class or without others. The means over the classes are over those that
+    are defined with all images, and NaN where one of them isn't defined in a resample, so that every value is a mean
+    over the same classes. The exception is F1, where classes that are neither given nor occur count as 0, as in
+    `jaxcnn.metrics` (and scikit-learn with `zero_division=0`).
+
+    Attributes:
+        accuracy: share of the images that are given their class.
+        balanced_accuracy: mean recall of the classes.
+        f1_macro: mean F1 of the classes.
+        f1_weighted: mean F1 of the classes, weighted by their images.
+        auc_macro: mean ROC AUC of the classes.
+        calibration_error: expected calibration error of the top label in 15 equal bins (Guo et al. 2017, eq. 3).
+        brier_score: mean squared distance of the probabilities from the one-hot label, summed over the classes; from 0
+            to 2 (Brier 1950).
+        log_loss: mean negative log-likelihood, in nats.
+        precision: of what is given this class, the share that is of it.
+        recall: of what is of this class, the share that is given it.
+        f1: harmonic mean of precision and recall.
+        auc: area under the ROC curve of this class against the others, by its probability: how often an image of the
+            class has a higher one than an image of another (Hanley & McNeil 1982).
+    """
+
+    accuracy: Float64[np.ndarray, " resamples"]
+    balanced_accuracy: Float64[np.ndarray, " resamples"]
+    f1_macro: Float64[np.ndarray, " resamples"]
+    f1_weighted: Float64[np.ndarray, " resamples"]
+    auc_macro: Float64[np.ndarray, " resamples"]
+    calibration_error: Float64[np.ndarray, " resamples"]
+    brier_score: Float64[np.ndarray, " resamples"]
+    log_loss: Float64[np.ndarray, " resamples"]
+    precision: Float64[np.ndarray, "resamples classes"]
+    recall: Float64[np.ndarray, "resamples classes"]
+    f1: Float64[np.ndarray, "resamples classes"]
+    auc: Float64[np.ndarray, "resamples classes"]
+
+    def __sub__(self, other: "Measures") -> "Measures":
+        return Measures(**{name: values - getattr(other, name) for name, values in vars(self).items()})
+
+
+def measures(
+    logits: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    weights: Float64[np.ndarray, "resamples n"] | None = None,
+) -> Measures:
+    """Every measure for every row of weights.
+
+    Args:
+        logits: their softmax is the probabilities, the first of the largest is the class that is given.
+        labels: true classes.
+        weights: not negative; a row of ones when not given.
+    """
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    total = weights.sum(axis=1)
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
+    probabilities = np.exp(log_probabilities)
+    confusion = _confusion(logits.argmax(axis=1), labels, weights, logits.shape[1])
+    hits, given, occurring = np.einsum("rcc->rc", confusion), confusion.sum(axis=1), confusion.sum(axis=2)
+    recall, f1 = _divide(hits, occurring), _divide(2 * hits, given + occurring)
+    auc = np.stack([_auc(p, labels == c, weights) for c, p in enumerate(probabilities.T)], axis=1)
+    has_images = np.isin(np.arange(logits.shape[1]), labels)
+    named = has_images | np.isin(np.arange(logits.shape[1]), logits.argmax(axis=1))
+    one_hot = np.eye(logits.shape[1])[labels]
+    return Measures(
+        accuracy=hits.sum(axis=1) / total,
+        balanced_accuracy=_mean_over(has_images, recall),
+        f1_macro=_mean_over(named, f1) * named.mean(),
+        # F1 is defined for every class with images, and the others weigh nothing.
+        f1_weighted=(np.nan_to_num(f1) * occurring).sum(axis=1) / total,
+        auc_macro=_mean_over(has_images, auc),
+        calibration_error=_calibration_error(probabilities, labels, weights),
+        brier_score=weights @ ((probabilities - one_hot) ** 2).sum(axis=1) / total,
+        log_loss=weights @ -log_probabilities[np.arange(len(labels)), labels] / total,
+        precision=_divide(hits, given),
+        recall=recall,
+        f1=f1,
+        auc=auc,
+    )
+
+
+def _confusion(
+    predicted: Int[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"],
+    weights: Float64[np.ndarray, "resamples n"],
+    classes: int,
+) -> Float64[np.ndarray, "resamples classes classes"]:
+    """Sums of weights: rows are true classes, columns predicted ones."""
+    cells = np.eye(classes**2)[labels * classes + predicted]
+    return (weights @ cells).reshape(-1, classes, classes)
+
+
+def _auc(
+    scores: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float64[np.ndarray, "resamples n"]
+) -> Float64[np.ndarray, " resamples"]:
+    """The share of the pairs of a positive and a negative in which the positive scores higher; equal scores are half.
+
+    By one sort, whatever the number of resamples.
+    """
+    order = np.argsort(scores)
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    positives, negatives = (
+        np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive)
+    )
+    lower = np.cumsum(negatives, axis=1) - negatives / 2
+    return _divide((positives * lower).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _calibration_error(
+    probabilities: Float64[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    weights: Float64[np.ndarray, "resamples n"],
+) -> Float64[np.ndarray, " resamples"]:
+    """The gaps between accuracy and mean confidence of the bins, weighted by their images.
+
+    An image adds (right - confidence) to the gap of its bin, and the weight of the bin cancels.
+    """
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    gaps = np.eye(BINS)[confidence_bin(confidence)] * gap[:, np.newaxis]
+    return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+
+
+def _divide(part: Float64[np.ndarray, "*shape"], whole: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
+
+def _mean_over(
+    chosen: Bool[np.ndarray, " classes"], values: Float64[np.ndarray, "resamples classes"]
+) -> Float64[np.ndarray, " resamples"]:
+    return values[:, chosen].mean(axis=1)

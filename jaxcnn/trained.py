@@ -1,0 +1,115 @@
+"""A trained classifier by itself: written by training, read by what predicts, explains and exports.
+
+RUN/best/manifest.json      the model, what is done to images before it, its classes, and where it comes from
+RUN/best/...                Orbax's files: `params` and `batch_stats`
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jaxcnn.checkpoints import load_tree, read_manifest, save_tree
+from jaxcnn.cli import UserError
+from jaxcnn.preprocessing import Preprocessing, preprocess
+from jaxcnn.pretrained import build_model, model_fields
+from jaxcnn.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits.
+
+    Attributes:
+        model: the module.
+        variables: what `model.apply` takes.
+        preprocessing: of images as bytes.
+        image_shape: (height, width, channel) of the images.
+        classes: names, in the order of the logits.
+        epoch: after which the weights were taken.
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any]
+    preprocessing: Preprocessing
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    epoch: int
+
+
+def save_trained(folder: Path, trained: Trained) -> None:
+    """Write a classifier in the place of the one that is in the folder.
+
+    Raises:
+        UserError, OSError: see `jaxcnn.checkpoints.save_tree`.
+    """
+    manifest = {
+        "model": type(trained.model).__name__,
+        "fields": model_fields(trained.model),
+        "preprocessing": dataclasses.asdict(trained.preprocessing),
+        "image_shape": trained.image_shape,
+        "classes": trained.classes,
+        "epoch": trained.epoch,
+    }
+    save_tree(folder, jax.device_get(trained.variables), manifest, overwrite=True)
+
+
+def load_trained(folder: Path) -> Trained:
+    """The classifier that was saved in the folder, on the default device.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    content = read_manifest(folder, writer="python -m train")
+    try:
+        model = build_model(content["model"], content["fields"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+        image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: has a manifest of another version; train again") from error
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
+    try:
+        variables = load_tree(folder, shapes)
+    except ValueError as error:
+        raise UserError(f"{error}; train again") from error
+    return Trained(model, variables, preprocessing, image_shape, classes, epoch)
+
+
+def load_best(run: Run) -> Trained:
+    """The best classifier of a run, on the default device.
+
+    Raises:
+        UserError: it has none, or a damaged one.
+    """
+    if not run.best.is_dir():
+        raise UserError(
+            f"{run.folder}: keeps no network (it has no best/): a baseline's run, or one that was stopped in its first"
+            " epoch; give a run of python -m train simplecnn or unet"
+        )
+    return load_trained(run.best)
+
+
+def classify(
+    trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
+) -> Float[Array, "batch classes"]:
+    """The probability of each class for images as bytes."""
+    logits = trained.model.apply(trained.variables, preprocess(images, trained.preprocessing), train=False)
+    return jax.nn.softmax(cast(Array, logits))
+
+
+def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch classes"]]:
+    """`classify` of these weights, compiled once for each shape of images."""
+
+    @jax.jit
+    def compiled(variables: Mapping[str, Any], images: Array) -> Array:
+        return classify(dataclasses.replace(trained, variables=variables), images)
+
+    # As an argument the weights are shared; as constants of the program they would be copied into it for each shape.
+    return partial(compiled, trained.variables)

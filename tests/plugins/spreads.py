@@ -1,0 +1,88 @@
+"""The same steps of the same model on one device and on eight; runs in a process that has eight."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcnn import SimpleCNN, UNetClassifier
+from jaxcnn.data.augment import Augmentation
+from jaxcnn.data.pipeline import Batch
+from jaxcnn.preprocessing import Preprocessing
+from train.losses import cross_entropy
+from train.network import Network, on_features, simplecnn_network, unet_network
+from train.parallel import Parallel, choose_devices, compile_eval_step, compile_train_step, distribute, replicate
+from train.placement import Placement
+from train.state import create_state, initial_variables
+from train.step import make_eval_step, make_train_step
+
+BATCH_SIZE, STEPS = 16, 3
+SPREADS = {
+    "jit on one": Placement(devices=1),
+    "jit on eight": Placement(devices=8),
+    "pmap on eight": Placement(devices=8, parallel="pmap"),
+}
+
+
+def simplecnn() -> tuple[Network, tuple[int, int, int]]:
+    model = SimpleCNN(
+        stem_features=(2, 3), squeeze_features=2, skip_features=4, head_features=5, hidden_features=6, dropout=0.5
+    )
+    return simplecnn_network(model, Preprocessing(), Augmentation(rotation=10.0)), (50, 50, 1)
+
+
+def unet() -> tuple[Network, tuple[int, int, int]]:
+    model = UNetClassifier(features=1, head_features=3, hidden_features=4, dropout=0.5)
+    return unet_network(model, Preprocessing(normalization="per-image-z-score"), Augmentation()), (128, 128, 1)
+
+
+def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool) -> dict[str, Any]:
+    """For each spread the losses, the logits after some steps, the parameters and the batch statistics."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (BATCH_SIZE, *image_shape), np.uint8)
+    labels = np.arange(BATCH_SIZE, dtype=np.int32) % 4
+    # SGD, since Adam's first steps divide rounding errors by themselves.
+    optimizer = optax.sgd(0.01)
+    state = create_state(network, optimizer, initial_variables(network, image_shape, 0))
+    inputs: np.ndarray = images
+    if cached:
+        inputs = np.asarray(jax.jit(network.inputs)(state.frozen, images, None))
+        network = on_features(network)
+    batch = Batch(inputs, labels, np.ones(BATCH_SIZE, bool))
+    return {
+        name: _train(network, optimizer, state, batch, choose_devices(placement, BATCH_SIZE))
+        for name, placement in SPREADS.items()
+    }
+
+
+def _train(
+    network: Network, optimizer: optax.GradientTransformation, state: Any, batch: Batch, parallel: Parallel
+) -> dict[str, Any]:
+    key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(jax.random.key(1))))
+    state, batch = replicate(parallel, state), distribute(parallel, batch)
+    step = make_train_step(network, optimizer, cross_entropy, parallel.axis_name)
+    step = compile_train_step(parallel, step, state, batch, key)
+    losses = []
+    for _ in range(STEPS):
+        state, counted = step(state, batch, key)
+        losses.append(float(counted.loss))
+    evaluate = make_eval_step(network, cross_entropy, parallel.axis_name)
+    _, logits = compile_eval_step(parallel, evaluate, state, batch)(state, batch)
+    found = {"losses": losses, "logits": logits, "params": state.params, "batch_stats": state.batch_stats}
+    return jax.tree.map(np.asarray, found)
+
+
+def write_results(path: Path) -> None:
+    """All networks' results, for the test to compare."""
+    assert jnp.zeros(()).devices() <= set(jax.devices())
+    assert len(jax.devices()) == 8
+    found = {
+        "simplecnn": results(*simplecnn(), cached=False),
+        "unet": results(*unet(), cached=False),
+        "unet on features": results(*unet(), cached=True),
+    }
+    path.write_bytes(pickle.dumps(found))
