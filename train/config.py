@@ -4,10 +4,16 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from jaxcnn import SimpleCNN
+from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
+from jaxcnn.normalization import NormalizationName
 from train.losses import LossName
 from train.optimizer import ScheduleName
+
+AugmentationName = Literal["none", "brain-mri"]
+AUGMENTATIONS: dict[AugmentationName, Augmentation] = {"none": Augmentation(), "brain-mri": BRAIN_MRI}
+
+DTypeName = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +42,25 @@ class TrainConfig:
     """Decoupled weight decay on kernels (AdamW); biases and norms are left alone."""
     dropout: float = 0.1
     """Share of activations dropped while training."""
+    crop: bool = False
+    """Cut each image down to the head."""
+    normalization: NormalizationName = "none"
+    """Of the images' intensities; `per-image-z-score` makes each have mean 0 and deviation 1."""
+    augment: AugmentationName = "none"
+    """Random changes to the images that are trained on; `brain-mri` turns, zooms, shifts, mirrors and more."""
     loss: LossName = "cross-entropy"
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
+    accumulate: int = 1
+    """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
+    normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch."""
+    dtype: DTypeName = "float32"
+    """Of activations; with `bfloat16` the parameters, the optimizer, the batch statistics and the loss stay float32."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints; there is one after each epoch as well."""
     seed: int = 0
-    """Of the initial weights, the order of the images, dropout and the held-out images."""
+    """Of the initial weights, the order of the images, dropout and augmentation."""
+    split_seed: int = 0
+    """Of the choice of the held-out images: runs of several seeds are to differ in their training alone."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made of.
@@ -51,11 +72,14 @@ class TrainConfig:
         _require(self, "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1")
         _require(self, "epochs", self.epochs >= 1, "at least 1")
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")
+        _require(self, "accumulate", self.accumulate >= 1, "at least 1")
+        _require(self, "checkpoint_every", self.checkpoint_every >= 1, "at least 1")
         _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         _require(self, "warmup_steps", self.warmup_steps >= 0, "at least 0")
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         _require(self, "dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         _require(self, "seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
+        _require(self, "split_seed", 0 <= self.split_seed < 2**32, "at least 0 and below 2**32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,31 +97,43 @@ class SimpleCNNConfig(TrainConfig):
         _require(self, "width", 0 < self.width < math.inf, "above 0")
 
 
+@dataclasses.dataclass(frozen=True)
+class UNetConfig(TrainConfig):
+    """Options of the classifier on a U-Net's bottleneck."""
+
+    encoder: str | None = None
+    """Folder of a U-Net that `python -m convert unet` wrote, or `random` for untrained weights, as a control."""
+    train_from: Literal["encoder1", "encoder2", "encoder3", "encoder4", "bottleneck", "head"] = "bottleneck"
+    """The first stage that learns; all stages before it are frozen."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the head, the highest of the schedule."""
+    unet_learning_rate: float = 1e-4
+    """The same for the stages of the U-Net that learn."""
+    normalization: NormalizationName = "per-image-z-score"
+    """Of the images; the weights work best with what they were trained with."""
+    width: float = 1.0
+    """Factor on the width of every layer of the head, and of a random encoder."""
+    cache: bool = True
+    """Compute the frozen stages' outputs once, keep them in ~/.cache/jaxcnn, and train on those."""
+    views: int = 8
+    """With --augment, so many random views of each image have their outputs computed; an epoch takes one of them."""
+
+    def __post_init__(self) -> None:
+        """As for every model; the width must leave something."""
+        super().__post_init__()
+        _require(self, "views", self.views >= 1, "at least 1")
+        _require(self, "unet_learning_rate", 0 < self.unet_learning_rate < math.inf, "above 0")
+        _require(self, "width", 0 < self.width < math.inf, "above 0")
+
+
 def _require(config: TrainConfig, field: str, holds: bool, allowed: str) -> None:
     if not holds:
         raise ValueError(f"--{field.replace('_', '-')} {getattr(config, field)}: must be {allowed}")
 
 
-def build_model(config: SimpleCNNConfig, classes: int) -> SimpleCNN:
-    """The untrained module that the configuration names."""
-
-    def scaled(features: int) -> int:
-        return max(1, round(config.width * features))
-
-    standard = SimpleCNN()
-    stem_first, stem_second = standard.stem_features
-    return SimpleCNN(
-        classes=classes,
-        stem_features=(scaled(stem_first), scaled(stem_second)),
-        squeeze_features=scaled(standard.squeeze_features),
-        skip_features=scaled(standard.skip_features),
-        head_features=scaled(standard.head_features),
-        hidden_features=scaled(standard.hidden_features),
-        dropout=config.dropout,
-        gate=config.gate,
-    )
-
-
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The configuration as config.json holds it."""
-    return dataclasses.asdict(config)
+    return {"model": MODEL_NAMES[type(config)]} | dataclasses.asdict(config)
+
+
+MODEL_NAMES: dict[type[TrainConfig], str] = {SimpleCNNConfig: "simplecnn", UNetConfig: "unet"}

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ def describe_environment() -> dict[str, Any]:
         "process_count": jax.process_count(),
         "git_revision": _git_revision(),
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What of two environments lets the same run come to other bits, in words; empty where nothing does."""
+    computing = ("jax", "jaxlib")
+    pairs = [(name, before["packages"].get(name), now["packages"][name]) for name in computing]
+    pairs += [(key.replace("_", " "), before[key], now[key]) for key in ("device_kind", "device_count")]
+    return ", ".join(f"{name} was {old}, is {new}" for name, old, new in pairs if old != new)
 
 
 def _git_revision() -> str | None:

@@ -1,154 +1,194 @@
-"""A run from its first epoch to its last: steps, evaluation, metrics, checkpoints, predictions."""
+"""A run from its first step to its last: steps, checkpoints, evaluation, metrics, predictions."""
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from jaxcnn import checkpoints
-from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from jaxcnn.checkpoints import Checkpoints
+from jaxcnn.cli import UserError
+from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
+from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.metrics import Scores, Tally, scores, total
-from jaxcnn.runs import Predictions, Run, read_epochs, write_epochs, write_predictions
-from train.config import TrainConfig
-from train.losses import LOSSES
-from train.optimizer import build_optimizer, learning_rate_schedule
+from jaxcnn.runs import Predictions, read_epochs, write_epochs, write_predictions
+from jaxcnn.trained import Trained, load_best, save_trained
+from train.distributed import Agreement, by_first, end_with_the_others
+from train.interruption import InterruptedRunError, Interruption, interruption
+from train.parallel import distribute, replicate
+from train.position import Position, as_json, from_json, start_of_epoch
 from train.progress import bar, epoch_line, say
-from train.state import TrainState, create_state, parameter_count
-from train.step import EvalStep, TrainStep, make_eval_step, make_train_step
+from train.state import TrainState, split_frozen
+from train.trainer import Trainer
 
 
 class NonFiniteLossError(Exception):
-    """The loss became infinite or NaN; the message says at which step."""
+    """The loss or a parameter became infinite or NaN; the message says at which step."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Trainer:
-    """The compiled steps of a run and what they are fed."""
-
-    config: TrainConfig
-    splits: Mapping[str, Split]
-    schedule: optax.Schedule
-    train_step: TrainStep
-    eval_step: EvalStep
-    key: jax.Array
-
-
-def train(
-    config: TrainConfig, model: nn.Module, splits: Mapping[str, Split], classes: tuple[str, ...], run: Run
-) -> dict[str, tuple[int, Scores]]:
-    """Train until `config.epochs` are done, from the run's last checkpoint if it has one.
-
-    `splits` are train, validation and test; only the first two decide anything.
+def train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
+    """Train until the run's epochs are done, from its last checkpoint if it has one, else from `state`.
 
     Returns:
         For each split, the number of images and the scores of the best checkpoint.
 
     Raises:
         NonFiniteLossError: the last good checkpoint is kept.
+        InterruptedRunError: a signal asked for an end; the state is saved.
+        UserError: all checkpoints are damaged, or nothing can be written any more.
     """
-    steps = steps_per_epoch(splits["train"], config.batch_size)
-    schedule = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.epochs * steps)
-    optimizer = build_optimizer(schedule, config.weight_decay)
-    state = create_state(model, optimizer, splits["train"].images.shape[1:], config.seed)
-    say(f"model      {type(model).__name__}, {parameter_count(state):,} parameters")
-    trainer = _compile(config, model, optimizer, schedule, splits, state)
-
-    with checkpoints.open_checkpoints(run.checkpoints) as saved:
-        if (last := checkpoints.latest_step(saved)) is not None:
-            state = checkpoints.load(saved, last, state)
-            say(f"resumed    after epoch {last // steps}")
-        done = int(state.step)
-        # An epoch whose checkpoint was not finished is trained again, and its line written again.
-        epochs = [line for line in read_epochs(run) if line["step"] <= done]
-        for epoch in range(done // steps + 1, config.epochs + 1):
-            state, line = _train_epoch(trainer, state, epoch, steps)
-            epochs.append(line)
-            write_epochs(run, epochs)
-            say(epoch_line(line, config.epochs))
-            rank = {"f1_macro": line["validation_f1_macro"], "loss": line["validation_loss"]}
-            checkpoints.save(saved, line["step"], state, **rank)
-
-    with checkpoints.open_checkpoints(run.checkpoints) as saved:
-        best = checkpoints.load(saved, checkpoints.best_step(saved), state)
-    return {name: _write_predictions(trainer, best, name, classes, run) for name in splits}
+    try:
+        return _train(trainer, state)
+    except OSError as error:
+        where = error.filename or trainer.run.folder
+        raise UserError(f"{where}: {error.strerror}; see to that, then go on with --resume") from error
 
 
-def _compile(
-    config: TrainConfig,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    splits: Mapping[str, Split],
-    state: TrainState,
-) -> Trainer:
-    """Compile both steps ahead of time, so that the time of an epoch holds no compilation."""
-    loss = LOSSES[config.loss]
-    # Another stream than that of the initial weights, which are drawn from key(seed) itself.
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    batch = next(evaluation_batches(splits["train"], config.batch_size))
-    start = time.perf_counter()
-    train_step = jax.jit(make_train_step(model, optimizer, loss), donate_argnums=0).lower(state, batch, key).compile()
-    eval_step = jax.jit(make_eval_step(model, loss)).lower(state, batch).compile()
-    say(f"compiled   in {time.perf_counter() - start:.1f} s")
-    return Trainer(config, splits, schedule, train_step, eval_step, key)
+def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
+    agreement = Agreement(trainer.parallel)
+    with (
+        interruption(agreement.largest) as interrupted,
+        checkpoints.open_checkpoints(trainer.run.checkpoints) as saved,
+        end_with_the_others(UserError, InterruptedRunError, NonFiniteLossError),
+    ):
+        state, position = _resume(trainer, saved, state)
+        lines = [line for line in read_epochs(trainer.run) if line["epoch"] < position.epoch]
+        while position.epoch <= trainer.config.epochs:
+            state, position = _train_epoch(trainer, saved, interrupted, state, position)
+            lines.append(_evaluate_epoch(trainer, interrupted, state, position))
+            if _rank(lines[-1]) == max(map(_rank, lines)):
+                _save_best(trainer, state, position.epoch)
+            # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
+            by_first(partial(write_epochs, trainer.run, lines))
+            say(epoch_line(lines[-1], trainer.config.epochs))
+            position = start_of_epoch(position.epoch + 1, len(trainer.classes))
+        return _write_predictions(trainer, interrupted, _load_best(trainer, state))
 
 
-def _train_epoch(trainer: Trainer, state: TrainState, epoch: int, steps: int) -> tuple[TrainState, dict[str, Any]]:
-    """One pass over the training images and the evaluation after it; returns the line for metrics.jsonl."""
-    config = trainer.config
-    start = time.perf_counter()
-    batches = training_batches(trainer.splits["train"], config.batch_size, seed=config.seed, epoch=epoch)
-    tallies: list[Tally] = []
+def _resume(trainer: Trainer, saved: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:
+    """Where the run stands: after its last whole checkpoint, or at its beginning."""
+    restored = checkpoints.load_latest(saved, state)
+    if restored is None:
+        return state, start_of_epoch(1, len(trainer.classes))
+    for sentence in restored.damaged:
+        say(f"damaged    {sentence}")
+    position = from_json(restored.progress)
+    if position.done < trainer.steps:
+        say(f"resumed    in epoch {position.epoch}, after step {position.done} of {trainer.steps}")
+        return restored.state, position
+    say(f"resumed    after epoch {position.epoch}")
+    if position.epoch in (line["epoch"] for line in read_epochs(trainer.run)):
+        position = start_of_epoch(position.epoch + 1, len(trainer.classes))
+    return restored.state, position
+
+
+def _train_epoch(
+    trainer: Trainer, saved: Checkpoints, interrupted: Interruption, state: TrainState, position: Position
+) -> tuple[TrainState, Position]:
+    """The steps that are left of an epoch; the last one leaves a checkpoint, and so does one that is interrupted."""
+    config, epoch = trainer.config, position.epoch
+    batches = training_batches(
+        trainer.training,
+        config.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        start=position.done,
+        shard=trainer.parallel.shard,
+    )
+    start = time.perf_counter() - position.seconds
+    step = (epoch - 1) * trainer.steps + position.done
     running: Tally | None = None
-    for batch in bar(batches, steps, f"epoch {epoch}/{config.epochs}"):
-        state, counted = trainer.train_step(state, batch, trainer.key)
+    for batch in bar(batches, trainer.steps, f"epoch {epoch}/{config.epochs}", done=position.done):
+        state, counted = trainer.train_step(state, distribute(trainer.parallel, batch), trainer.key)
+        step += 1
         # The step before is fetched while this one runs, so that the device never waits for the host.
-        if running is not None:
-            tallies.append(_fetch(running, (epoch - 1) * steps + len(tallies) + 1))
+        position = _add(position, running, step - 1)
         running = counted
-    assert running is not None
-    tallies.append(_fetch(running, epoch * steps))
-    seconds = time.perf_counter() - start
-
-    line = {
-        "epoch": epoch,
-        "step": epoch * steps,
-        "learning_rate": float(trainer.schedule(epoch * steps - 1)),
-        **_prefixed("train", scores(total(tallies))),
-    }
-    for name in ("validation", "test"):
-        line |= _prefixed(name, scores(_evaluate(trainer, state, name)[0]))
-    return state, line | {"seconds": seconds, "images_per_second": steps * config.batch_size / seconds}
+        if interrupted.poll() or step % config.checkpoint_every == 0 or step == epoch * trainer.steps:
+            position = _add(position, running, step)
+            running = None
+            position = dataclasses.replace(position, seconds=time.perf_counter() - start)
+            _check_finite(state, step)
+            checkpoints.save(saved, step, state, as_json(position))
+            interrupted.raise_if_requested()
+    return state, position
 
 
-def _fetch(counted: Tally, step: int) -> Tally:
-    fetched = jax.device_get(counted)
+def _add(position: Position, counted: Tally | None, step: int) -> Position:
+    """One step further, by what was counted in it; the same position where nothing was."""
+    if counted is None:
+        return position
+    fetched = total([jax.device_get(counted)])
     if not np.isfinite(fetched.loss):
         raise NonFiniteLossError(f"the loss is {fetched.loss} at step {step}")
-    return fetched
+    return dataclasses.replace(position, done=position.done + 1, counted=position.counted + fetched)
 
 
-def _evaluate(trainer: Trainer, state: TrainState, name: str) -> tuple[Tally, np.ndarray]:
+def _check_finite(state: TrainState, step: int) -> None:
+    """A state that no run can go on from must not take the place of a good one."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))):
+        raise NonFiniteLossError(f"some parameters are infinite or NaN after step {step}")
+
+
+def _evaluate_epoch(
+    trainer: Trainer, interrupted: Interruption, state: TrainState, position: Position
+) -> dict[str, Any]:
+    """The epoch's line for metrics.jsonl."""
+    step = position.epoch * trainer.steps
+    line = {
+        "epoch": position.epoch,
+        "step": step,
+        "learning_rate": float(trainer.schedule(step - 1)),
+        **_prefixed("train", scores(position.counted)),
+    }
+    for name in ("validation", "test"):
+        line |= _prefixed(name, scores(_evaluate(trainer, interrupted, state, name)[0]))
+    images = trainer.steps * trainer.config.batch_size
+    return line | {"seconds": position.seconds, "images_per_second": images / position.seconds}
+
+
+def _evaluate(trainer: Trainer, interrupted: Interruption, state: TrainState, name: str) -> tuple[Tally, np.ndarray]:
     """Tally and logits of every image of a split."""
-    split = trainer.splits[name]
-    outputs = [trainer.eval_step(state, batch) for batch in evaluation_batches(split, trainer.config.batch_size)]
-    logits = np.concatenate([logits for _, logits in outputs])[: len(split)]
+    outputs = []
+    examples, shard = trainer.examples[name], trainer.parallel.shard
+    for batch in evaluation_batches(examples, trainer.config.batch_size, shard):
+        outputs.append(jax.device_get(trainer.eval_step(state, distribute(trainer.parallel, batch))))
+        interrupted.poll()
+        interrupted.raise_if_requested()
+    logits = np.concatenate([logits for _, logits in outputs])[: len(examples)]
     return total([counted for counted, _ in outputs]), logits
 
 
-def _write_predictions(
-    trainer: Trainer, state: TrainState, name: str, classes: tuple[str, ...], run: Run
-) -> tuple[int, Scores]:
-    split = trainer.splits[name]
-    counted, logits = _evaluate(trainer, state, name)
-    write_predictions(run, name, Predictions(logits, split.labels, split.names, classes))
-    return len(split), scores(counted)
+def _rank(line: dict[str, Any]) -> tuple[float, float]:
+    """The higher, the better: macro F1 on the validation images, then their loss."""
+    return line["validation_f1_macro"], -line["validation_loss"]
+
+
+def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:
+    network, image_shape = trainer.network, trainer.splits["train"].images.shape[1:]
+    best = Trained(network.model, state.variables, network.preprocessing, image_shape, trainer.classes, epoch)
+    save_trained(trainer.run.best, best)
+
+
+def _load_best(trainer: Trainer, state: TrainState) -> TrainState:
+    """The state with the weights of the best epoch."""
+    frozen, learnt = split_frozen(trainer.network, load_best(trainer.run).variables)
+    return dataclasses.replace(state, **replicate(trainer.parallel, {**learnt, "frozen": frozen}))
+
+
+def _write_predictions(trainer: Trainer, interrupted: Interruption, state: TrainState) -> dict[str, tuple[int, Scores]]:
+    """Predict every split; returns the number of images and the scores of each."""
+    results = {}
+    for name, split in trainer.splits.items():
+        counted, logits = _evaluate(trainer, interrupted, state, name)
+        groups = duplicate_groups(make_thumbnails(split.images))
+        predictions = Predictions(logits, split.labels, groups, split.names, trainer.classes)
+        by_first(partial(write_predictions, trainer.run, name, predictions))
+        results[name] = len(split), scores(counted)
+    return results
 
 
 def _prefixed(name: str, values: Scores) -> dict[str, float]:

@@ -20,10 +20,24 @@ def learning_rate_schedule(name: ScheduleName, peak: float, warmup_steps: int, t
     return optax.schedules.join_schedules([rise, after], [warmup_steps])
 
 
-def build_optimizer(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba, 2015), with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels."""
-    return optax.adamw(schedule, weight_decay=weight_decay, mask=_is_kernel)
+def build_optimizer(
+    schedule: optax.Schedule, weight_decay: float, *, unet_factor: float = 1.0
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba, 2015), with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
+
+    Args:
+        schedule: of the learning rate.
+        weight_decay: share of a kernel that is taken off, times the learning rate.
+        unet_factor: on the learning rate of what lies below `unet`.
+    """
+    adamw = optax.adamw(schedule, weight_decay=weight_decay, mask=_is_kernel)
+    # AdamW's update is proportional to the learning rate, so that scaling the one scales the other.
+    return adamw if unet_factor == 1 else optax.chain(adamw, optax.masked(optax.scale(unet_factor), _is_below_unet))
 
 
 def _is_kernel(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _is_below_unet(params: Any) -> Any:
+    return {name: jax.tree.map(lambda _: name == "unet", subtree) for name, subtree in params.items()}  # noqa: B023

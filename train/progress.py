@@ -7,17 +7,21 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from jaxcnn.metrics import Scores
+from train.distributed import is_first
 
 Item = TypeVar("Item")
 
 
-def bar(items: Iterable[Item], total: int, label: str) -> "tqdm[Item]":
+def bar(items: Iterable[Item], total: int, label: str, *, done: int = 0) -> "tqdm[Item]":
     """Iterate under a progress bar, which only a terminal sees and which is gone when it is full."""
-    return tqdm(items, total=total, desc=label, unit="step", leave=False, disable=not sys.stderr.isatty())
+    hidden = not (is_first() and sys.stderr.isatty())
+    return tqdm(items, total=total, initial=done, desc=label, unit="step", leave=False, disable=hidden)
 
 
 def say(line: str) -> None:
-    """One line on stdout, above the bar if there is one."""
+    """One line on stdout, above the bar if there is one; of several processes the first one speaks."""
+    if not is_first():
+        return
     tqdm.write(line)
     sys.stdout.flush()
 

@@ -1,56 +1,78 @@
 """What a training step reads and returns."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from train.network import Network
+
+Variables = Mapping[str, Any]
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes while training; the model and the optimizer are functions and live outside.
+    """All that a run has in its hands; the model and the optimizer are functions and live outside.
 
     The fields are annotated with Any, since a tree transformation may put anything in the place of an array.
 
     Attributes:
         step: int32 scalar, steps done.
         params: what the gradient is taken by.
-        batch_stats: running means and variances of the norms.
+        batch_stats: running means and variances of the norms that learn.
         opt_state: the optimizer's.
+        frozen: parameters and statistics of the frozen part, which no step changes; empty where all learns.
     """
 
     step: Any
     params: Any
     batch_stats: Any
     opt_state: Any
+    frozen: Any
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """All that `model.apply` takes."""
+        learning = {"params": self.params, "batch_stats": self.batch_stats}
+        return unflatten_dict(flatten_dict(self.frozen) | flatten_dict(learning))
 
 
-def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int], seed: int
-) -> TrainState:
-    """The state before the first step, for images of shape (height, width, channel)."""
-
-    @jax.jit
-    def initialize(key: jax.Array) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=optimizer.init(variables["params"]),
-        )
-
-    return initialize(jax.random.key(seed))
+def create_state(network: Network, optimizer: optax.GradientTransformation, variables: Variables) -> TrainState:
+    """The state before the first step."""
+    frozen, learning = split_frozen(network, variables)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=learning["params"],
+        batch_stats=learning["batch_stats"],
+        opt_state=jax.jit(optimizer.init)(learning["params"]),
+        frozen=frozen,
+    )
 
 
-def parameter_count(state: TrainState) -> int:
-    """Trainable numbers; batch statistics are not among them."""
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+def initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
+    """Random weights for images of shape (height, width, channel)."""
+
+    def initialize(key: jax.Array) -> dict[str, Any]:
+        return dict(network.model.init(key, jnp.zeros((1, *image_shape)), train=False))
+
+    # It runs once: without optimisation it compiles in a third of the time.
+    key = jax.random.key(seed)
+    return jax.jit(initialize).lower(key).compile({"xla_backend_optimization_level": "0"})(key)
+
+
+def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables of the frozen part, and the others."""
+    frozen: dict[tuple[str, ...], Any] = {}
+    learning: dict[tuple[str, ...], Any] = {}
+    for path, leaf in flatten_dict(variables).items():
+        (frozen if path[1:3] in network.frozen else learning)[path] = leaf
+    return unflatten_dict(frozen), unflatten_dict(learning)
+
+
+def parameter_count(tree: Any) -> int:
+    """How many numbers the arrays hold."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,7 +1,10 @@
 """python -m train simplecnn, as a user types it, on a network narrow enough for a test."""
 
+import itertools
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,9 +15,11 @@ from planted import smooth_images
 
 import train.__main__
 import train.loop
+import train.trainer
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
+from train.parallel import distribute
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
@@ -89,25 +94,33 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, t
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, capsys):
-    train_epoch = train.loop._train_epoch
+@pytest.mark.parametrize(
+    ("signal_number", "at_batch", "resumed"),
+    [
+        (signal.SIGINT, 3, "in epoch 1, after step 3 of 5"),
+        (signal.SIGTERM, STEPS, "after epoch 1"),
+        (signal.SIGTERM, STEPS + 2, "after epoch 1"),  # while the first epoch is evaluated
+    ],
+)
+def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
+    finished, tmp_path, monkeypatch, capsys, signal_number, at_batch, resumed
+):
+    batches = itertools.count(1)
 
-    def interrupted_in_the_second(trainer, state, epoch, steps):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return train_epoch(trainer, state, epoch, steps)
+    def distribute_and_signal(parallel, batch):
+        if next(batches) == at_batch:
+            os.kill(os.getpid(), signal_number)
+        return distribute(parallel, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "_train_epoch", interrupted_in_the_second)
-        assert run_train(monkeypatch, tmp_path / "run", "--resume") == 130
-    assert len(read_epochs(open_run(tmp_path / "run"))) == 1
-    capsys.readouterr()
+        patch.setattr(train.loop, "distribute", distribute_and_signal)
+        assert run_train(monkeypatch, tmp_path / "run", "--resume") == 128 + signal_number
+    shown = capsys.readouterr().err
+    assert f"stopped by {signal.Signals(signal_number).name}, and saved; the same command with --resume" in shown
 
     assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "resumed    after epoch 1" in shown
-    assert any(line.startswith("compiled ") for line in shown)
-    assert sum(line.startswith("epoch ") for line in shown) == 1
+    assert f"resumed    {resumed}" in shown
     assert [line.split()[0] for line in shown[-4:]] == ["images", "train", "validation", "test"]
     assert_same_bits(tmp_path / "run", finished)
 
@@ -118,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         return lambda step: jnp.where(step < STEPS + 1, 1e-3, jnp.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "learning_rate_schedule", explodes_in_the_second_epoch)
+        patch.setattr(train.trainer, "learning_rate_schedule", explodes_in_the_second_epoch)
         assert run_train(monkeypatch, tmp_path / "run") == 1
     message = capsys.readouterr().err
     assert f"at step {STEPS + 3}" in message
@@ -169,7 +182,8 @@ def planted(copies: int) -> Dataset:
 @pytest.fixture
 def start(monkeypatch, capsys, tmp_path):
     """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
-    monkeypatch.setattr(train.__main__, "train", lambda *_: {})
+    monkeypatch.setattr(train.__main__, "build_trainer", lambda *_: ())
+    monkeypatch.setattr(train.__main__, "train", dict)
 
     def run(copies: int, *options: str):
         monkeypatch.setattr(train.__main__, "load_dataset", lambda *_: planted(copies))

@@ -1,0 +1,78 @@
+"""Micro-batches: what equals the whole batch, and what BatchNorm changes."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcnn import SimpleCNN
+from jaxcnn.data.augment import Augmentation
+from jaxcnn.data.pipeline import Batch
+from jaxcnn.preprocessing import Preprocessing
+from train.losses import cross_entropy
+from train.network import Network, simplecnn_network
+from train.state import create_state, initial_variables
+from train.step import make_train_step
+
+
+class WithoutNorm(nn.Module):
+    """Each image's logits depend on it alone."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        del train
+        self.variable("batch_stats", "unused", lambda: jnp.zeros(1))
+        return nn.Dense(4)(nn.relu(nn.Dense(8)(x.reshape(len(x), -1))))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 1), np.uint8)
+    return Batch(images, np.arange(12, dtype=np.int32) % 4, np.ones(12, bool))
+
+
+def a_step(network: Network, batch: Batch, accumulate: int):
+    """The state after one step, and its tally; plain SGD, so that the change of a parameter is its gradient."""
+    optimizer = optax.sgd(1.0)
+    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0))
+    return jax.jit(make_train_step(network, optimizer, cross_entropy, accumulate=accumulate))(
+        state, batch, jax.random.key(1)
+    )
+
+
+close = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6))
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate):
+    """Augmentation included: an example is turned by the same angle in whatever micro-batch it comes."""
+    network = simplecnn_network(SimpleCNN(), Preprocessing(), Augmentation(rotation=15.0))
+    network = Network(WithoutNorm(), network.preprocessing, network.augmentation, network.inputs)
+    close(a_step(network, batch, accumulate), a_step(network, batch, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_norm_sees_one_micro_batch_at_a_time(batch):
+    """The running mean moves with each micro-batch, and where all are the same, as with a small batch twice."""
+    model = SimpleCNN(
+        stem_features=(2, 3), squeeze_features=2, skip_features=4, head_features=5, hidden_features=6, dropout=0.0
+    )
+    network = simplecnn_network(model, Preprocessing(), Augmentation())
+    six = jax.tree.map(lambda leaf: leaf[:6], batch)
+    twice = jax.tree.map(lambda leaf: np.repeat(leaf, 2, axis=0), six)
+    state, counted = a_step(network, twice, 2)
+    once, counted_once = a_step(network, six, 1)
+    close(state.params, once.params)
+    close(counted, jax.tree.map(lambda leaf: 2 * leaf, counted_once))
+    for norm, after_two in state.batch_stats.items():
+        for name, start in (("mean", 0.0), ("var", 1.0)):
+            # One update leaves 0.9 of the start, two leave 0.81.
+            batch_value = (once.batch_stats[norm][name] - 0.9 * start) / 0.1
+            np.testing.assert_allclose(after_two[name], 0.81 * start + 0.19 * batch_value, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,155 @@
+"""Training on features that were computed once is training on images: same logits, same losses; never stale ones."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from planted import smooth_images
+from random_network import random_network
+
+from jaxcnn.data.augment import Augmentation
+from jaxcnn.data.dataset import Split
+from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.runs import open_run, read_epochs, read_predictions
+from jaxcnn.trained import load_trained
+from jaxcnn.transfer import UNetClassifier
+from jaxcnn.unet import STAGE_NAMES
+from train import features
+from train.__main__ import main
+from train.features import load_features
+from train.network import unet_network
+from train.state import split_frozen
+
+OPTIONS = ["--width", "0.07", "--max-images", "48", "--epochs", "2", "--batch-size", "8"]
+MODEL = UNetClassifier(features=2, head_features=3, hidden_features=5)
+IMAGES = Split(smooth_images(5), np.zeros(5, np.int32), ("x",) * 5)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory):
+    """Where features are kept in these tests."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "jaxcnn" / "features"
+
+
+def run_unet(monkeypatch, folder, *more):
+    monkeypatch.setattr(
+        sys, "argv", ["train", "unet", "--encoder", "random", "--run-dir", str(folder), *OPTIONS, *more]
+    )
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 0
+    return open_run(folder)
+
+
+@pytest.mark.slow
+def test_cached_and_uncached_runs_are_the_same(tmp_path, monkeypatch):
+    # Adam makes a whole step of a gradient that is but rounding; small steps keep that small.
+    slowly = ("--learning-rate", "1e-4", "--unet-learning-rate", "1e-5")
+    cached = run_unet(monkeypatch, tmp_path / "cached", *slowly)
+    uncached = run_unet(monkeypatch, tmp_path / "uncached", *slowly, "--no-cache")
+    for line, other in zip(read_epochs(cached), read_epochs(uncached), strict=True):
+        for column in ("train_loss", "validation_loss", "test_loss"):
+            assert line[column] == pytest.approx(other[column], rel=1e-4)
+    for split in ("train", "validation", "test"):
+        found, expected = (read_predictions(run, split).logits for run in (cached, uncached))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_frozen_stages_are_the_same_bits_after_training(tmp_path, monkeypatch):
+    """The initial weights depend on the seed alone, so that two runs of different length began with the same."""
+    runs = [
+        run_unet(monkeypatch, tmp_path / name, "--seed", "3", *more)
+        for name, more in (("cached", ()), ("uncached", ("--no-cache", "--learning-rate", "0.01")))
+    ]
+    first, second = (load_trained(run.best).variables for run in runs)
+    for stage in STAGE_NAMES[:4]:
+        for collection in ("params", "batch_stats"):
+            jax.tree.map(
+                np.testing.assert_array_equal, first[collection]["unet"][stage], second[collection]["unet"][stage]
+            )
+    kernels = [v["params"]["unet"]["bottleneck"]["conv1"]["kernel"] for v in (first, second)]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.slow
+def test_augmented_views_are_trained_on_and_plain_images_are_evaluated(tmp_path, monkeypatch, cache):
+    before = set(cache.glob("*"))
+    run = run_unet(monkeypatch, tmp_path / "run", "--augment", "brain-mri", "--views", "2", "--seed", "9")
+    # Two random views of the training images, and the images of all three splits as they are.
+    assert len(set(cache.glob("*")) - before) == 5
+    plain = run_unet(monkeypatch, tmp_path / "plain", "--seed", "9")
+    assert read_epochs(run)[0]["train_loss"] != read_epochs(plain)[0]["train_loss"]
+    assert len(set(cache.glob("*")) - before) == 5
+
+
+def frozen_network(frozen_stages=1, factor=1, **preprocessing):
+    network = unet_network(
+        MODEL.clone(frozen_stages=frozen_stages), Preprocessing(**preprocessing), Augmentation(rotation=20)
+    )
+    _, variables = random_network(network.model, (1, 128, 128, 1))
+    return network, jax.tree.map(lambda leaf: leaf * factor, split_frozen(network, variables)[0])
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How often features were computed, not read."""
+    calls = []
+    compute = features.compute_features
+
+    def counting(*arguments, **options):
+        calls.append(1)
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(features, "compute_features", counting)
+    return calls
+
+
+def test_features_are_the_border_activations_and_computed_once(computed):
+    network, frozen = frozen_network()
+    expected = network.model.apply(frozen, jnp.asarray(IMAGES.images / np.float32(255)), method="encode")
+    for _ in range(2):
+        np.testing.assert_allclose(load_features(network, frozen, IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert len(computed) == 1
+
+
+@pytest.mark.slow
+def test_whatever_the_features_depend_on_makes_them_others(computed):
+    network, frozen = frozen_network()
+    plain = load_features(network, frozen, IMAGES)
+    assert len(computed) <= 1
+    computed.clear()
+    other_images = Split(255 - IMAGES.images, IMAGES.labels, IMAGES.names)
+    for changed in (
+        lambda: load_features(*frozen_network(factor=1.5), IMAGES),
+        lambda: load_features(*frozen_network(frozen_stages=2), IMAGES),
+        lambda: load_features(*frozen_network(normalization="per-image-z-score"), IMAGES),
+        lambda: load_features(network, frozen, other_images),
+        lambda: load_features(network, frozen, IMAGES, view=(0, 0)),
+        lambda: load_features(network, frozen, IMAGES, view=(0, 1)),
+        lambda: load_features(network, frozen, IMAGES, view=(1, 0)),
+    ):
+        before = len(computed)
+        assert not np.array_equal(changed(), plain)
+        assert len(computed) == before + 1
+
+
+def test_a_file_that_was_cut_off_is_made_again(computed, cache):
+    network, frozen = frozen_network()
+    whole = np.array(load_features(network, frozen, IMAGES))
+    for path in cache.glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-100])
+    computed.clear()
+    np.testing.assert_array_equal(load_features(network, frozen, IMAGES), whole)
+    assert len(computed) == 1
+
+
+def test_a_cache_that_cannot_be_written_names_the_way_out(monkeypatch, tmp_path):
+    (tmp_path / "jaxcnn").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(Exception, match="or give --no-cache"):
+        load_features(*frozen_network(), IMAGES)

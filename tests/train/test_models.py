@@ -1,0 +1,69 @@
+"""A U-Net's classifier starts from the encoder that was named, and learns at two rates."""
+
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_weights import save_random_weights
+
+from jaxcnn import SimpleCNN, UNet
+from jaxcnn.unet import STAGE_NAMES
+from train.__main__ import main
+from train.config import UNetConfig
+from train.models import build_network
+from train.optimizer import build_optimizer, learning_rate_schedule
+
+TINY_UNET = UNet(features=2)
+
+
+def test_the_encoder_is_the_one_that_was_named(tmp_path):
+    unet = save_random_weights(tmp_path / "unet", TINY_UNET, (32, 48, 3))
+    network, variables = build_network(UNetConfig(encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))
+    assert network.model.features == 2
+    assert network.frozen == tuple(("unet", stage) for stage in STAGE_NAMES[:4])
+    for collection in ("params", "batch_stats"):
+        assert set(variables[collection]["unet"]) == set(STAGE_NAMES)
+        for stage in STAGE_NAMES:
+            jax.tree.map(np.testing.assert_array_equal, variables[collection]["unet"][stage], unet[collection][stage])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (None, r"--encoder: name .* `python -m convert unet --hub weights` .* `python -m convert unet CHECKPOINT.pt"),
+        ("nothing", r"nothing: holds no weights"),
+        ("simplecnn", r"simplecnn: holds a SimpleCNN, not a UNet"),
+        ("grey", r"grey: takes images of 1 channels; give one of 3"),
+    ],
+)
+def test_without_a_fitting_encoder_nothing_is_written(tmp_path, monkeypatch, capsys, encoder, message):
+    if encoder == "simplecnn":
+        simplecnn = SimpleCNN(stem_features=(2, 3), skip_features=2, head_features=3, hidden_features=4)
+        save_random_weights(tmp_path / encoder, simplecnn, (64, 64, 1))
+    if encoder == "grey":
+        save_random_weights(tmp_path / encoder, UNet(in_channels=1, features=2), (32, 48, 1))
+    named = [] if encoder is None else ["--encoder", str(tmp_path / encoder)]
+    monkeypatch.setattr(sys, "argv", ["train", "unet", *named, "--run-dir", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert re.search(message, shown)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_lies_below_the_unet_has_a_learning_rate_of_its_own():
+    params = {"unet": {"kernel": jnp.ones((2, 3))}, "conv": {"kernel": jnp.ones((2, 3))}}
+    gradients = jax.tree.map(lambda leaf: 0.3 * leaf, params)
+
+    def step(rate, **options):
+        optimizer = build_optimizer(learning_rate_schedule("constant", rate, 0, 10), weight_decay=0.1, **options)
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    both = step(1e-2, unet_factor=0.1)
+    np.testing.assert_allclose(both["conv"]["kernel"], step(1e-2)["conv"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(both["unet"]["kernel"], step(1e-3)["unet"]["kernel"], rtol=1e-6)

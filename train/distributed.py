@@ -1,0 +1,141 @@
+"""Runs of several processes, on one machine or many: how they find one another, agree, and end together.
+
+JAX does the work: every process runs the same program on its part of each batch, and the collectives in the compiled
+step join them. What is left is said here. Process 0 alone writes to the run folder (Orbax, which knows of processes,
+writes checkpoints with all); what it can't write ends all of them. A signal to one process stops all after the same
+step. A process that dies takes the others with it, since no collective ends without it.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxcnn.cli import UserError
+from train.parallel import AXIS, Parallel
+from train.placement import Placement
+
+# A process that is silent for so long counts as dead; one that dies is noticed at once, by its connections.
+HEARTBEAT_SECONDS = 60
+_START_SECONDS = 300
+_SHUTDOWN_SECONDS = 30
+_LONGEST_MESSAGE = 4096
+
+
+@contextlib.contextmanager
+def processes(placement: Placement) -> Iterator[None]:
+    """Join the run's other processes, and leave with them; nothing to do where there is one process.
+
+    Raises:
+        UserError: the others can't be found.
+    """
+    if placement.coordinator is None and not placement.distributed:
+        yield
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # A CPU runs programs that don't wait for one another side by side, and their collectives would get mixed up.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    try:
+        jax.distributed.initialize(
+            placement.coordinator,
+            placement.num_processes,
+            placement.process_id,
+            cluster_detection_method=None if placement.distributed else "deactivate",
+            initialization_timeout=_START_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        given = "--distributed" if placement.distributed else f"--coordinator {placement.coordinator}"
+        way_out = "start all processes, and give each --coordinator, --num-processes and --process-id"
+        raise UserError(f"{given}: the processes didn't come together ({_first_line(error)}); {way_out}") from error
+    try:
+        with end_with_the_others(UserError):
+            yield
+    finally:
+        jax.distributed.shutdown()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def by_first(action: Callable[[], object]) -> None:
+    """Let process 0 do something while the others wait; what it fails with, all fail with.
+
+    Raises:
+        UserError: process 0 could not do it; or what `action` raised, where there is one process.
+    """
+    if jax.process_count() == 1:
+        action()
+        return
+    message = ""
+    if is_first():
+        try:
+            action()
+        except (UserError, OSError) as error:
+            message = str(error)
+    if message := _from_first(message):
+        raise UserError(message)
+
+
+def _from_first(message: str) -> str:
+    """The text that process 0 has."""
+    encoded = np.frombuffer(message.encode()[:_LONGEST_MESSAGE].ljust(_LONGEST_MESSAGE, b"\0"), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(encoded)).rstrip(b"\0").decode(errors="replace")
+
+
+class Agreement:
+    """A number that all processes know, the largest that one of them has: which signal to stop for.
+
+    It is asked for with every step and answered with the next, so that no process waits for a device. That is a sum of
+    a few bytes beside the gradients' megabytes. JAX's own service for this (`reached_preemption_sync_point`) knows of
+    SIGTERM alone.
+    """
+
+    def __init__(self, parallel: Parallel) -> None:
+        self._divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))
+        everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+        self._maximum = jax.jit(lambda numbers: numbers.max(), out_shardings=everywhere)
+        self._pending: jax.Array | None = None
+
+    def largest(self, number: int) -> int:
+        """The largest number that any process gave the last time; all processes must ask equally often."""
+        if jax.process_count() == 1:
+            return number
+        answered, own = self._pending, np.full(jax.local_device_count(), number, np.int32)
+        self._pending = self._maximum(jax.make_array_from_process_local_data(self._divided, own))
+        return 0 if answered is None else int(answered)
+
+
+@contextlib.contextmanager
+def end_with_the_others(*agreed: type[Exception]) -> Iterator[None]:
+    """Where this process fails and the others don't, or another one is lost, end at once and tell why.
+
+    Nothing can be waited for any more, since every wait is for all processes; so there is no orderly way out.
+
+    Args:
+        agreed: what all processes raise together; it goes its way.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or isinstance(error, agreed):
+            raise
+        lost = "has lost another one" if "Gloo" in str(error) or "NCCL" in str(error) else "has failed"
+        way_out = "the same command with --resume goes on, on fewer processes as well"
+        which = f"process {jax.process_index()} of {jax.process_count()}"
+        print(f"error: {which} {lost} ({type(error).__name__}: {_first_line(error)}); {way_out}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]

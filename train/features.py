@@ -1,0 +1,97 @@
+"""What the frozen part of a network makes of the images, computed once and kept on the disk.
+
+The frozen part is the same at every step, so its outputs are, too: training and evaluation run on these. A file is
+named after all that its content is a function of, so that one made from anything else is never found.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Float32
+
+from jaxcnn.atomic import whole_file
+from jaxcnn.cli import UserError
+from jaxcnn.data.dataset import Split
+from jaxcnn.data.pipeline import evaluation_batches, images_of
+from jaxcnn.download import cache_folder
+from train.network import Network
+from train.progress import bar
+
+Features = Float32[np.ndarray, "n ..."]
+
+# To be raised whenever the same weights and images come to give other features.
+_VERSION = 1
+_BATCH_SIZE = 32
+
+
+def load_features(network: Network, frozen: Any, split: Split, *, view: tuple[int, int] | None = None) -> Features:
+    """The inputs of the network's learning part for every image: from the disk, or computed and put there.
+
+    Args:
+        network: whose frozen part is not empty.
+        frozen: its variables.
+        split: the images.
+        view: seed and number of a random view of the images, by the network's augmentation; None as they are.
+
+    Returns:
+        An array that is read from its file as it is used.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    path = cache_folder() / "features" / f"{_key(network, frozen, split, view)}.npy"
+    if not _is_whole(path, len(split)):
+        try:
+            with whole_file(path) as temporary:
+                np.save(temporary, compute_features(network, frozen, split, view=view))
+        except OSError as error:
+            raise UserError(f"{path}: can't be written ({error.strerror}); make room, or give --no-cache") from error
+    return np.load(path, mmap_mode="r")
+
+
+def compute_features(network: Network, frozen: Any, split: Split, *, view: tuple[int, int] | None = None) -> Features:
+    """The inputs of the network's learning part for every image; see `load_features`."""
+
+    @jax.jit
+    def encode(images: Array, places: Array) -> Array:
+        if view is None:
+            return network.inputs(frozen, images, None)
+        seed, number = view
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return network.inputs(frozen, images, jax.vmap(jax.random.fold_in, (None, 0))(key, places))
+
+    batches = evaluation_batches(images_of(split), _BATCH_SIZE)
+    features = []
+    for number, batch in enumerate(bar(batches, -(-len(split) // _BATCH_SIZE), "features")):
+        places = number * _BATCH_SIZE + np.arange(_BATCH_SIZE, dtype=np.int32)
+        features.append(np.asarray(encode(batch.inputs, places))[batch.mask])
+    return np.concatenate(features)
+
+
+def _key(network: Network, frozen: Any, split: Split, view: tuple[int, int] | None) -> str:
+    """A hash of the weights, the images, what is done to them, the border, and what computes."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten_dict(frozen, sep="/").items()):
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    random = None if view is None else (view, repr(network.augmentation))
+    images = [split.fingerprint(), repr(network.preprocessing), random]
+    dtype = jnp.dtype(getattr(network.model, "dtype", jnp.float32)).name
+    made_by = [_VERSION, jaxlib.__version__, jax.default_backend(), dtype]
+    digest.update(json.dumps([images, network.frozen, made_by]).encode())
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    """Whether the file is there and holds an array for so many images, all of it."""
+    try:
+        return len(np.load(path, mmap_mode="r")) == count
+    except (OSError, ValueError):  # np.load finds a file that was cut off too small to be mapped.
+        return False

@@ -1,0 +1,68 @@
+"""SIGINT and SIGTERM: what is under way is finished and saved before the process ends."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class InterruptedRunError(Exception):
+    """A run was asked to stop, and has saved what is needed to go on."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+class Interruption:
+    """Whether a signal has asked for an end.
+
+    Attributes:
+        signal_number: of the signal that this process got; 0 for none.
+        requested: of the signal that all processes are to stop for, as of the last `poll`; 0 for none.
+    """
+
+    def __init__(self, agree: Callable[[int], int]) -> None:
+        self.signal_number = 0
+        self.requested = 0
+        self._agree = agree
+
+    def poll(self) -> bool:
+        """Whether the run is to stop; every process must ask at the same places."""
+        self.requested = self._agree(self.signal_number)
+        return self.requested != 0
+
+    def raise_if_requested(self) -> None:
+        """End the run here, if the last `poll` found that it is to stop.
+
+        Raises:
+            InterruptedRunError: it is.
+        """
+        if self.requested:
+            raise InterruptedRunError(self.requested)
+
+
+@contextmanager
+def interruption(agree: Callable[[int], int]) -> Iterator[Interruption]:
+    """While the block runs, the first SIGINT or SIGTERM only makes a note; a second one ends the process as ever.
+
+    Args:
+        agree: from the number of this process's signal, 0 for none, to the one that all processes act on.
+    """
+    requested = Interruption(agree)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: FrameType | None) -> None:
+        requested.signal_number = number
+        restore()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield requested
+    finally:
+        restore()

@@ -1,0 +1,122 @@
+"""Where a step runs: on one device or several, by jit over a mesh or by pmap; in one process or several.
+
+The batch is divided among the devices, the state is the same on all (data parallelism). Under jit the compiler divides
+the work, since the batch is sharded; under pmap each device runs the step on its share, and the step's own collectives
+over `AXIS` join them. Both compute the same.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxcnn.cli import UserError
+from jaxcnn.data.pipeline import Batch, Shard
+from train.placement import Mode, Placement
+
+AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """The devices of a run, those of all its processes.
+
+    Attributes:
+        mesh: one axis, `AXIS`.
+        mode: how the step is spread over it.
+    """
+
+    mesh: Mesh
+    mode: Mode = "jit"
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis that a step sees."""
+        return AXIS if self.mode == "pmap" else None
+
+    @property
+    def shard(self) -> Shard:
+        """The part of each batch that this process reads."""
+        return Shard(jax.process_index(), jax.process_count())
+
+
+def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -> Parallel:
+    """The devices of a run: the first so many of this process, or all, those of the other processes as well.
+
+    Raises:
+        UserError: there are fewer, or the batch can't be divided among them, or several processes can't share it so.
+    """
+    count, devices = placement.devices, jax.devices()
+    if count != "all" and not 1 <= count <= len(devices):
+        raise UserError(f"--devices {count}: there are {len(devices)}; give 1 to that, or all")
+    if jax.process_count() > 1:
+        _check_processes(placement, devices)
+    chosen = devices if count == "all" else devices[:count]
+    shares = len(chosen) * accumulate
+    if rest := batch_size % shares:
+        proposed = " or ".join(str(size) for size in (batch_size - rest, batch_size - rest + shares) if size)
+        by = f"{len(chosen)} devices" + (f" times {accumulate} micro-batches" if accumulate > 1 else "")
+        raise UserError(f"--batch-size {batch_size}: {by} can't divide it evenly; give {proposed}")
+    # `jax.make_mesh` may put the devices in another order, and each process must have its part of the batch in one
+    # piece, at its place, for the examples to have the places that they have in one process.
+    return Parallel(Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,)), placement.parallel)
+
+
+def _check_processes(placement: Placement, devices: list[jax.Device]) -> None:
+    if placement.parallel == "pmap":
+        raise UserError("--parallel pmap: takes one process; give jit, which computes the same")
+    if placement.devices not in ("all", len(devices)):
+        raise UserError(
+            f"--devices {placement.devices}: {jax.process_count()} processes use all of theirs; leave it out"
+        )
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        found = ", ".join(str(counts[process]) for process in sorted(counts))
+        raise UserError(f"--distributed: the processes have {found} devices; give each of them as many")
+
+
+def replicate(parallel: Parallel, tree: Any) -> Any:
+    """The same arrays on every device; every process must hold the same."""
+    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
+
+
+def distribute(parallel: Parallel, batch: Batch) -> Batch:
+    """The batch that the processes hold parts of, each device with its share."""
+    divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))
+    batch = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(divided, leaf), batch)
+    if parallel.mode == "jit":
+        return batch
+    return jax.tree.map(lambda leaf: leaf.reshape(parallel.mesh.size, -1, *leaf.shape[1:]), batch)
+
+
+def compile_train_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Compile `step(state, batch, key)` for arguments like these; the state's memory is used again."""
+    if parallel.mode == "pmap":
+        mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=_devices(parallel))
+        return mapped.lower(*arguments).compile()
+    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+    return jax.jit(step, donate_argnums=0, out_shardings=everywhere).lower(*arguments).compile()
+
+
+def compile_eval_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Compile `step(state, batch)` for arguments like these; every process gets the logits of the whole batch."""
+    if parallel.mode == "pmap":
+        mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=_devices(parallel))
+        compiled = mapped.lower(*arguments).compile()
+
+        def unmapped(*arguments: Any) -> Any:
+            counted, logits = compiled(*arguments)
+            return counted, logits.reshape(-1, logits.shape[-1])
+
+        return unmapped
+    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+    return jax.jit(step, out_shardings=everywhere).lower(*arguments).compile()
+
+
+def _devices(parallel: Parallel) -> list[jax.Device]:
+    return list(parallel.mesh.devices.flat)
