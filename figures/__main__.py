@@ -3,6 +3,8 @@
 from figures.confusion_matrices import confusion_matrices
 from figures.learning_curves import learning_curves
 from figures.manual_convolution import manual_convolution
+from figures.reliability import reliability_diagram
+from figures.roc_curves import roc_curves
 from figures.segmentation import segmentation
 from jaxcnn import cli
 
@@ -15,6 +17,8 @@ def main() -> None:
             "manual-convolution": manual_convolution,
             "learning-curves": learning_curves,
             "confusion-matrices": confusion_matrices,
+            "reliability": reliability_diagram,
+            "roc-curves": roc_curves,
             "segmentation": segmentation,
         },
         "Draw a figure and print where it was written.",

@@ -22,7 +22,7 @@ def confusion_matrices_figure(
     for panel, (title, confusion) in zip(
         np.atleast_1d(figure.subplots(1, len(confusions))), confusions.items(), strict=True
     ):
-        _draw(panel, confusion, [_label(name) for name in classes])
+        _draw(panel, confusion, [class_name(name) for name in classes])
         panel.set_title(f"{title} ({confusion.sum()} images)")
     return figure
 
@@ -42,7 +42,7 @@ def _draw(panel: Axes, confusion: Int[np.ndarray, "classes classes"], classes: l
     panel.set_ylabel("true")
 
 
-def _label(folder: str) -> str:
+def class_name(folder: str) -> str:
     """`glioma_tumor` is called glioma; `no_tumor` would lose its sense."""
     return folder.replace("_", " ") if folder.startswith("no_") else folder.removesuffix("_tumor")
 

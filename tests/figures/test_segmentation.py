@@ -4,17 +4,15 @@ import dataclasses
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from random_weights import save_random_weights
 
 from convert.__main__ import main as convert
 from figures.segmentation import dice_table, segmentation, segmentation_figure
 from jaxcnn import SimpleCNN, UNet, cli
 from jaxcnn.data.slices import Slices
-from jaxcnn.pretrained import Manifest, model_fields, save_pretrained
 
 
 def square(top, left, size=4):
@@ -31,28 +29,9 @@ PREDICTED = np.stack([square(8, 10), NOTHING, square(8, 12), NOTHING, NOTHING])
 SLICES = Slices(IMAGES, TRUE, ("b", "a", "b", "a", "b"))
 
 
-def save_weights(folder, model, image_shape):
-    """Random weights in the form that `python -m convert` writes."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
-    variables = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
-    mappings = ("counts", "converted_to_float32", "paths", "left_out", "versions")
-    manifest = Manifest(
-        model=type(model).__name__,
-        fields=model_fields(model),
-        image_shape=image_shape,
-        normalization="none",
-        parity=(),
-        tolerance=1e-4,
-        **{name: {} for name in mappings},
-        **dict.fromkeys(("note", "source", "source_sha256"), ""),
-    )
-    save_pretrained(folder, variables, manifest, overwrite=False)
-
-
 @pytest.fixture
 def weights(tmp_path):
-    save_weights(tmp_path / "weights", UNet(features=1), (32, 48, 3))
+    save_random_weights(tmp_path / "weights", UNet(features=1), (32, 48, 3))
     return tmp_path / "weights"
 
 
@@ -165,7 +144,7 @@ segmentation(weights=Path(sys.argv[1]), images=Path(sys.argv[2]), out=Path(sys.a
 
 def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
     np.savez(tmp_path / "odd.npz", images=IMAGES[:, :20])
-    save_weights(
+    save_random_weights(
         tmp_path / "simplecnn",
         SimpleCNN(stem_features=(1, 1), skip_features=1, head_features=1, hidden_features=1),
         (64, 64, 1),
@@ -174,7 +153,7 @@ def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
         ({"weights": tmp_path / "missing", "images": images}, "missing: holds no weights (no manifest.json)"),
         ({"weights": tmp_path / "simplecnn", "images": images}, "holds a SimpleCNN, not a UNet"),
         ({"weights": weights, "images": tmp_path / "missing.npz"}, "missing.npz: no such file or folder"),
-        ({"weights": weights, "images": tmp_path / "odd.npz"}, "multiples of 16, got shape (1, 20, 48, 3)"),
+        ({"weights": weights, "images": tmp_path / "odd.npz"}, "multiples of 16, got shape (5, 20, 48, 3)"),
         ({"weights": weights}, "--images"),
     ]:
         code, out, err = draw(**options)

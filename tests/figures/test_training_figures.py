@@ -1,13 +1,11 @@
 """Learning curves and confusion matrices, from runs written here."""
 
-import sys
-
 import matplotlib.colors
 import numpy as np
 import pytest
+from figures_command import draw
 from PIL import Image
 
-from figures.__main__ import main
 from figures.confusion_matrices import confusion_matrices_figure
 from figures.learning_curves import learning_curves_figure
 from jaxcnn.runs import Predictions, create_run, write_epochs, write_predictions
@@ -28,15 +26,8 @@ def run(tmp_path):
     logits = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     labels = np.arange(20, dtype=np.int32) % 3  # no image of the last class
     for split in ("train", "test"):
-        write_predictions(run, split, Predictions(logits, labels, ("x",) * 20, CLASSES))
+        write_predictions(run, split, Predictions(logits, labels, np.arange(20), ("x",) * 20, CLASSES))
     return run
-
-
-def draw(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["figures", *map(str, arguments)])
-    with pytest.raises(SystemExit) as error:
-        main()
-    return error.value.code
 
 
 def test_every_run_is_a_named_line_through_its_own_values():

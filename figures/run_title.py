@@ -1,0 +1,9 @@
+"""What a figure of one run is called: the run, and the protocol without which its scores can't be read."""
+
+from jaxcnn.runs import Run, read_data
+
+
+def run_title(run: Run) -> str:
+    """Name and protocol of the run."""
+    protocol = read_data(run).get("protocol")
+    return f"{run.name}, protocol {protocol}" if protocol else run.name
