@@ -1,0 +1,123 @@
+"""The command line: python -m benchmarks [NAME...]."""
+
+import csv
+import importlib.util
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from benchmarks.contest import Contest, Result, run_contest
+from benchmarks.machine import describe_machine
+from benchmarks.roofline import print_roofline
+from jaxcnn import cli
+from jaxcnn.atomic import whole_file
+from jaxcnn.cli import UserError
+
+CONTESTS = {
+    "simplecnn-training": Contest("simplecnn_training", 32),
+    "simplecnn-inference": Contest("simplecnn_inference", 32),
+    "unet-inference": Contest("unet_inference", 8),
+    "transfer-training": Contest("transfer_training", 16),
+    "data-preparation": Contest("data_preparation", 32),
+}
+SCALING = "scaling"
+ROOFLINE = "roofline"
+SCALED = tuple(
+    Contest(name, batch, size)
+    for name in ("simplecnn_training", "simplecnn_inference")
+    for batch, size in ((1, 128), (8, 128), (32, 128), (128, 128), (8, 64), (8, 256))
+)
+
+
+def benchmarks(
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = (),
+    rounds: int = 5,
+    out: Path | None = None,
+) -> None:
+    """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
+
+    Args:
+        names: simplecnn-training, simplecnn-inference, unet-inference, transfer-training, data-preparation (all, if
+            none is given); scaling, over batch and image sizes; roofline, the operations and bytes of a step, on paper.
+        rounds: pieces of work on each side.
+        out: CSV file to write, a line a benchmark.
+    """
+    if unknown := set(names) - {*CONTESTS, SCALING, ROOFLINE}:
+        raise UserError(f"{min(unknown)}: no such benchmark; give {', '.join((*CONTESTS, SCALING))} or {ROOFLINE}")
+    if rounds < 1:
+        raise UserError(f"--rounds {rounds}: must be at least 1")
+    if ROOFLINE in names:
+        print_roofline()
+    contests = [CONTESTS[name] for name in names or CONTESTS if name in CONTESTS]
+    if SCALING in names:
+        contests.extend(SCALED)
+    if not contests:
+        return
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("torch: not installed; `pip install -c constraints.txt '.[convert]'` gets it")
+    results = _run(contests, rounds)
+    if out is not None:
+        _write(out, results)
+        print(f"\nwritten to {out}")
+
+
+def _run(contests: list[Contest], rounds: int) -> list[Result]:
+    print("                                       ms, median           times       spread   start, s      peak MB")
+    print("work                 batch size    ours   torch   as fast   of rounds   ours torch   ours torch")
+    results = []
+    for contest in contests:
+        results.append(run_contest(contest, rounds))
+        print(_line(results[-1]), flush=True)
+    return results
+
+
+def _line(result: Result) -> str:
+    contest, ours, theirs, ratios = result.contest, result.ours, result.theirs, result.ratios
+    return (
+        f"{contest.name.replace('_', '-'):20} {contest.batch:5} {contest.size:4}"
+        f" {ours.median * 1000:7.0f} {theirs.median * 1000:7.0f} {statistics.median(ratios):9.2f}"
+        f" {min(ratios):5.2f}-{max(ratios):5.2f}"
+        f" {ours.start:6.1f} {theirs.start:5.1f} {ours.megabytes:6.0f} {theirs.megabytes:5.0f}"
+    )
+
+
+def _write(out: Path, results: list[Result]) -> None:
+    machine = describe_machine()
+    rows = [_row(result) | machine for result in results]
+    try:
+        with whole_file(out) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
+
+
+def _row(result: Result) -> dict[str, str]:
+    ratios = result.ratios
+    return {
+        "work": result.contest.name.replace("_", "-"),
+        "batch": str(result.contest.batch),
+        "size": str(result.contest.size),
+        "rounds": str(len(ratios)),
+        "ratio_median": f"{statistics.median(ratios):.3f}",
+        "ratio_min": f"{min(ratios):.3f}",
+        "ratio_max": f"{max(ratios):.3f}",
+        "ours_seconds": f"{result.ours.median:.4f}",
+        "torch_seconds": f"{result.theirs.median:.4f}",
+        "ours_start_seconds": f"{result.ours.start:.1f}",
+        "torch_start_seconds": f"{result.theirs.start:.1f}",
+        "ours_peak_mb": f"{result.ours.megabytes:.0f}",
+        "torch_peak_mb": f"{result.theirs.megabytes:.0f}",
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run("python -m benchmarks", benchmarks, "Measure this project against PyTorch, on this machine.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What is measured, with this project. Each function prepares one piece of work and returns it, to be called again."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.inputs import encoded_images, random_images, random_labels
+from jaxcnn import UNet
+from jaxcnn.data.image import decode_grey
+from jaxcnn.data.pipeline import Batch
+from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
+from train.losses import LOSSES
+from train.models import build_network
+from train.network import on_features
+from train.optimizer import build_optimizer, learning_rate_schedule
+from train.state import create_state
+from train.step import make_eval_step, make_train_step
+
+Work = Callable[[], object]
+
+
+def simplecnn_training(batch: int, size: int) -> Work:
+    """A step of training: gradients, AdamW, scores."""
+    return _training(SimpleCNNConfig(), random_images(batch, size, 1), size)
+
+
+def transfer_training(batch: int, size: int) -> Work:
+    """The same for the U-Net classifier, from the features that were computed before training."""
+    features = np.random.default_rng(0).random((batch, size // 16, size // 16, 256), np.float32)
+    return _training(UNetConfig(encoder="random"), features, size)
+
+
+def _training(config: TrainConfig, inputs: np.ndarray, size: int) -> Work:
+    network, variables = build_network(config, 4, (size, size, 1))
+    optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
+    state = create_state(network, optimizer, variables)
+    if isinstance(config, UNetConfig):
+        network = on_features(network)
+    batch = Batch(inputs, random_labels(len(inputs)), np.ones(len(inputs), bool))
+    step = jax.jit(make_train_step(network, optimizer, LOSSES[config.loss]), donate_argnums=0)
+    key = jax.random.key(0)
+
+    def work() -> None:
+        nonlocal state
+        state, tally = step(state, batch, key)
+        jax.block_until_ready(tally)
+
+    return work
+
+
+def simplecnn_inference(batch: int, size: int) -> Work:
+    """Logits and scores of a batch."""
+    config = SimpleCNNConfig()
+    network, variables = build_network(config, 4, (size, size, 1))
+    state = create_state(network, build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0), variables)
+    step = jax.jit(make_eval_step(network, LOSSES[config.loss]))
+    inputs = Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool))
+    return lambda: jax.block_until_ready(step(state, inputs))
+
+
+def unet_inference(batch: int, size: int) -> Work:
+    """Mask logits of a batch."""
+    model = UNet()
+    shape = jnp.zeros((1, size, size, 3))
+    variables = jax.jit(lambda key: model.init(key, shape, train=False))(jax.random.key(0))
+    predict = jax.jit(lambda variables, images: model.apply(variables, images / 255.0, train=False))
+    images = random_images(batch, size, 3).astype(np.float32)
+    return lambda: jax.block_until_ready(predict(variables, images))
+
+
+def data_preparation(batch: int, size: int) -> Work:
+    """JPEG files to a batch of grey squares."""
+    files = encoded_images(batch)
+    return lambda: np.stack([decode_grey(file, size) for file in files])

@@ -1,0 +1,99 @@
+"""The benchmarks' command: what it refuses, what it writes, and what it counts."""
+
+import csv
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.contest import Contest, Measured, Result, run_contest
+from benchmarks.roofline import ACCELERATORS, products, training_steps
+from jaxcnn.cli import UserError
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are():
+    with pytest.raises(UserError, match=r"fast: no such benchmark; give simplecnn-training, .* or roofline"):
+        command.benchmarks(("fast",))
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(UserError, match="--rounds 0: must be at least 1"):
+        command.benchmarks(("data-preparation",), rounds=0)
+
+
+def test_without_torch_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="torch: not installed; `pip install"):
+        command.benchmarks(("data-preparation",))
+
+
+def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    result = Result(Contest("unet_inference", 8), Measured((1.0, 2.0), 3.0, 100), Measured((2.0, 6.0), 1.0, 50))
+    monkeypatch.setattr(command, "run_contest", lambda *_: result)
+    command.benchmarks(("unet-inference",), out=tmp_path / "results.csv")
+    (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
+    assert row["work"] == "unet-inference"
+    # Ratios are taken round by round, 2 and 3 times as fast; not from the medians.
+    assert [float(row[f"ratio_{name}"]) for name in ("median", "min", "max")] == [2.5, 2.0, 3.0]
+    assert row["cpu"]
+    assert row["jax"] == jax.__version__
+
+
+@pytest.mark.slow
+def test_both_sides_take_turns_in_processes_of_their_own():
+    pytest.importorskip("torch")
+    result = run_contest(Contest("data_preparation", 2, 32), rounds=2)
+    assert len(result.ours.seconds) == len(result.theirs.seconds) == 2
+    assert result.ours.start > result.ours.median > 0
+    assert min(result.ours.megabytes, result.theirs.megabytes) > 10
+
+
+def test_a_worker_that_fails_ends_the_contest(capfd):
+    with pytest.raises(RuntimeError, match="no_such_work"):
+        run_contest(Contest("no_such_work", 1), rounds=1)
+    assert "no_such_work" in capfd.readouterr().err
+
+
+def convolution(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def test_operations_are_counted_without_those_by_zeros():
+    x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 5))
+    (valid,) = products(lambda x, k: convolution(x, k, 1, "VALID"), x, kernel)
+    assert valid.operations == 2 * (2 * 6 * 6 * 5) * (3 * 3 * 3)
+    assert valid.bytes == 2 * (2 * 8 * 8 * 3 + 3 * 3 * 3 * 5 + 2 * 6 * 6 * 5)
+    (same,) = products(lambda x, k: convolution(x, k, 1, "SAME"), x, kernel)
+    # In each direction 8 places meet 3 taps, and one of them falls outside at either end.
+    assert same.operations == 2 * 2 * 3 * 5 * (8 * 3 - 2) ** 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_both_gradients_of_a_convolution_cost_what_it_costs(stride):
+    x, kernel = jnp.zeros((2, 9, 9, 3)), jnp.zeros((3, 3, 3, 5))
+    (forward,) = products(lambda x, k: convolution(x, k, stride, "VALID"), x, kernel)
+    all_three = products(
+        jax.grad(lambda x, k: jnp.sum(convolution(x, k, stride, "VALID") ** 2), argnums=(0, 1)), x, kernel
+    )
+    assert [product.operations for product in all_three] == [forward.operations] * 3
+
+
+def test_a_step_takes_no_less_than_its_arithmetic_and_its_bytes():
+    for step in training_steps().values():
+        for accelerator in ACCELERATORS:
+            seconds = sum(map(accelerator.seconds, step))
+            assert seconds >= sum(product.operations for product in step) / accelerator.operations
+            assert seconds >= sum(product.bytes for product in step) / accelerator.bandwidth
+
+
+def test_the_command_exits_with_2_and_one_line():
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "fast"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: fast: no such benchmark")
+    assert done.stderr.count("\n") == 1
