@@ -1,5 +1,6 @@
 """Checkpoints: what is loaded is what was saved, or it is found to be damaged and the one before it is taken."""
 
+import gc
 import shutil
 
 import jax
@@ -120,6 +121,15 @@ def test_without_a_whole_checkpoint_there_is_no_going_on(tmp_path):
         flip_a_byte(tmp_path / step)
     with pytest.raises(UserError, match=r"8 is damaged .*4 is damaged .* start again with --overwrite"):
         load_latest(tmp_path)
+
+
+def test_nothing_is_told_of_a_damaged_checkpoint_later(tmp_path, caplog):
+    """Of the arrays that couldn't be read either, when the garbage is collected."""
+    save_all(tmp_path, 1, 2)
+    cut_off(tmp_path / "2")
+    assert_is(load_latest(tmp_path), 1)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_what_a_killed_save_leaves_behind_is_no_checkpoint(tmp_path):

@@ -1,0 +1,107 @@
+"""Checkpoints of a training run: the last two, so that there is one to go on from when the last is damaged."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import jax
+from orbax.checkpoint import v1 as orbax
+
+from jaxcnn.checkpoints.checksums import checksums, verify
+from jaxcnn.checkpoints.failures import as_os_error, without_logs
+from jaxcnn.cli import UserError
+
+State = TypeVar("State")
+Checkpoints: TypeAlias = orbax.training.Checkpointer
+
+_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored(Generic[State]):
+    """A checkpoint that was read.
+
+    Attributes:
+        state: as it was saved.
+        progress: what else was saved with it.
+        damaged: what is wrong with each newer checkpoint, which could not be read.
+    """
+
+    state: State
+    progress: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
+    """The checkpoints in `folder`, which is made when it is missing; the end waits for pending saves.
+
+    Raises:
+        OSError: the folder can't be written, or a save that was pending could not.
+    """
+    with as_os_error(folder):
+        checkpoints = orbax.training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=orbax.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=orbax.training.preservation_policies.LatestN(_KEPT),
+            cleanup_tmp_directories=True,
+        )
+    try:
+        yield checkpoints
+    finally:
+        with as_os_error(folder):
+            checkpoints.close()
+
+
+def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str, Any]) -> None:
+    """Start to write `state` and `progress` (JSON), in the background; they appear whole or not at all.
+
+    Raises:
+        OSError: the save before could not be written.
+    """
+    metadata = {"progress": progress, "checksums": checksums(state)}
+    with as_os_error(Path(checkpoints.directory)):
+        checkpoints.save_async(step, state, custom_metadata=metadata)
+
+
+def load_latest(checkpoints: Checkpoints, like: State) -> Restored[State] | None:
+    """The newest checkpoint that is whole, or None where there is no checkpoint at all.
+
+    Damaged ones that are newer are deleted: the run will write them again.
+
+    Args:
+        checkpoints: of a run.
+        like: arrays with the structure, dtypes and placement on devices that the state is to have.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
+    steps = sorted((checkpoint.step for checkpoint in checkpoints.checkpoints), reverse=True)
+    for step in steps:
+        try:
+            with without_logs():
+                state, progress = _load(checkpoints, step, like)
+        except Exception as error:  # Orbax and what lies below it raise many kinds.
+            reason = str(error).split("\n")[0]
+            damaged.append(f"{Path(checkpoints.directory) / str(step)} is damaged ({reason})")
+            continue
+        for newer in steps[: len(damaged)]:
+            checkpoints.delete(newer)
+        return Restored(state, progress, tuple(damaged))
+    if damaged:
+        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to go on from; start again with --overwrite")
+    return None
+
+
+def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    metadata = checkpoints.metadata(step).custom_metadata
+    state = checkpoints.load(step, jax.tree.map(_abstract, like))
+    verify(metadata["checksums"], state)
+    return state, metadata["progress"]
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
