@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.inputs import encoded_images, random_images, random_labels
 from jaxcnn import UNet
+from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.image import decode_grey
 from jaxcnn.data.pipeline import Batch
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
@@ -19,6 +20,8 @@ from train.state import create_state
 from train.step import make_eval_step, make_train_step
 
 Work = Callable[[], object]
+
+keep_freed_memory()  # As every command of `python -m train` does.
 
 
 def simplecnn_training(batch: int, size: int) -> Work:

@@ -11,6 +11,7 @@ import jax
 
 from jaxcnn import cli
 from jaxcnn.cli import UserError
+from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.protocol import Partition, describe, partition
@@ -179,6 +180,7 @@ def main() -> None:
         "predict": predict,
         "export": export,
     }
+    keep_freed_memory()
     cli.run("python -m train", commands, "Train models, evaluate them and use them.")
 
 

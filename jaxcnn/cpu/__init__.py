@@ -6,6 +6,7 @@ models are compiled with XLA's own operations.
 
 from jaxcnn.cpu.convolution import conv_general_dilated
 from jaxcnn.cpu.max_pool import max_pool
+from jaxcnn.cpu.memory import keep_freed_memory
 from jaxcnn.cpu.switch import xla_only
 
-__all__ = ["conv_general_dilated", "max_pool", "xla_only"]
+__all__ = ["conv_general_dilated", "keep_freed_memory", "max_pool", "xla_only"]
