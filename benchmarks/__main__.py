@@ -19,7 +19,8 @@ CONTESTS = {
     "simplecnn-training": Contest("simplecnn_training", 32),
     "simplecnn-inference": Contest("simplecnn_inference", 32),
     "unet-inference": Contest("unet_inference", 8),
-    "transfer-training": Contest("transfer_training", 16),
+    "transfer-training": Contest("transfer_training", 32),
+    "uncached-transfer-training": Contest("uncached_transfer_training", 32),
     "data-preparation": Contest("data_preparation", 32),
 }
 SCALING = "scaling"
@@ -39,8 +40,9 @@ def benchmarks(
     """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
 
     Args:
-        names: simplecnn-training, simplecnn-inference, unet-inference, transfer-training, data-preparation (all, if
-            none is given); scaling, over batch and image sizes; roofline, the operations and bytes of a step, on paper.
+        names: simplecnn-training, simplecnn-inference, unet-inference, transfer-training, uncached-transfer-training,
+            data-preparation (all, if none is given); scaling, over batch and image sizes; roofline, the operations and
+            bytes of a step, on paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.
     """
@@ -64,8 +66,8 @@ def benchmarks(
 
 
 def _run(contests: list[Contest], rounds: int) -> list[Result]:
-    print("                                       ms, median           times       spread   start, s      peak MB")
-    print("work                 batch size    ours   torch   as fast   of rounds   ours torch   ours torch")
+    print("                                             ms, median           times       spread   start, s      peak MB")
+    print("work                       batch size    ours   torch   as fast   of rounds   ours torch   ours torch")
     results = []
     for contest in contests:
         results.append(run_contest(contest, rounds))
@@ -76,7 +78,7 @@ def _run(contests: list[Contest], rounds: int) -> list[Result]:
 def _line(result: Result) -> str:
     contest, ours, theirs, ratios = result.contest, result.ours, result.theirs, result.ratios
     return (
-        f"{contest.name.replace('_', '-'):20} {contest.batch:5} {contest.size:4}"
+        f"{contest.name.replace('_', '-'):26} {contest.batch:5} {contest.size:4}"
         f" {ours.median * 1000:7.0f} {theirs.median * 1000:7.0f} {statistics.median(ratios):9.2f}"
         f" {min(ratios):5.2f}-{max(ratios):5.2f}"
         f" {ours.start:6.1f} {theirs.start:5.1f} {ours.megabytes:6.0f} {theirs.megabytes:5.0f}"

@@ -35,11 +35,16 @@ def transfer_training(batch: int, size: int) -> Work:
     return _training(UNetConfig(encoder="random"), features, size)
 
 
+def uncached_transfer_training(batch: int, size: int) -> Work:
+    """The same from the images: the frozen encoder runs in every step."""
+    return _training(UNetConfig(encoder="random", cache=False), random_images(batch, size, 1), size)
+
+
 def _training(config: TrainConfig, inputs: np.ndarray, size: int) -> Work:
     network, variables = build_network(config, 4, (size, size, 1))
     optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
     state = create_state(network, optimizer, variables)
-    if isinstance(config, UNetConfig):
+    if isinstance(config, UNetConfig) and config.cache:
         network = on_features(network)
     batch = Batch(inputs, random_labels(len(inputs)), np.ones(len(inputs), bool))
     step = jax.jit(make_train_step(network, optimizer, LOSSES[config.loss]), donate_argnums=0)

@@ -28,6 +28,9 @@ def transfer_training(batch: int, size: int) -> Work:
     return _training(model, [parameter for parameter in model.parameters() if parameter.requires_grad], batch, size)
 
 
+uncached_transfer_training = transfer_training
+
+
 def _training(model: nn.Module, parameters: object, batch: int, size: int) -> Work:
     optimizer = torch.optim.AdamW(parameters, 1e-3)  # type: ignore[arg-type]
     images = _to_torch(random_images(batch, size, 1))
