@@ -66,7 +66,7 @@ def benchmarks(
 
 
 def _run(contests: list[Contest], rounds: int) -> list[Result]:
-    print("                                             ms, median           times       spread   start, s      peak MB")
+    print("                                             ms, median          times      spread   start, s      peak MB")
     print("work                       batch size    ours   torch   as fast   of rounds   ours torch   ours torch")
     results = []
     for contest in contests:
