@@ -3,6 +3,7 @@
 from figures.confusion_matrices import confusion_matrices
 from figures.learning_curves import learning_curves
 from figures.manual_convolution import manual_convolution
+from figures.models import models
 from figures.reliability import reliability_diagram
 from figures.roc_curves import roc_curves
 from figures.segmentation import segmentation
@@ -15,6 +16,7 @@ def main() -> None:
         "python -m figures",
         {
             "manual-convolution": manual_convolution,
+            "models": models,
             "learning-curves": learning_curves,
             "confusion-matrices": confusion_matrices,
             "reliability": reliability_diagram,

@@ -8,10 +8,12 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from tyro.conf import Positional
 
+from figures.run_folders import Folder
+from figures.run_title import run_title
 from figures.saving import save_figure
-from jaxcnn.runs import open_run, read_predictions
+from figures.scored_models import best_run
+from jaxcnn.runs import read_predictions
 
 
 def confusion_matrices_figure(
@@ -54,16 +56,17 @@ def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-def confusion_matrices(run: Positional[Path], out: Path | None = None) -> None:
+def confusion_matrices(folder: Folder, out: Path | None = None) -> None:
     """Confusion matrices of a run's best checkpoint on its training and its test images.
 
     Args:
-        run: run folder.
-        out: the picture; RUN/figures/confusion-matrices.png when not given.
+        folder: run folder, or a sweep, which stands for its best run by validation F1.
+        out: the picture; figures/confusion-matrices.png in the folder when not given.
     """
-    opened = open_run(run)
-    predictions = {split: read_predictions(opened, split) for split in ("train", "test")}
+    run = best_run(folder)
+    predictions = {split: read_predictions(run, split) for split in ("train", "test")}
     figure = confusion_matrices_figure(
         {split: of.confusion() for split, of in predictions.items()}, predictions["test"].classes
     )
-    save_figure(figure, out or opened.figures / "confusion-matrices.png")
+    figure.suptitle(run_title(run))
+    save_figure(figure, out or folder / "figures" / "confusion-matrices.png")

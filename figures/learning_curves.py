@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from tyro.conf import Positional
 
+from figures.run_folders import Folders, is_run, open_folders
 from figures.saving import save_figure
+from figures.score_colours import ON_WHITE
 from jaxcnn.cli import UserError
-from jaxcnn.runs import open_run, read_epochs
+from jaxcnn.runs import Run, best_epoch, rank, read_epochs
 
 PANELS = {
     "train_loss": "training loss",
@@ -19,42 +24,108 @@ PANELS = {
     "test_f1_macro": "test F1 (macro)",
 }
 
+_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
+_HIGHLIGHTED = 3
+# A legend of more names is longer than the panels are high.
+_MOST_NAMES = 40
 
-def learning_curves_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Four panels; `runs` gives for each name in the legend the lines of its metrics.jsonl."""
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+Epochs = Sequence[Mapping[str, Any]]
+
+
+def learning_curves_figure(runs: Mapping[str, Epochs]) -> Figure:
+    """Four panels; `runs` gives for each name in the legend the lines of its metrics.jsonl.
+
+    More runs than there are distinct colours are coloured and named in the order of their validation F1.
+    """
+    many = len(runs) > len(_COLOURS)
+    names = sorted(runs, key=lambda name: rank(best_epoch(runs[name])), reverse=True) if many else list(runs)
+    colours = ON_WHITE(np.linspace(1, 0, len(names))) if many else _COLOURS
+    shown = names[:_MOST_NAMES]
+    columns = max(1, min(4, len(shown), 130 // (max(map(len, shown)) + 8)))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(9, 6.3 + 0.2 * rows), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     for panel, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
-        for name, epochs in runs.items():
-            # A marker a point, or a run of one epoch would be invisible.
-            panel.plot([e["epoch"] for e in epochs], [e[column] for e in epochs], ".-", label=name)
+        for place, name in enumerate(names):
+            epochs = runs[name]
+            panel.plot(
+                [e["epoch"] for e in epochs],
+                [e[column] for e in epochs],
+                # Among few a marker a point; among many only where a run of one epoch would be invisible.
+                marker="" if many and len(epochs) > 1 else ".",
+                label=name,
+                color=colours[place],
+                linewidth=_line_width(place, len(names)),
+                # The best are on top.
+                zorder=3 - place / len(names) if many else 2,
+            )
         panel.set_title(title)
         panel.grid(alpha=0.3)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    highest_loss = max(
-        epoch[column] for run in runs.values() for epoch in run for column in ("train_loss", "test_loss")
-    )
-    axes[0, 0].set_ylim(0, 1.08 * highest_loss)
+    _set_loss_scale(axes[0, 0], runs)
     axes[1, 0].set_ylim(0, 1.02)
     for panel in axes[1]:
         panel.set_xlabel("epoch")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
+    _draw_legend(figure, axes[0, 0].get_lines()[: len(shown)], shown, columns, len(names))
     return figure
 
 
-def learning_curves(runs: Positional[tuple[Path, ...]], out: Path | None = None) -> None:
+def _line_width(place: int, count: int) -> float:
+    """The best of many stand out, and the more there are the finer are the others."""
+    if count <= len(_COLOURS):
+        return 1.5
+    return 2.5 if place < _HIGHLIGHTED else max(0.5, min(1, 30 / count))
+
+
+def _set_loss_scale(panel: Axes, runs: Mapping[str, Epochs]) -> None:
+    """From 0 on; logarithmic where one run's loss is so high that it would press all others together."""
+    losses = [[e[c] for e in run for c in ("train_loss", "test_loss") if np.isfinite(e[c])] for run in runs.values()]
+    highest = [max(values) for values in losses if values]
+    if not highest:
+        return
+    if max(highest) > 10 * np.median(highest):
+        panel.set_yscale("log")
+    else:
+        panel.set_ylim(0, 1.08 * max(highest))
+
+
+def _draw_legend(figure: Figure, lines: Sequence[Line2D], shown: Sequence[str], columns: int, count: int) -> None:
+    title = None
+    if count > len(_COLOURS):
+        left_out = f"; {count - len(shown)} more are not named" if count > len(shown) else ""
+        title = f"{count} models, the best by validation F1 first{left_out}"
+    legend = figure.legend(
+        lines,
+        shown,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        title=title,
+        fontsize="small" if len(shown) > len(_COLOURS) else "medium",
+    )
+    for place, text in enumerate(legend.get_texts()):
+        text.set_parse_math(False)
+        if count > len(_COLOURS) and place < _HIGHLIGHTED:
+            text.set_fontweight("bold")
+
+
+def learning_curves(folders: Folders, out: Path | None = None) -> None:
     """Training and test loss and F1 over the epochs, a line a run.
 
     Args:
-        runs: run folders.
-        out: the picture; RUN/figures/learning-curves.png of the first run when not given.
+        folders: run folders; a sweep stands for its runs, but for those without an epoch.
+        out: the picture; figures/learning-curves.png in the first folder when not given.
     """
-    opened = [open_run(folder) for folder in runs]
-    if not opened:
-        raise UserError("RUNS: name at least one run folder")
-    epochs = {run.name: read_epochs(run) for run in opened}
-    for run in opened:
-        if not epochs[run.name]:
-            raise UserError(f"{run.metrics}: no epoch is finished yet; let the run go on")
-    save_figure(learning_curves_figure(epochs), out or opened[0].figures / "learning-curves.png")
+    epochs = read_learning_curves(open_folders(folders))
+    for folder in folders:
+        # Who names a run wants to see it.
+        if is_run(folder) and not read_epochs(Run(folder)):
+            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; let the run go on")
+    if not epochs:
+        raise UserError(f"{folders[0]}: no epoch of any run is finished yet; let the sweep go on")
+    save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")
+
+
+def read_learning_curves(runs: Mapping[str, Run]) -> dict[str, list[dict[str, Any]]]:
+    """The lines of metrics.jsonl of the runs that have some."""
+    return {name: epochs for name, run in runs.items() if (epochs := read_epochs(run))}

@@ -6,13 +6,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tyro.conf import Positional
 
+from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
+from figures.scored_models import best_run
 from jaxcnn.cli import UserError
 from jaxcnn.evaluation import Reliability, fit_temperature, measures, reliability
-from jaxcnn.runs import open_run, read_predictions
+from jaxcnn.runs import read_predictions
 
 # Wong, Points of view: Color blindness, Nature Methods 8 (2011); they differ in lightness, too.
 _BARS, _GAP = "#0072b2", "#d55e00"
@@ -63,20 +64,20 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
         panel.spines[["top", "right"]].set_visible(False)
 
 
-def reliability_diagram(run: Positional[Path], out: Path | None = None) -> None:
+def reliability_diagram(folder: Folder, out: Path | None = None) -> None:
     """Reliability diagram of a run on its test images, before and after temperature scaling on the validation images.
 
     Args:
-        run: run folder.
-        out: the picture; RUN/figures/reliability.png when not given.
+        folder: run folder, or a sweep, which stands for its best run by validation F1.
+        out: the picture; figures/reliability.png in the folder when not given.
     """
-    opened = open_run(run)
-    validation, test = (read_predictions(opened, split) for split in ("validation", "test"))
+    run = best_run(folder)
+    validation, test = (read_predictions(run, split) for split in ("validation", "test"))
     try:
         temperature = fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
         raise UserError(
-            f"{run}: no temperature is best on its validation images: {error}; choose another run"
+            f"{run.folder}: no temperature is best on its validation images: {error}; choose another run"
         ) from error
-    figure = reliability_figure(test.logits, test.labels, temperature, run_title(opened))
-    save_figure(figure, out or opened.figures / "reliability.png")
+    figure = reliability_figure(test.logits, test.labels, temperature, run_title(run))
+    save_figure(figure, out or folder / "figures" / "reliability.png")

@@ -7,14 +7,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from scipy.special import softmax
-from tyro.conf import Positional
 
 from figures.confusion_matrices import class_name
+from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
+from figures.scored_models import best_run
 from jaxcnn.cli import UserError
 from jaxcnn.evaluation import measures, roc_curve
-from jaxcnn.runs import open_run, read_predictions
+from jaxcnn.runs import read_predictions
 
 # Wong, Points of view: Color blindness, Nature Methods 8 (2011). Dashes tell the lines apart without colour.
 _STYLES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#000000", (0, (6, 1, 1, 1))))
@@ -46,16 +47,16 @@ def roc_curves_figure(
     return figure
 
 
-def roc_curves(run: Positional[Path], out: Path | None = None) -> None:
+def roc_curves(folder: Folder, out: Path | None = None) -> None:
     """ROC curves of a run on its test images, one class against the others.
 
     Args:
-        run: run folder.
-        out: the picture; RUN/figures/roc-curves.png when not given.
+        folder: run folder, or a sweep, which stands for its best run by validation F1.
+        out: the picture; figures/roc-curves.png in the folder when not given.
     """
-    opened = open_run(run)
-    test = read_predictions(opened, "test")
+    run = best_run(folder)
+    test = read_predictions(run, "test")
     if len(np.unique(test.labels)) < 2:
-        raise UserError(f"{opened.predictions('test')}: all images are of one class; ROC curves need two")
-    figure = roc_curves_figure(test.logits, test.labels, test.classes, run_title(opened))
-    save_figure(figure, out or opened.figures / "roc-curves.png")
+        raise UserError(f"{run.predictions('test')}: all images are of one class; ROC curves need two")
+    figure = roc_curves_figure(test.logits, test.labels, test.classes, run_title(run))
+    save_figure(figure, out or folder / "figures" / "roc-curves.png")

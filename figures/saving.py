@@ -1,5 +1,7 @@
-"""How a figure is written: whole or not at all, and its address is printed."""
+"""How a figure or a page is written: whole or not at all, and its address is printed."""
 
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,12 +16,27 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         UserError: Matplotlib doesn't know the suffix, or the file can't be written.
     """
-    known = figure.canvas.get_supported_filetypes()
+    with _saved(path, figure.canvas.get_supported_filetypes()) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def save_page(page: str, path: Path) -> None:
+    """Write an HTML page to `path` and print the address.
+
+    Raises:
+        UserError: the suffix isn't that of a page, or the file can't be written.
+    """
+    with _saved(path, ("html", "htm")) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _saved(path: Path, known: Collection[str]) -> Iterator[Path]:
     if path.suffix.removeprefix(".") not in known:
         raise UserError(f"--out {path}: unknown suffix; choose one of {', '.join(known)}")
     try:
         with whole_file(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+            yield temporary
     except OSError as error:
         raise UserError(f"--out {path}: can't be written: {error.strerror or error}; choose another") from error
     print(path)

@@ -14,7 +14,7 @@ figures/            PNG files
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,16 @@ def write_epochs(run: Run, epochs: list[dict[str, Any]]) -> None:
 def read_epochs(run: Run) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, the first epoch first; none yet is an empty list."""
     return [json.loads(line) for line in run.metrics.read_text().splitlines()] if run.metrics.exists() else []
+
+
+def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The line of the epoch whose classifier is kept: the last of those with the highest rank."""
+    return max(reversed(epochs), key=rank)
+
+
+def rank(epoch: Mapping[str, Any]) -> tuple[float, float]:
+    """The higher, the better: macro F1 on the validation images, then their loss."""
+    return epoch["validation_f1_macro"], -epoch["validation_loss"]
 
 
 def write_predictions(run: Run, split: str, predictions: Predictions) -> None:

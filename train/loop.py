@@ -14,7 +14,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.metrics import Scores, Tally, scores, total
-from jaxcnn.runs import Predictions, read_epochs, write_epochs, write_predictions
+from jaxcnn.runs import Predictions, best_epoch, read_epochs, write_epochs, write_predictions
 from jaxcnn.trained import Trained, load_best, save_trained
 from train.distributed import Agreement, by_first, end_with_the_others
 from train.interruption import InterruptedRunError, Interruption, interruption
@@ -59,7 +59,7 @@ def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]
         while position.epoch <= trainer.config.epochs:
             state, position = _train_epoch(trainer, saved, interrupted, state, position)
             lines.append(_evaluate_epoch(trainer, interrupted, state, position))
-            if _rank(lines[-1]) == max(map(_rank, lines)):
+            if best_epoch(lines) is lines[-1]:
                 _save_best(trainer, state, position.epoch)
             # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
             by_first(partial(write_epochs, trainer.run, lines))
@@ -160,11 +160,6 @@ def _evaluate(trainer: Trainer, interrupted: Interruption, state: TrainState, na
         interrupted.raise_if_requested()
     logits = np.concatenate([logits for _, logits in outputs])[: len(examples)]
     return total([counted for counted, _ in outputs]), logits
-
-
-def _rank(line: dict[str, Any]) -> tuple[float, float]:
-    """The higher, the better: macro F1 on the validation images, then their loss."""
-    return line["validation_f1_macro"], -line["validation_loss"]
 
 
 def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:

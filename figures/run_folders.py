@@ -1,0 +1,44 @@
+"""The runs that a command is given: run folders, and sweeps that stand for theirs; each with a name of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from figures.short_names import short_names
+from jaxcnn.cli import UserError
+from jaxcnn.runs import Run, open_run
+from jaxcnn.sweeps import open_sweep
+
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
+"""The argument of a command that takes one of them."""
+
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
+"""The argument of a command that takes several."""
+
+
+def open_folders(folders: Sequence[Path]) -> dict[str, Run]:
+    """The runs in the folders by their short names, in the order they are given; each once.
+
+    Raises:
+        UserError: no folder is given, or one is neither a run nor a sweep.
+    """
+    if not folders:
+        raise UserError("SWEEP|RUN: name at least one run folder or sweep")
+    runs = {run.folder.resolve(): run for folder in folders for run in open_folder(folder)}
+    return dict(zip(short_names(list(runs)), runs.values(), strict=True))
+
+
+def open_folder(folder: Path) -> tuple[Run, ...]:
+    """The run in the folder, or those of the sweep.
+
+    Raises:
+        UserError: it is neither.
+    """
+    return (open_run(folder),) if is_run(folder) or not folder.is_dir() else open_sweep(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether it is a run, and not a sweep."""
+    return Run(folder).config.is_file()

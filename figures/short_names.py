@@ -1,0 +1,45 @@
+"""What a figure calls each of many runs: what tells it from the others, for there is little room."""
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+# Where a name may be cut; "-" in 1e-05 is none.
+_BORDERS = re.compile(r"[,_ ]+|(?<![\deE][eE])-+")
+
+# Names up to here are short enough.
+_SHORT = 20
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each of these distinct absolute paths, all different.
+
+    It is the folder's own name, with as many of its parents' as it takes; of long names, the words that all have in
+    common are left out. A folder alone keeps its name.
+    """
+    depth, names = 1, [folder.name for folder in folders]
+    while len(set(names)) < len(names):
+        depth += 1
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+    return _without_common_words(names) if len(names) > 1 and max(map(len, names)) > _SHORT else names
+
+
+def _without_common_words(names: Sequence[str]) -> list[str]:
+    words = [_BORDERS.split(name) for name in names]
+    if len({len(of) for of in words}) == 1:
+        kept = [place for place, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
+        short = ["-".join(of[place] for place in kept) for of in words]
+    else:
+        # One word is left to each, whatever they share.
+        room = min(map(len, words)) - 1
+        start = min(_common(words), room)
+        end = min(_common([of[::-1] for of in words]), room - start)
+        short = ["-".join(of[start : len(of) - end]) for of in words]
+    # Different borders between the same words are lost; then the whole names must do.
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _common(words: Sequence[Sequence[str]]) -> int:
+    """The number of words that all begin with."""
+    return len(list(takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))))

@@ -1,0 +1,18 @@
+"""A sweep: a folder whose subfolders are runs."""
+
+from pathlib import Path
+
+from jaxcnn.cli import UserError
+from jaxcnn.runs import Run
+
+
+def open_sweep(folder: Path) -> tuple[Run, ...]:
+    """The runs of a sweep, sorted by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = tuple(Run(config.parent) for config in sorted(folder.glob("*/config.json")))
+    if not runs:
+        raise UserError(f"{folder}: no run folder in it; python -m train sweep makes some")
+    return runs
