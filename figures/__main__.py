@@ -5,6 +5,7 @@ from figures.learning_curves import learning_curves
 from figures.manual_convolution import manual_convolution
 from figures.models import models
 from figures.reliability import reliability_diagram
+from figures.report import report
 from figures.roc_curves import roc_curves
 from figures.segmentation import segmentation
 from jaxcnn import cli
@@ -22,6 +23,7 @@ def main() -> None:
             "reliability": reliability_diagram,
             "roc-curves": roc_curves,
             "segmentation": segmentation,
+            "report": report,
         },
         "Draw a figure and print where it was written.",
     )

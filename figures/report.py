@@ -1,0 +1,152 @@
+"""Everything about a sweep on one page: a file that can be sent, and that needs no network."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, to_hex
+from matplotlib.figure import Figure
+
+from figures.confusion_matrices import confusion_matrices_figure
+from figures.learning_curves import learning_curves_figure, read_learning_curves
+from figures.reliability import reliability_figure
+from figures.report_facts import facts_html
+from figures.report_table import chart_json, headers_html, in_order, rows_html
+from figures.roc_curves import roc_curves_figure
+from figures.run_folders import Folders
+from figures.run_title import run_title
+from figures.saving import save_page
+from figures.score_colours import ON_BLACK, ON_WHITE, score_range
+from figures.scored_models import SPLITS, Model, best_model, read_models
+from jaxcnn.cli import UserError
+from jaxcnn.evaluation import fit_temperature
+from jaxcnn.runs import Predictions, read_predictions
+
+
+def report_page(title: str, models: Sequence[Model]) -> str:
+    """The HTML5 page; at least one of the models has scores."""
+    models = in_order(models)
+    best = best_model(models)
+    assert best is not None
+    within = score_range([model.value("test_f1_macro") for model in models])
+    style = Template(_resource("report.css")).substitute(
+        colours_on_white=_gradient(ON_WHITE), colours_on_black=_gradient(ON_BLACK)
+    )
+    script = _resource("report.js")
+    return Template(_resource("report.html")).substitute(
+        title=escape(title),
+        lead=_lead(models, best),
+        facts=facts_html(models),
+        lowest=f"{within.vmin:.3f}",
+        highest=f"{within.vmax:.3f}",
+        headers=headers_html(),
+        rows=rows_html(models),
+        pictures=_pictures(models, best),
+        data=chart_json(models),
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _resource(name: str) -> str:
+    return (files("figures") / name).read_text(encoding="utf-8")
+
+
+def _gradient(colours: Colormap) -> str:
+    return ", ".join(to_hex(colour) for colour in colours(np.linspace(0, 1, 9)))
+
+
+def _lead(models: Sequence[Model], best: Model) -> str:
+    scores = ", ".join(f"{split} {best.value(f'{split}_f1_macro'):.3f}" for split in SPLITS)
+    count = "1 model" if len(models) == 1 else f"{len(models)} models"
+    return f"{count}. The best by validation F1 is <strong>{escape(best.name)}</strong>: macro F1 {scores}."
+
+
+def _pictures(models: Sequence[Model], best: Model) -> str:
+    sections = []
+    if curves := read_learning_curves({model.name: model.run for model in models}):
+        picture = _picture(
+            learning_curves_figure(curves),
+            "Loss and macro F1 over the epochs on training and test images, a line a model",
+        )
+        sections.append(_section("Learning curves", picture))
+    predictions = {
+        split: read_predictions(best.run, split) for split in SPLITS if best.run.predictions(split).is_file()
+    }
+    sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
+    return "\n".join(sections)
+
+
+def _pictures_of_best(best: Model, predictions: Mapping[str, Predictions]) -> str:
+    if not {"train", "test"} <= predictions.keys():
+        return f"<p>It has no predictions: the run {escape(best.run.name)} hasn’t ended.</p>"
+    train, test = predictions["train"], predictions["test"]
+    matrices = confusion_matrices_figure({"train": train.confusion(), "test": test.confusion()}, test.classes)
+    parts = [
+        "<h3>Confusion matrices</h3>",
+        _picture(matrices, "Confusion matrices on training and test images: counts and shares of each true class"),
+        "<h3>Reliability</h3>",
+        _reliability(best, predictions),
+        "<h3>ROC curves</h3>",
+        _roc(best, test),
+    ]
+    return "\n".join(parts)
+
+
+def _reliability(best: Model, predictions: Mapping[str, Predictions]) -> str:
+    if "validation" not in predictions:
+        return "<p>There are no predictions of validation images to fit a temperature to.</p>"
+    validation, test = predictions["validation"], predictions["test"]
+    try:
+        temperature = fit_temperature(validation.logits, validation.labels)
+    except ValueError as error:
+        return f"<p>No temperature is best on the validation images: {escape(str(error))}.</p>"
+    figure = reliability_figure(test.logits, test.labels, temperature, run_title(best.run))
+    return _picture(figure, "Accuracy by confidence, before and after temperature scaling")
+
+
+def _roc(best: Model, test: Predictions) -> str:
+    if len(np.unique(test.labels)) < 2:
+        return "<p>All test images are of one class; ROC curves need two.</p>"
+    figure = roc_curves_figure(test.logits, test.labels, test.classes, run_title(best.run))
+    return _picture(figure, "ROC curves of the classes, each against the others")
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>"
+
+
+def _picture(figure: Figure, description: str) -> str:
+    """As an image with its data in its address: its identifiers and styles stay its own."""
+    written = io.BytesIO()
+    # Or identifiers would be random, and the page another each time.
+    with mpl.rc_context({"svg.hashsalt": "jaxcnn"}):
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    encoded = base64.b64encode(written.getvalue()).decode()
+    width = round(96 * figure.get_figwidth())
+    return (
+        f'<figure><img width="{width}" height="{round(96 * figure.get_figheight())}" alt="{escape(description)}"'
+        f' src="data:image/svg+xml;base64,{encoded}"></figure>'
+    )
+
+
+def report(folders: Folders, out: Path | None = None) -> None:
+    """A page about a sweep: table, interactive overview, learning curves, and how good the best model is.
+
+    Args:
+        folders: sweeps and runs.
+        out: the page; figures/report.html in the first folder when not given.
+    """
+    models = read_models(folders)
+    if best_model(models) is None:
+        raise UserError(f"{folders[0]}: no run has an epoch or predictions yet; let the training go on")
+    title = ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
+    save_page(report_page(title, models), out or folders[0] / "figures" / "report.html")

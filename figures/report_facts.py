@@ -1,0 +1,75 @@
+"""What a reader of scores must know first: on which images they are, and what computed them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from figures.scored_models import SPLITS, Model
+from jaxcnn.runs import Run, read_data, read_environment
+
+_FINGERPRINT = 12  # Digits that are shown.
+
+Facts = tuple[tuple[str, str], ...]
+"""Names and values, as plain text."""
+
+
+def facts_html(models: Sequence[Model]) -> str:
+    """Lists of the data and the environments of the models; where there are several, which models they are of."""
+    data, environments = _grouped(models, _data_facts), _grouped(models, _environment_facts)
+    warning = (
+        '<p class="warning">The models have different images: their scores can’t be compared.</p>'
+        if len(data) > 1
+        else ""
+    )
+    return warning + "".join(_lists(groups, len(models)) for groups in (data, environments))
+
+
+def _grouped(models: Sequence[Model], facts_of: Any) -> dict[Facts, list[str]]:
+    """The names of the models that share the facts."""
+    groups: dict[Facts, list[str]] = {}
+    for model in models:
+        groups.setdefault(facts_of(model.run), []).append(model.name)
+    return groups
+
+
+def _lists(groups: Mapping[Facts, Sequence[str]], models: int) -> str:
+    def of(names: Sequence[str]) -> Facts:
+        return () if len(names) == models else (("models", ", ".join(names)),)
+
+    return "".join(f"<dl>{_terms((*of(names), *facts))}</dl>" for facts, names in groups.items())
+
+
+def _terms(facts: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
+
+
+def _data_facts(run: Run) -> Facts:
+    data = read_data(run)
+    images, fingerprints = data.get("images", {}), data.get("fingerprints", {})
+    return (
+        ("data", data.get("source", "unknown")),
+        ("protocol", _protocol(data)),
+        ("images", ", ".join(f"{sum(images[split].values())} {split}" for split in SPLITS if split in images)),
+        (
+            "fingerprints",
+            ", ".join(f"{split} {fingerprints[split][:_FINGERPRINT]}" for split in SPLITS if split in fingerprints),
+        ),
+    )
+
+
+def _protocol(data: Mapping[str, Any]) -> str:
+    protocol, left_out = data.get("protocol", "unknown"), data.get("left_out")
+    if not left_out:
+        return protocol
+    return f"{protocol}: {left_out} training images that are near-copies of test images are left out"
+
+
+def _environment_facts(run: Run) -> Facts:
+    environment = read_environment(run)
+    versions = {"Python": environment.get("python"), **environment.get("packages", {})}
+    device = environment.get("device_kind")
+    return (
+        ("device", f"{environment.get('device_count')} x {device}" if device else ""),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+        ("revision", (environment.get("git_revision") or "")[:_FINGERPRINT]),
+    )

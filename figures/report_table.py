@@ -1,0 +1,88 @@
+"""The models of a report: as rows of a table, and as the data that its chart is drawn from."""
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+
+from figures.score_colours import ON_BLACK, ON_WHITE, score_colour, score_range
+from figures.scored_models import Model, best_model
+from figures.value_axes import number, value_axes
+
+# Titles by quantity; see Model.value.
+_NUMBERS = {
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "dropout": "dropout",
+    "epoch": "best epoch",
+    "train_f1_macro": "train F1",
+    "validation_f1_macro": "validation F1",
+    "test_f1_macro": "test F1",
+    "test_f1_weighted": "weighted test F1",
+}
+_ORDER = "validation_f1_macro"
+
+
+def in_order(models: Sequence[Model]) -> list[Model]:
+    """By validation F1, the highest first, those without last: the order of the table when the page is opened."""
+
+    def key(model: Model) -> tuple[bool, float]:
+        score = model.value(_ORDER)
+        return (False, -score) if math.isfinite(score) else (True, 0)
+
+    return sorted(models, key=key)
+
+
+def headers_html() -> str:
+    """A cell a column, with the button that sorts by it."""
+    texts = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in ("model", "kind"))
+    sort = {_ORDER: ' aria-sort="descending"'}
+    return texts + "".join(
+        f'<th scope="col" class="number"{sort.get(quantity, "")}><button type="button">{title}</button></th>'
+        for quantity, title in _NUMBERS.items()
+    )
+
+
+def rows_html(models: Sequence[Model]) -> str:
+    """A row a model; each cell has the value that it is sorted by, empty where it is missing."""
+    best = best_model(models)
+    return "\n".join(_row(model, model is best) for model in models)
+
+
+def _row(model: Model, best: bool) -> str:
+    name, kind = escape(model.name), escape(model.kind)
+    cells = "".join(_number_cell(model.value(quantity), quantity) for quantity in _NUMBERS)
+    best_class = ' class="best"' if best else ""
+    return (
+        f'<tr tabindex="0"{best_class}>'
+        f'<th scope="row" data-value="{name}">{name}</th><td data-value="{kind}">{kind}</td>{cells}</tr>'
+    )
+
+
+def _number_cell(value: float, quantity: str) -> str:
+    if not math.isfinite(value):
+        return '<td class="number" data-value="">–</td>'
+    text = f"{value:.3f}" if "_f1_" in quantity else number(value)
+    return f'<td class="number" data-value="{value!r}">{text}</td>'
+
+
+def chart_json(models: Sequence[Model]) -> str:
+    """What the chart is drawn from, in the order of the models; fit to stand in a script element."""
+    axes, best = value_axes(models), best_model(models)
+    scores = [model.value("test_f1_macro") for model in models]
+    within = score_range(scores)
+    content = {
+        "axes": [{"title": axis.title, "ticks": axis.ticks} for axis in axes],
+        "models": [
+            {
+                "name": model.name,
+                "heights": [round(float(axis.heights[place]), 5) for axis in axes],
+                "colours": [score_colour(score, within, colours) for colours in (ON_WHITE, ON_BLACK)],
+                "score": score if math.isfinite(score) else None,
+                "best": model is best,
+            }
+            for place, (model, score) in enumerate(zip(models, scores, strict=True))
+        ],
+    }
+    # No "</script>" and no "<!--" in a name may end the element.
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
