@@ -20,7 +20,7 @@ from figures.run_folders import Folders
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE, score_colour, score_range
 from figures.scored_models import Model, best_model, read_models
-from figures.value_axes import MISSING, ValueAxis, number, value_axes
+from figures.value_axes import MISSING, ValueAxis, value_axes
 
 # Lines pass behind the labels.
 _HALO = {"boxstyle": "round,pad=0.1,rounding_size=0.4", "facecolor": "white", "edgecolor": "none", "alpha": 0.9}
@@ -117,7 +117,7 @@ def _draw_axis(panel: Axes, place: int, axis: ValueAxis, last: int) -> None:
 
 def _sentence(best: Model) -> str:
     name = best.name if len(best.name) <= _LONGEST_NAME else f"{best.name[:_LONGEST_NAME]}…"
-    scores = ", ".join(f"{split} {number(best.value(f'{split}_f1_macro'))}" for split in ("validation", "test"))
+    scores = ", ".join(f"{split} {best.value(f'{split}_f1_macro'):.3f}" for split in ("validation", "test"))
     return f"best by validation F1: {name} ({scores})"
 
 

@@ -21,7 +21,8 @@ def facts_html(models: Sequence[Model]) -> str:
         if len(data) > 1
         else ""
     )
-    return warning + "".join(_lists(groups, len(models)) for groups in (data, environments))
+    lists = "".join(_lists(groups, len(models)) for groups in (data, environments))
+    return f'{warning}<div class="facts">{lists}</div>'
 
 
 def _grouped(models: Sequence[Model], facts_of: Any) -> dict[Facts, list[str]]:

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 # Where a name may be cut; "-" in 1e-05 is none.
-_BORDERS = re.compile(r"[,_ ]+|(?<![\deE][eE])-+")
+_BORDERS = re.compile(r"[, ]+|(?<![\deE][eE])-+")
 
 # Names up to here are short enough.
 _SHORT = 20
@@ -28,7 +28,11 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _without_common_words(names: Sequence[str]) -> list[str]:
     words = [_BORDERS.split(name) for name in names]
     if len({len(of) for of in words}) == 1:
-        kept = [place for place, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
+        columns = list(zip(*words, strict=True))
+        differs = [len(set(column)) > 1 for column in columns]
+        # "batch" in batch-16 and batch-32 stays: it says what the number is.
+        names_number = [varies and all(word[:1].isdigit() for word in of) for varies, of in zip(differs, columns)]
+        kept = [place for place in range(len(columns)) if differs[place] or any(names_number[place + 1 : place + 2])]
         short = ["-".join(of[place] for place in kept) for of in words]
     else:
         # One word is left to each, whatever they share.
