@@ -69,6 +69,7 @@ for (const i of [...models.keys()].sort((a, b) => rank(models[a]) - rank(models[
   const line = draw(svg, "g", { class: models[i].best ? "model best" : "model" });
   draw(line, "path", { class: "line", d: curve(models[i].heights) });
   const hit = draw(line, "path", { class: "hit", d: curve(models[i].heights) });
+  draw(hit, "title", {}, models[i].name);
   colour(line, models[i]);
   hit.addEventListener("pointerenter", () => highlight(i));
   hit.addEventListener("pointerleave", () => highlight(null));

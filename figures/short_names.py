@@ -31,8 +31,9 @@ def _without_common_words(names: Sequence[str]) -> list[str]:
         columns = list(zip(*words, strict=True))
         differs = [len(set(column)) > 1 for column in columns]
         # "batch" in batch-16 and batch-32 stays: it says what the number is.
-        names_number = [varies and all(word[:1].isdigit() for word in of) for varies, of in zip(differs, columns)]
-        kept = [place for place in range(len(columns)) if differs[place] or any(names_number[place + 1 : place + 2])]
+        numbers = [all(word[:1].isdigit() for word in column) for column in columns]
+        named = [varies and number for varies, number in zip(differs[1:], numbers[1:], strict=True)] + [False]
+        kept = [place for place in range(len(columns)) if differs[place] or named[place]]
         short = ["-".join(of[place] for place in kept) for of in words]
     else:
         # One word is left to each, whatever they share.
