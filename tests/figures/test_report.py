@@ -52,8 +52,12 @@ def grid(tmp_path_factory):
     return save_grid(tmp_path_factory.mktemp("sweeps") / "grid")
 
 
-def test_the_page_is_whole_and_needs_nothing_else(grid):
-    text = report_page("grid", read_models([grid]))
+@pytest.fixture(scope="module")
+def text(grid):
+    return report_page("grid", read_models([grid]))
+
+
+def test_the_page_is_whole_and_needs_nothing_else(text):
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>\n")
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -71,9 +75,9 @@ def test_the_page_is_whole_and_needs_nothing_else(grid):
     assert not re.search(r"\$[a-z_]+\b(?!\{)", text.split("<script")[0])  # every place of the template is filled
 
 
-def test_the_table_and_the_chart_have_the_same_models_in_the_same_order(grid):
+def test_the_table_and_the_chart_have_the_same_models_in_the_same_order(grid, text):
     models = {model.name: model for model in read_models([grid])}
-    page = Page(report_page("grid", list(models.values())))
+    page = Page(text)
     names = [cell["data-value"] for cell in page.all("th") if cell["scope"] == "row"]
     assert names == [model["name"] for model in page.data()["models"]]
     scores = [models[name].value("validation_f1_macro") for name in names]
@@ -87,8 +91,8 @@ def test_the_table_and_the_chart_have_the_same_models_in_the_same_order(grid):
     assert best == ["model-11"]
 
 
-def test_the_header_tells_data_protocol_counts_fingerprints_and_environment(grid):
-    page = Page(report_page("grid", read_models([grid])))
+def test_the_header_tells_data_protocol_counts_fingerprints_and_environment(text):
+    page = Page(text)
     facts = dict(zip(page.texts["dt"], page.texts["dd"], strict=True))
     assert facts == {
         "data": "phantom",
@@ -142,15 +146,15 @@ def test_what_the_best_run_lacks_is_said(tmp_path):
     assert "Learning curves" not in page.texts["h2"]
 
 
-def test_the_page_is_the_same_each_time_and_written_whole(grid, tmp_path, monkeypatch, capsys):
-    for out in ([], ["--out", tmp_path / "again.html"]):
-        assert draw(monkeypatch, "report", grid, *out) == 0
+def test_the_page_is_the_same_each_time_and_written_whole(grid, text, tmp_path, monkeypatch, capsys):
+    assert draw(monkeypatch, "report", grid) == 0
     path = grid / "figures" / "report.html"
-    assert capsys.readouterr().out == f"{path}\n{tmp_path / 'again.html'}\n"
-    assert path.read_bytes() == (tmp_path / "again.html").read_bytes()
-    assert draw(monkeypatch, "report", grid, "--out", tmp_path / "again.png") == 2
+    assert capsys.readouterr().out == f"{path}\n"
+    assert path.read_text(encoding="utf-8") == text
+    assert draw(monkeypatch, "report", grid, "--out", tmp_path / "report.png") == 2
     assert "unknown suffix; choose one of html, htm" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["again.html"]
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_the_page_is_made_of_is_installed_with_the_package():

@@ -1,10 +1,13 @@
 """Learning curves and confusion matrices, from runs written here."""
 
+from itertools import pairwise
+
 import matplotlib.colors
 import numpy as np
 import pytest
 from figures_command import draw
 from PIL import Image
+from scored_runs import options, save_grid, save_run
 
 from figures.confusion_matrices import confusion_matrices_figure
 from figures.learning_curves import learning_curves_figure
@@ -42,6 +45,73 @@ def test_every_run_is_a_named_line_through_its_own_values():
             low, high = panel.get_ylim()
             assert low <= min(line.get_ydata()) <= max(line.get_ydata()) <= high
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def scored(count, best):
+    """Epochs of which the one in the middle has the validation F1 `best`."""
+    return [line | {"validation_f1_macro": best / (1 + abs(i - 1)), "validation_loss": 1.0}
+            for i, line in enumerate(epochs(count))]  # fmt: skip
+
+
+def test_more_runs_than_colours_are_coloured_and_named_by_their_rank():
+    order = np.random.default_rng(0).permutation(30)
+    figure = learning_curves_figure({f"run-{place:02}": scored(3, best=(place + 1) / 30) for place in order})
+    ranked = [f"run-{place:02}" for place in range(29, -1, -1)]
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ranked
+    assert [text.get_fontweight() for text in legend.get_texts()].count("bold") == 3
+    lines = figure.axes[0].get_lines()
+    assert len({line.get_color().tobytes() for line in lines}) == 30
+    lightness = [np.dot(line.get_color()[:3], [0.2126, 0.7152, 0.0722]) for line in lines]
+    assert lightness == sorted(lightness)  # the best are the darkest on white paper
+    assert all(a.get_zorder() > b.get_zorder() for a, b in pairwise(lines))
+    assert [line.get_linewidth() > 2 for line in lines].count(True) == 3
+    # The legend has room below the panels.
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert figure.bbox.y0 <= box.y0
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y1 <= min(panel.get_tightbbox().y0 for panel in figure.axes)
+
+
+def test_of_very_many_runs_the_best_are_named():
+    figure = learning_curves_figure({str(place): scored(1, best=(place + 1) / 60) for place in range(60)})
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [str(place) for place in range(59, 19, -1)]
+    assert legend.get_title().get_text() == "60 models, the best by validation F1 first; 20 more are not named"
+    # A line of one point would be invisible without a marker.
+    assert {line.get_marker() for line in figure.axes[0].get_lines()} == {"."}
+
+
+def test_one_run_that_explodes_does_not_press_the_others_together():
+    runs = {name: scored(4, best=0.5) for name in "abc"}
+    assert learning_curves_figure(runs).axes[0].get_yscale() == "linear"
+    runs["c"][2] |= {"test_loss": 1e4}
+    runs["b"][2] |= {"test_loss": float("nan"), "train_loss": float("inf")}
+    figure = learning_curves_figure(runs)
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_ylim()
+    assert figure.axes[0].get_yscale() == "log"
+    assert low < 1 < 1e4 < high < 1e6
+
+
+def test_a_sweep_stands_for_its_runs_and_for_its_best_one(tmp_path, monkeypatch, capsys):
+    sweep = save_grid(tmp_path / "sweep")
+    drawn = []
+    for name in ("learning_curves", "confusion_matrices"):
+        monkeypatch.setattr(f"figures.{name}.save_figure", lambda figure, path: drawn.append((figure, path)))
+        assert draw(monkeypatch, name.replace("_", "-"), sweep) == 0
+    (curves, curves_path), (matrices, matrices_path) = drawn
+    assert curves_path == sweep / "figures" / "learning-curves.png"
+    assert matrices_path == sweep / "figures" / "confusion-matrices.png"
+    # Neither the baseline nor the run that diverged at once has an epoch.
+    names = [text.get_text() for text in curves.legends[0].get_texts()]
+    assert sorted(names) == [f"model-{place:02}" for place in range(12)]
+    assert matrices.get_suptitle() == "model-11, protocol leak-free"
+
+    save_run(tmp_path / "young", options(), [])
+    assert draw(monkeypatch, "learning-curves", sweep, tmp_path / "young") == 2
+    assert "young/metrics.jsonl: no epoch is finished yet" in capsys.readouterr().err
 
 
 def test_every_cell_shows_its_count_and_its_share_of_the_row():

@@ -9,6 +9,7 @@ from jaxcnn.atomic import whole_file
 from jaxcnn.cli import UserError
 from jaxcnn.runs import (
     Predictions,
+    best_epoch,
     create_run,
     open_run,
     read_config,
@@ -47,6 +48,12 @@ def test_config_data_epochs_and_predictions_round_trip(run):
     np.testing.assert_array_equal(loaded.labels, predictions.labels)
     np.testing.assert_array_equal(loaded.groups, predictions.groups)
     assert (loaded.names, loaded.classes) == (predictions.names, predictions.classes)
+
+
+def test_the_best_epoch_has_the_highest_validation_f1_then_the_lowest_loss_then_it_is_the_last():
+    scores = [(0.5, 0.1), (0.7, 0.9), (0.7, 0.4), (0.7, 0.4), (0.6, 0.2)]
+    lines = [{"epoch": i, "validation_f1_macro": f1, "validation_loss": loss} for i, (f1, loss) in enumerate(scores)]
+    assert [best_epoch(lines[:count])["epoch"] for count in range(1, 6)] == [0, 1, 2, 3, 3]
 
 
 def test_a_new_run_has_no_epochs_and_no_predictions(run):
