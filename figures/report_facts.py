@@ -8,6 +8,7 @@ from figures.scored_models import SPLITS, Model
 from jaxcnn.runs import Run, read_data, read_environment
 
 _FINGERPRINT = 12  # Digits that are shown.
+_NAMES = 3  # Of the models of a group.
 
 Facts = tuple[tuple[str, str], ...]
 """Names and values, as plain text."""
@@ -17,7 +18,7 @@ def facts_html(models: Sequence[Model]) -> str:
     """Lists of the data and the environments of the models; where there are several, which models they are of."""
     data, environments = _grouped(models, _data_facts), _grouped(models, _environment_facts)
     warning = (
-        '<p class="warning">The models have different images: their scores can’t be compared.</p>'
+        '<p class="warning">The models don’t all have the same images and protocol: compare their scores with care.</p>'
         if len(data) > 1
         else ""
     )
@@ -35,9 +36,14 @@ def _grouped(models: Sequence[Model], facts_of: Any) -> dict[Facts, list[str]]:
 
 def _lists(groups: Mapping[Facts, Sequence[str]], models: int) -> str:
     def of(names: Sequence[str]) -> Facts:
-        return () if len(names) == models else (("models", ", ".join(names)),)
+        return () if len(names) == models else (("models", _listed(names)),)
 
     return "".join(f"<dl>{_terms((*of(names), *facts))}</dl>" for facts, names in groups.items())
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES])
+    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
 
 
 def _terms(facts: Iterable[tuple[str, str]]) -> str:

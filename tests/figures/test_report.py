@@ -106,15 +106,15 @@ def test_the_header_tells_data_protocol_counts_fingerprints_and_environment(text
 
 
 def test_models_of_different_images_are_not_compared_in_silence(tmp_path):
-    save_run(tmp_path / "a", options(), [(0.5, 0.5, 0.5)])
-    save_run(tmp_path / "b", options(), [(0.6, 0.6, 0.6)])
-    assert "can’t be compared" not in report_page("x", read_models([tmp_path]))
-    save_run(tmp_path / "c", options(), [(0.6, 0.6, 0.6)], DATA | {"protocol": "official", "left_out": 0})
+    for name, f1 in zip("abde", (0.5, 0.6, 0.4, 0.3), strict=True):
+        save_run(tmp_path / name, options(), [(f1, f1, f1)])
+    assert "compare their scores with care" not in report_page("x", read_models([tmp_path]))
+    save_run(tmp_path / "c", options(), [(0.7, 0.7, 0.7)], DATA | {"protocol": "official", "left_out": 0})
     text = report_page("x", read_models([tmp_path]))
-    assert "can’t be compared" in text
+    assert "compare their scores with care" in text
     page = Page(text)
     facts = list(zip(page.texts["dt"], page.texts["dd"], strict=True))
-    assert ("models", "b, a") in facts
+    assert ("models", "b, a, d and 1 more") in facts
     assert ("models", "c") in facts
 
 

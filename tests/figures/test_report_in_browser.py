@@ -91,8 +91,9 @@ def mouse(page):
 
 
 def point(page, place, height):
-    """Where on the page an axis has this height."""
+    """Where in the window an axis has this height."""
     script = """
+        document.getElementById("chart").scrollIntoView();
         const title = document.querySelectorAll("#chart .title")[arguments[0]];
         const axis = title.nextElementSibling.getBoundingClientRect();
         return [axis.x, axis.bottom - (axis.bottom - axis.top) * arguments[1]];
