@@ -24,7 +24,7 @@ def browser(tmp_path_factory):
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if not (found and driver):
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)}, or no chromedriver, is installed")
+        pytest.skip(f"no browser: install {' or '.join(BROWSERS)}, and chromedriver")
     from selenium import webdriver
 
     chosen = webdriver.ChromeOptions()
