@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcnn.dropout import Dropout
 from jaxcnn.layers import Conv, batch_norm
@@ -30,6 +30,7 @@ class UNetClassifier(nn.Module):
         dropout: rate before both dense layers.
         frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        places: of the examples in the global batch, which dropout's masks belong to; see `Dropout`.
         dtype: of activations; parameters, batch statistics, the border and logits are float32.
     """
 
@@ -40,6 +41,7 @@ class UNetClassifier(nn.Module):
     dropout: float = 0.1
     frozen_stages: int = 4
     axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -78,7 +80,7 @@ class UNetClassifier(nn.Module):
         x = Conv(self.head_features, (8, 8), padding="VALID", dtype=self.dtype, name="conv")(x)
         x = batch_norm(x, train=train, axis_name=self.axis_name, name="norm", dtype=self.dtype)
         x = nn.selu(x.reshape(x.shape[0], -1))
-        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
         x = nn.selu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
-        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
         return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -52,7 +52,7 @@ class TrainConfig:
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
-    normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch."""
+    normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""
     dtype: DTypeName = "float32"
     """Of activations; with `bfloat16` the parameters, the optimizer, the batch statistics and the loss stay float32."""
     checkpoint_every: int = 200
