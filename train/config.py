@@ -50,6 +50,8 @@ class TrainConfig:
     """Random changes to the images that are trained on; `brain-mri` turns, zooms, shifts, mirrors and more."""
     loss: LossName = "cross-entropy"
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
+    label_smoothing: float = 0.0
+    """Share of the label's probability that training spreads evenly over all classes; scores are of the plain loss."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
     normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""
@@ -78,6 +80,12 @@ class TrainConfig:
         _require(self, "warmup_steps", self.warmup_steps >= 0, "at least 0")
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         _require(self, "dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        _require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        if self.label_smoothing and self.loss == "double-softmax":
+            # Its probabilities end at 0.48, below what a label is smoothed to: the minimum would stay where it is.
+            raise ValueError(
+                f"--label-smoothing {self.label_smoothing}: has no use with --loss double-softmax; leave one out"
+            )
         _require(self, "seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
         _require(self, "split_seed", 0 <= self.split_seed < 2**32, "at least 0 and below 2**32")
 

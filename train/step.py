@@ -29,6 +29,7 @@ def make_train_step(
     loss: LossFunction,
     axis_name: str | None = None,
     *,
+    objective: LossFunction | None = None,
     accumulate: int = 1,
 ) -> TrainStep:
     """Build `train_step(state, batch, key) -> (state, tally)`.
@@ -37,17 +38,21 @@ def make_train_step(
     Under `axis_name` each device sees its share of the batch: gradients are averaged, batch statistics are the global
     batch's, tallies are summed. Every image of a training batch counts, whatever the mask says.
 
+    What is minimised is the mean of `objective`, or of `loss` without one. The tally holds `loss` all the same, so that
+    the learning curves of training, validation and test images are of one measure.
+
     With `accumulate` the batch goes through in so many micro-batches, one after the other, and the mean of their
     gradients is what the optimizer sees; see `accumulate_gradients`.
     """
     model = network.model.clone(axis_name=axis_name)
+    minimised = loss if objective is None else objective
 
     def gradients_of(
         state: TrainState, dropout_key: jax.Array, batch_stats: Any, examples: _Examples
     ) -> tuple[Any, Any, Tally]:
         inputs = network.inputs(state.frozen, examples.inputs, examples.keys)
 
-        def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
+        def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updates = model.clone(places=examples.places).apply(
                 {"params": params, "batch_stats": batch_stats},
                 inputs,
@@ -56,10 +61,10 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-            losses = loss(logits, examples.labels)
-            return jnp.mean(losses), (logits, losses, updates["batch_stats"])
+            return jnp.mean(minimised(logits, examples.labels)), (logits, updates["batch_stats"])
 
-        gradients, (logits, losses, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+        gradients, (logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+        losses = loss(logits, examples.labels)
         return gradients, batch_stats, tally(logits, examples.labels, losses, jnp.ones(len(losses), bool))
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Tally]:

@@ -14,7 +14,7 @@ from jaxcnn.data.pipeline import Examples, evaluation_batches, images_of, steps_
 from jaxcnn.runs import Run
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
-from train.losses import LOSSES
+from train.losses import LOSSES, build_objective
 from train.models import build_network
 from train.network import Network, on_features
 from train.optimizer import build_optimizer, learning_rate_schedule
@@ -87,7 +87,10 @@ def build_trainer(
     # Compiled ahead of time, so that the time of an epoch holds no compilation.
     start = time.perf_counter()
     loss = LOSSES[config.loss]
-    train_step = make_train_step(network, optimizer, loss, parallel.axis_name, accumulate=config.accumulate)
+    objective = build_objective(config.loss, config.label_smoothing)
+    train_step = make_train_step(
+        network, optimizer, loss, parallel.axis_name, objective=objective, accumulate=config.accumulate
+    )
     train_step = compile_train_step(parallel, train_step, state, batch, key)
     eval_step = compile_eval_step(parallel, make_eval_step(network, loss, parallel.axis_name), state, batch)
     say(f"compiled   in {time.perf_counter() - start:.1f} s")
