@@ -7,7 +7,7 @@ from typing import Any, Literal
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.normalization import NormalizationName
-from train.losses import LossName
+from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
 
 AugmentationName = Literal["none", "brain-mri"]
@@ -52,6 +52,8 @@ class TrainConfig:
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
     label_smoothing: float = 0.0
     """Share of the label's probability that training spreads evenly over all classes; scores are of the plain loss."""
+    class_weights: ClassWeightsName = "none"
+    """`balanced` trains with weights inversely proportional to the classes' counts among the training images."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
     normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""

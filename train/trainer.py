@@ -14,7 +14,7 @@ from jaxcnn.data.pipeline import Examples, evaluation_batches, images_of, steps_
 from jaxcnn.runs import Run
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
-from train.losses import LOSSES, build_objective
+from train.losses import LOSSES, balanced_weights, build_objective
 from train.models import build_network
 from train.network import Network, on_features
 from train.optimizer import build_optimizer, learning_rate_schedule
@@ -87,7 +87,8 @@ def build_trainer(
     # Compiled ahead of time, so that the time of an epoch holds no compilation.
     start = time.perf_counter()
     loss = LOSSES[config.loss]
-    objective = build_objective(config.loss, config.label_smoothing)
+    weights = balanced_weights(splits["train"].labels, len(classes)) if config.class_weights == "balanced" else None
+    objective = build_objective(config.loss, config.label_smoothing, weights)
     train_step = make_train_step(
         network, optimizer, loss, parallel.axis_name, objective=objective, accumulate=config.accumulate
     )
