@@ -54,6 +54,9 @@ class TrainConfig:
     """Share of the label's probability that training spreads evenly over all classes; scores are of the plain loss."""
     class_weights: ClassWeightsName = "none"
     """`balanced` trains with weights inversely proportional to the classes' counts among the training images."""
+    ema: float = 0.0
+    """Share of itself that an exponential moving average of the weights keeps at each step, such as 0.999; the average
+    is what is evaluated and kept then. 0 keeps none."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
     normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""
@@ -83,6 +86,7 @@ class TrainConfig:
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         _require(self, "dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         _require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        _require(self, "ema", 0 <= self.ema < 1, "at least 0 and below 1")
         if self.label_smoothing and self.loss == "double-softmax":
             # Its probabilities end at 0.48, below what a label is smoothed to: the minimum would stay where it is.
             raise ValueError(

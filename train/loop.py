@@ -176,7 +176,7 @@ def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:
 def _load_best(trainer: Trainer, state: TrainState) -> TrainState:
     """The state with the weights of the best epoch."""
     frozen, learnt = split_frozen(trainer.network, load_best(trainer.run).variables)
-    return dataclasses.replace(state, **replicate(trainer.parallel, {**learnt, "frozen": frozen}))
+    return state.with_variables(*replicate(trainer.parallel, (frozen, learnt)))
 
 
 def _write_predictions(trainer: Trainer, interrupted: Interruption, state: TrainState) -> dict[str, tuple[int, Scores]]:

@@ -105,9 +105,8 @@ def make_eval_step(network: Network, loss: LossFunction, axis_name: str | None =
     """Build `eval_step(state, batch) -> (tally, logits)`; only images under the mask are counted."""
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Tally, Float[Array, "batch classes"]]:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         inputs = network.inputs(state.frozen, batch.inputs, None)
-        logits = cast(Array, network.model.apply(variables, inputs, train=False, method=network.learner))
+        logits = cast(Array, network.model.apply(state.learnt, inputs, train=False, method=network.learner))
         counted = tally(logits, batch.labels, loss(logits, batch.labels), batch.mask)
         return counted if axis_name is None else jax.lax.psum(counted, axis_name), logits
 

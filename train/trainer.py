@@ -12,6 +12,7 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import Examples, evaluation_batches, images_of, steps_per_epoch
 from jaxcnn.runs import Run
+from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
 from train.losses import LOSSES, balanced_weights, build_objective
@@ -74,6 +75,8 @@ def build_trainer(
     schedule = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.epochs * steps)
     optimizer = build_optimizer(schedule, config.weight_decay, unet_factor=_unet_factor(config))
     state = create_state(network, optimizer, variables)
+    if config.ema:
+        state = start_average(state)
     say(f"model      {type(network.model).__name__}, {_count(state)}")
     if network.frozen and isinstance(config, UNetConfig) and config.cache:
         training, examples = _cached(config, network, state, splits)
@@ -86,19 +89,31 @@ def build_trainer(
     batch = distribute(parallel, next(evaluation_batches(examples["train"], config.batch_size, parallel.shard)))
     # Compiled ahead of time, so that the time of an epoch holds no compilation.
     start = time.perf_counter()
-    loss = LOSSES[config.loss]
-    weights = balanced_weights(splits["train"].labels, len(classes)) if config.class_weights == "balanced" else None
-    objective = build_objective(config.loss, config.label_smoothing, weights)
-    train_step = make_train_step(
-        network, optimizer, loss, parallel.axis_name, objective=objective, accumulate=config.accumulate
-    )
+    train_step = _build_train_step(config, network, optimizer, splits["train"], len(classes), parallel.axis_name)
     train_step = compile_train_step(parallel, train_step, state, batch, key)
-    eval_step = compile_eval_step(parallel, make_eval_step(network, loss, parallel.axis_name), state, batch)
+    eval_step = make_eval_step(network, LOSSES[config.loss], parallel.axis_name)
+    eval_step = compile_eval_step(parallel, eval_step, state, batch)
     say(f"compiled   in {time.perf_counter() - start:.1f} s")
     trainer = Trainer(
         config, splits, classes, run, parallel, network, training, examples, steps, schedule, train_step, eval_step, key
     )
     return trainer, state
+
+
+def _build_train_step(
+    config: TrainConfig,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    split: Split,
+    classes: int,
+    axis_name: str | None,
+) -> TrainStep:
+    """The step that the options ask for; the split is the one that is trained on."""
+    weights = balanced_weights(split.labels, classes) if config.class_weights == "balanced" else None
+    objective = build_objective(config.loss, config.label_smoothing, weights)
+    loss = LOSSES[config.loss]
+    step = make_train_step(network, optimizer, loss, axis_name, objective=objective, accumulate=config.accumulate)
+    return with_average(step, config.ema) if config.ema else step
 
 
 def _unet_factor(config: TrainConfig) -> float:
