@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.normalization import NormalizationName
+from jaxcnn.tta import TTAName
 from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
 
@@ -57,6 +58,8 @@ class TrainConfig:
     ema: float = 0.0
     """Share of itself that an exponential moving average of the weights keeps at each step, such as 0.999; the average
     is what is evaluated and kept then. 0 keeps none."""
+    tta: TTAName = "none"
+    """Test-time augmentation: `flip` predicts the mean probabilities of each image and its mirror image."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
     normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""

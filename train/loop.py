@@ -169,8 +169,8 @@ def _rank(line: dict[str, Any]) -> tuple[float, float]:
 
 def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:
     network, image_shape = trainer.network, trainer.splits["train"].images.shape[1:]
-    best = Trained(network.model, state.variables, network.preprocessing, image_shape, trainer.classes, epoch)
-    save_trained(trainer.run.best, best)
+    about = (network.preprocessing, image_shape, trainer.classes, epoch, trainer.config.tta)
+    save_trained(trainer.run.best, Trained(network.model, state.variables, *about))
 
 
 def _load_best(trainer: Trainer, state: TrainState) -> TrainState:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from jaxcnn.data.pipeline import Batch
 from jaxcnn.example_keys import example_places, keys_at
 from jaxcnn.metrics import Tally, tally
+from jaxcnn.tta import average_probabilities
 from train.accumulate import accumulate_gradients
 from train.losses import LossFunction
 from train.network import Network
@@ -102,11 +103,15 @@ class _Examples:
 
 
 def make_eval_step(network: Network, loss: LossFunction, axis_name: str | None = None) -> EvalStep:
-    """Build `eval_step(state, batch) -> (tally, logits)`; only images under the mask are counted."""
+    """Build `eval_step(state, batch) -> (tally, logits)`; only images under the mask are counted.
+
+    Of a batch that holds several views of each image the logits are those of their mean probabilities.
+    """
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Tally, Float[Array, "batch classes"]]:
         inputs = network.inputs(state.frozen, batch.inputs, None)
         logits = cast(Array, network.model.apply(state.learnt, inputs, train=False, method=network.learner))
+        logits = average_probabilities(logits, len(logits) // len(batch.labels))
         counted = tally(logits, batch.labels, loss(logits, batch.labels), batch.mask)
         return counted if axis_name is None else jax.lax.psum(counted, axis_name), logits
 
