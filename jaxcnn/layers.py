@@ -69,6 +69,17 @@ def max_pool(
     return cpu.max_pool(x, size)
 
 
+class MeanMaxPool(nn.Module):
+    """Global mean and global maximum of every channel, for images of any size (fastai's `AdaptiveConcatPool2d`).
+
+    A module, though it has no parameters, for `jaxcnn.saliency` to find its input by name.
+    """
+
+    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch 2*channel"]:
+        """Return the means, and behind them the maxima."""
+        return jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
+
+
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation (Hu et al., 2018): channels scaled by a gate computed from their global means.
 

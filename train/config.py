@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.normalization import NormalizationName
+from jaxcnn.transfer import HeadName
 from jaxcnn.tta import TTAName
 from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
@@ -128,8 +129,11 @@ class UNetConfig(TrainConfig):
     """The same for the stages of the U-Net that learn."""
     normalization: NormalizationName = "per-image-z-score"
     """Of the images; the weights work best with what they were trained with."""
+    head: HeadName = "reference"
+    """`reference` looks at all places of the bottleneck; `pooled` at each channel's mean and maximum, with a two
+    thousandth of the parameters, and for images of any size that the U-Net takes."""
     width: float = 1.0
-    """Factor on the width of every layer of the head, and of a random encoder."""
+    """Factor on the width of every layer of the reference head, and of a random encoder."""
     cache: bool = True
     """Compute the frozen stages' outputs once, keep them in ~/.cache/jaxcnn, and train on those."""
     views: int = 8

@@ -62,7 +62,7 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-            return jnp.mean(minimised(logits, examples.labels)), (logits, updates["batch_stats"])
+            return jnp.mean(minimised(logits, examples.labels)), (logits, updates.get("batch_stats", {}))
 
         gradients, (logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
         losses = loss(logits, examples.labels)
