@@ -3,25 +3,27 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxcnn.example_keys import example_keys
+from jaxcnn.example_keys import example_places, keys_at
 
 
 class Dropout(nn.Module):
     """Dropout (Srivastava et al., 2014), scaled while training (inverted) as `flax.linen.Dropout`.
 
     That module draws one mask for the whole batch; this one draws a mask an example from `example_keys`, so that a
-    batch spread over devices drops what it would drop on one.
+    batch spread over devices drops what it would drop on one, and one that comes in parts what it would drop whole.
 
     Attributes:
         rate: share of the values that become 0, in [0, 1]. It may be traced, so that `vmap` trains models of several
             rates at once; a Python 0 needs no key.
         axis_name: mapped axis that the batch is spread over, or None.
+        places: of the examples in the global batch; None where they are all of it, or of this device's share, in order.
     """
 
     rate: float | Float[Array, ""]
     axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], *, train: bool) -> Float[Array, "batch ..."]:
@@ -42,7 +44,8 @@ class Dropout(nn.Module):
         def draw(key: PRNGKeyArray) -> Array:
             return jax.random.bernoulli(key, kept_share, x.shape[1:])
 
-        kept = jax.vmap(draw)(example_keys(self.make_rng("dropout"), len(x), self.axis_name))
+        places = example_places(len(x), self.axis_name) if self.places is None else self.places
+        kept = jax.vmap(draw)(keys_at(self.make_rng("dropout"), places))
         # Where all is dropped, 1 / 0 must not come near x: its gradient would be no number.
         scale = jnp.where(kept, 1 / jnp.where(kept_share > 0, kept_share, 1), 0)
         return x * scale.astype(x.dtype)

@@ -1,8 +1,8 @@
-"""A random key for each example, so that a batch draws the same numbers however it is spread over devices."""
+"""A random key for each example, so that a batch draws the same numbers in whatever parts it is computed."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Int, Int32, Key, PRNGKeyArray
 
 
 def example_keys(key: PRNGKeyArray, batch_size: int, axis_name: str | None = None) -> Key[Array, " {batch_size}"]:
@@ -16,7 +16,17 @@ def example_keys(key: PRNGKeyArray, batch_size: int, axis_name: str | None = Non
         batch_size: examples in this share; all shares have as many.
         axis_name: mapped axis that the batch is spread over, in order, or None.
     """
+    return keys_at(key, example_places(batch_size, axis_name))
+
+
+def keys_at(key: PRNGKeyArray, places: Int[Array, " batch"]) -> Key[Array, " batch"]:
+    """The keys of the examples at these places in the global batch, whichever of them are here."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
+
+
+def example_places(batch_size: int, axis_name: str | None = None) -> Int32[Array, " {batch_size}"]:
+    """The place of each example of this share in the global batch; the arguments are those of `example_keys`."""
     places = jnp.arange(batch_size, dtype=jnp.int32)
     if axis_name is not None:
         places += jax.lax.axis_index(axis_name) * batch_size
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
+    return places

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcnn import cpu
 from jaxcnn.dropout import Dropout
@@ -69,6 +69,17 @@ def max_pool(
     return cpu.max_pool(x, size)
 
 
+class MeanMaxPool(nn.Module):
+    """Global mean and global maximum of every channel, for images of any size (fastai's `AdaptiveConcatPool2d`).
+
+    A module, though it has no parameters, for `jaxcnn.saliency` to find its input by name.
+    """
+
+    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch 2*channel"]:
+        """Return the means, and behind them the maxima."""
+        return jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
+
+
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation (Hu et al., 2018): channels scaled by a gate computed from their global means.
 
@@ -77,6 +88,7 @@ class SqueezeExcite(nn.Module):
         gate: ``sigmoid`` as in the paper; ``softmax`` over the channels as in the reference project.
         dropout: rate on the channel means.
         axis_name: mapped axis that the batch is spread over, or None.
+        places: of the examples in the global batch; see `Dropout`.
         dtype: of activations.
     """
 
@@ -84,6 +96,7 @@ class SqueezeExcite(nn.Module):
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
     dropout: float = 0.0
     axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -92,7 +105,7 @@ class SqueezeExcite(nn.Module):
     ) -> Float[Array, "batch height width channel"]:
         """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
         squeezed = jnp.mean(x, axis=(1, 2))
-        squeezed = Dropout(self.dropout, self.axis_name)(squeezed, train=train)
+        squeezed = Dropout(self.dropout, self.axis_name, self.places)(squeezed, train=train)
         excited = nn.relu(nn.Dense(self.features, dtype=self.dtype, name="reduce")(squeezed))
         scale = GATES[self.gate](nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(excited))
         return x * scale[:, None, None, :]

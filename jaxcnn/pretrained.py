@@ -71,7 +71,7 @@ class Pretrained:
 
 def model_fields(model: nn.Module) -> dict[str, Any]:
     """What distinguishes the model from others of its class, as JSON; how it is run is no part of it."""
-    how_it_is_run = ("parent", "name", "axis_name", "dtype")
+    how_it_is_run = ("parent", "name", "axis_name", "places", "dtype")
     return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in how_it_is_run}
 
 

@@ -20,12 +20,12 @@ class FeatureMap:
     """The activations that a map is made of, and where in the image their cells lie.
 
     Attributes:
-        seen_by: name of the layer whose input they are.
+        seen_by: names of the layer whose input they are; a model has one of these.
         first: pixel on which the first cell is centred, in rows as in columns; the centre of pixel 0 is 0.
         stride: pixels from one cell to the next.
     """
 
-    seen_by: str
+    seen_by: tuple[str, ...]
     first: float
     stride: float
 
@@ -36,8 +36,8 @@ class FeatureMap:
 # cells don't cover the image evenly: conv1 begins 1 pixel further in, the max-pools half and three pixels, conv2 four.
 # UNetClassifier: the 8x8 cells of the bottleneck, each in the middle of its 16x16 pixels.
 FEATURE_MAPS: dict[type[nn.Module], FeatureMap] = {
-    SimpleCNN: FeatureMap("conv3", first=8.5, stride=8),
-    UNetClassifier: FeatureMap("conv", first=7.5, stride=16),
+    SimpleCNN: FeatureMap(("conv3",), first=8.5, stride=8),
+    UNetClassifier: FeatureMap(("conv", "pool"), first=7.5, stride=16),
 }
 
 
@@ -84,14 +84,14 @@ def grad_cam(
 
 
 def _split(
-    model: nn.Module, variables: Mapping[str, Any], images: Array, layer: str
+    model: nn.Module, variables: Mapping[str, Any], images: Array, layer: tuple[str, ...]
 ) -> tuple[Features, Callable[[Features], Float[Array, "batch classes"]]]:
     """The input of a layer for these images, and the rest of the model: from that input to the logits."""
     seen: list[Features] = []
 
     def logits(change: Callable[[Features], Features]) -> Array:
         def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if context.module.path != (layer,) or context.method_name != "__call__":
+            if context.module.path not in [(name,) for name in layer] or context.method_name != "__call__":
                 return call(*args, **kwargs)
             return call(change(*args), **kwargs)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcnn.dropout import Dropout
 from jaxcnn.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool
@@ -24,6 +24,7 @@ class SimpleCNN(nn.Module):
         dropout: rate in the squeeze-and-excitation block and before the hidden layer.
         gate: ``sigmoid``; the reference project's ``softmax`` is kept to reproduce its curves.
         axis_name: mapped axis over which batch statistics are averaged, or None.
+        places: of the examples in the global batch, which dropout's masks belong to; see `Dropout`.
         dtype: of activations; parameters, batch statistics and logits are float32.
     """
 
@@ -36,6 +37,7 @@ class SimpleCNN(nn.Module):
     dropout: float = 0.1
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
     axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -54,7 +56,13 @@ class SimpleCNN(nn.Module):
         x = max_pool(x, 2)
         x = conv_block(x, self.stem_features[1], 5, names=("conv2", "norm2"))
         squeeze_excite = SqueezeExcite(
-            self.squeeze_features, self.gate, self.dropout, self.axis_name, self.dtype, name="squeeze_excite"
+            self.squeeze_features,
+            self.gate,
+            self.dropout,
+            self.axis_name,
+            self.places,
+            self.dtype,
+            name="squeeze_excite",
         )
         x = squeeze_excite(x, train=train)
 
@@ -66,6 +74,6 @@ class SimpleCNN(nn.Module):
 
         x = conv_block(x, self.head_features, 5, strides=2, names=("conv3", "norm3"))
         x = x.reshape(x.shape[0], -1)
-        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
         x = nn.relu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
         return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -21,11 +21,12 @@ from jaxcnn.cli import UserError
 from jaxcnn.preprocessing import Preprocessing, preprocess
 from jaxcnn.pretrained import build_model, model_fields
 from jaxcnn.runs import Run
+from jaxcnn.tta import TTAName, average_probabilities, views_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits.
+    """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits of a view.
 
     Attributes:
         model: the module.
@@ -34,6 +35,7 @@ class Trained:
         image_shape: (height, width, channel) of the images.
         classes: names, in the order of the logits.
         epoch: after which the weights were taken.
+        tta: the views of an image that its probabilities are the mean over.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Trained:
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     epoch: int
+    tta: TTAName = "none"
 
 
 def save_trained(folder: Path, trained: Trained) -> None:
@@ -57,6 +60,7 @@ def save_trained(folder: Path, trained: Trained) -> None:
         "image_shape": trained.image_shape,
         "classes": trained.classes,
         "epoch": trained.epoch,
+        "tta": trained.tta,
     }
     save_tree(folder, jax.device_get(trained.variables), manifest, overwrite=True)
 
@@ -79,7 +83,8 @@ def load_trained(folder: Path) -> Trained:
         variables = load_tree(folder, shapes)
     except ValueError as error:
         raise UserError(f"{error}; train again") from error
-    return Trained(model, variables, preprocessing, image_shape, classes, epoch)
+    # Classifiers that were saved before there was a choice have none.
+    return Trained(model, variables, preprocessing, image_shape, classes, epoch, content.get("tta", "none"))
 
 
 def load_best(run: Run) -> Trained:
@@ -100,8 +105,10 @@ def classify(
     trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
 ) -> Float[Array, "batch classes"]:
     """The probability of each class for images as bytes."""
-    logits = trained.model.apply(trained.variables, preprocess(images, trained.preprocessing), train=False)
-    return jax.nn.softmax(cast(Array, logits))
+    views = views_of(jnp.asarray(images), trained.tta)
+    side_by_side = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
+    logits = trained.model.apply(trained.variables, preprocess(side_by_side, trained.preprocessing), train=False)
+    return jax.nn.softmax(average_probabilities(cast(Array, logits), len(views)))
 
 
 def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch classes"]]:

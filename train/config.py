@@ -7,7 +7,9 @@ from typing import Any, Literal
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.normalization import NormalizationName
-from train.losses import LossName
+from jaxcnn.transfer import HeadName
+from jaxcnn.tta import TTAName
+from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
 
 AugmentationName = Literal["none", "brain-mri"]
@@ -50,9 +52,18 @@ class TrainConfig:
     """Random changes to the images that are trained on; `brain-mri` turns, zooms, shifts, mirrors and more."""
     loss: LossName = "cross-entropy"
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
+    label_smoothing: float = 0.0
+    """Share of the label's probability that training spreads evenly over all classes; scores are of the plain loss."""
+    class_weights: ClassWeightsName = "none"
+    """`balanced` trains with weights inversely proportional to the classes' counts among the training images."""
+    ema: float = 0.0
+    """Share of itself that an exponential moving average of the weights keeps at each step, such as 0.999; the average
+    is what is evaluated and kept then. 0 keeps none."""
+    tta: TTAName = "none"
+    """Test-time augmentation: `flip` predicts the mean probabilities of each image and its mirror image."""
     accumulate: int = 1
     """Micro-batches that a batch goes through in, one after the other, where memory is short. BatchNorm then
-    normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch."""
+    normalises by the micro-batch, as with a smaller batch; all else is that of the whole batch, dropout included."""
     dtype: DTypeName = "float32"
     """Of activations; with `bfloat16` the parameters, the optimizer, the batch statistics and the loss stay float32."""
     checkpoint_every: int = 200
@@ -78,6 +89,13 @@ class TrainConfig:
         _require(self, "warmup_steps", self.warmup_steps >= 0, "at least 0")
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         _require(self, "dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        _require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        _require(self, "ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        if self.label_smoothing and self.loss == "double-softmax":
+            # Its probabilities end at 0.48, below what a label is smoothed to: the minimum would stay where it is.
+            raise ValueError(
+                f"--label-smoothing {self.label_smoothing}: has no use with --loss double-softmax; leave one out"
+            )
         _require(self, "seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
         _require(self, "split_seed", 0 <= self.split_seed < 2**32, "at least 0 and below 2**32")
 
@@ -111,8 +129,11 @@ class UNetConfig(TrainConfig):
     """The same for the stages of the U-Net that learn."""
     normalization: NormalizationName = "per-image-z-score"
     """Of the images; the weights work best with what they were trained with."""
+    head: HeadName = "reference"
+    """`reference` looks at all places of the bottleneck; `pooled` at each channel's mean and maximum, with a two
+    thousandth of the parameters, and for images of any size that the U-Net takes."""
     width: float = 1.0
-    """Factor on the width of every layer of the head, and of a random encoder."""
+    """Factor on the width of every layer of the reference head, and of a random encoder."""
     cache: bool = True
     """Compute the frozen stages' outputs once, keep them in ~/.cache/jaxcnn, and train on those."""
     views: int = 8

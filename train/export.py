@@ -17,6 +17,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.cpu import xla_only
 from jaxcnn.runs import Run, open_run, read_data, read_environment, read_epochs
 from jaxcnn.trained import Trained, classify, load_best
+from jaxcnn.tta import TTAName
 
 ARTIFACT = "classifier.jax"
 METADATA = "classifier.json"
@@ -83,6 +84,7 @@ def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
             "classes": trained.classes,
             "image_shape": trained.image_shape,
             "preprocessing": dataclasses.asdict(trained.preprocessing),
+            "tta": trained.tta,
             "model": type(trained.model).__name__,
             "run": run.name,
             "epoch": trained.epoch,
@@ -142,7 +144,7 @@ probabilities = classify(images)
 ```
 
 - `images`: uint8 (n, {height}, {width}, 1), grey, 0 black and 255 white, for any n; each new n is compiled once.
-- `probabilities`: float32 (n, {len(classes)}), for the classes
+- `probabilities`: float32 (n, {len(classes)}){_averaged(metadata["tta"])}, for the classes
 
 {listed}
 
@@ -166,6 +168,10 @@ images = np.stack([np.asarray(image)[:, :, np.newaxis] for image in grey])
 
 {_origin(metadata)}
 """
+
+
+def _averaged(tta: TTAName) -> str:
+    return "" if tta == "none" else ", the mean of those of the image and of its mirror image"
 
 
 def _origin(metadata: dict[str, Any]) -> str:

@@ -164,14 +164,14 @@ def _evaluate(trainer: Trainer, interrupted: Interruption, state: TrainState, na
 
 def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:
     network, image_shape = trainer.network, trainer.splits["train"].images.shape[1:]
-    best = Trained(network.model, state.variables, network.preprocessing, image_shape, trainer.classes, epoch)
-    save_trained(trainer.run.best, best)
+    about = (network.preprocessing, image_shape, trainer.classes, epoch, trainer.config.tta)
+    save_trained(trainer.run.best, Trained(network.model, state.variables, *about))
 
 
 def _load_best(trainer: Trainer, state: TrainState) -> TrainState:
     """The state with the weights of the best epoch."""
     frozen, learnt = split_frozen(trainer.network, load_best(trainer.run).variables)
-    return dataclasses.replace(state, **replicate(trainer.parallel, {**learnt, "frozen": frozen}))
+    return state.with_variables(*replicate(trainer.parallel, (frozen, learnt)))
 
 
 def _write_predictions(trainer: Trainer, interrupted: Interruption, state: TrainState) -> dict[str, tuple[int, Scores]]:

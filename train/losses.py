@@ -1,14 +1,17 @@
-"""Losses per image, from logits."""
+"""Losses per image, from logits: what a network is judged by, and what training minimises in its place."""
 
 from collections.abc import Callable
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 LossName = Literal["cross-entropy", "double-softmax"]
+ClassWeightsName = Literal["none", "balanced"]
+ClassWeights = Float32[np.ndarray, " classes"]
 LossFunction = Callable[[Float[Array, "batch classes"], Int[Array | np.ndarray, " batch"]], Float[Array, " batch"]]
 
 
@@ -29,4 +32,55 @@ def double_softmax(
     return cross_entropy(jax.nn.softmax(logits), labels)
 
 
+def smoothed_cross_entropy(smoothing: float) -> LossFunction:
+    """Cross-entropy with label smoothing (Szegedy et al., 2016), PyTorch's `label_smoothing`.
+
+    The label is to have the probability 1 - smoothing, and all classes, the label among them, share the rest. So no
+    network gains by being ever surer of what it has right already.
+    """
+
+    def loss(
+        logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+    ) -> Float[Array, " batch"]:
+        targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype), smoothing)
+        return optax.losses.softmax_cross_entropy(logits, targets)
+
+    return loss
+
+
 LOSSES: dict[LossName, LossFunction] = {"cross-entropy": cross_entropy, "double-softmax": double_softmax}
+
+
+def weighted(loss: LossFunction, weights: ClassWeights) -> LossFunction:
+    """The loss of each image times the weight of its class.
+
+    The mean over a batch stays the plain one, as in Keras: PyTorch's `CrossEntropyLoss(weight=...)` divides by the sum
+    of the weights in the batch, so that the mean of the means of its parts (devices, micro-batches) is not that of the
+    whole. And with label smoothing the weight is the image's, where PyTorch weighs each class that the label is
+    spread over.
+    """
+
+    def of_class(
+        logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+    ) -> Float[Array, " batch"]:
+        return loss(logits, labels) * jnp.asarray(weights)[labels]
+
+    return of_class
+
+
+def balanced_weights(labels: Int[np.ndarray, " n"], classes: int) -> ClassWeights:
+    """Weights inversely proportional to the classes' counts, scikit-learn's `compute_class_weight("balanced")`.
+
+    Their mean over the images is 1, so that losses keep their scale. A class that doesn't occur has 0.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    occurring = counts > 0
+    weights = np.zeros(classes, np.float32)
+    weights[occurring] = len(labels) / (occurring.sum() * counts[occurring])
+    return weights
+
+
+def build_objective(name: LossName, label_smoothing: float, class_weights: ClassWeights | None) -> LossFunction:
+    """What training minimises the mean of; without the options it is the loss itself."""
+    loss = smoothed_cross_entropy(label_smoothing) if label_smoothing else LOSSES[name]
+    return loss if class_weights is None else weighted(loss, class_weights)

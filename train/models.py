@@ -67,6 +67,7 @@ def _unet_classifier(config: UNetConfig, classes: int, encoder: Pretrained | Non
     return UNetClassifier(
         classes=classes,
         features=features,
+        head=config.head,
         head_features=_scaled(standard.head_features, config.width),
         hidden_features=_scaled(standard.hidden_features, config.width),
         dropout=config.dropout,

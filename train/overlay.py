@@ -16,6 +16,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.preprocessing import preprocess
 from jaxcnn.saliency import grad_cam
 from jaxcnn.trained import Trained
+from jaxcnn.tta import join_maps, views_of
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
 _COLOURS = mpl.colormaps["inferno"]
@@ -40,7 +41,8 @@ def open_gallery(trained: Trained, folder: Path) -> Draw:
     def explain(variables: Mapping[str, Any], images: Array, labels: Array) -> tuple[Array, Array]:
         """The images as the network sees them, but for their intensities, and their maps."""
         visible = preprocess(images, dataclasses.replace(trained.preprocessing, normalization="none"))
-        return visible, grad_cam(trained.model, variables, preprocess(images, trained.preprocessing), labels)
+        views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
+        return visible, join_maps(tuple(grad_cam(trained.model, variables, view, labels) for view in views))
 
     taken: set[str] = set()
 

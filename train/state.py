@@ -1,5 +1,6 @@
 """What a training step reads and returns."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class TrainState:
         batch_stats: running means and variances of the norms that learn.
         opt_state: the optimizer's.
         frozen: parameters and statistics of the frozen part, which no step changes; empty where all learns.
+        average: of `params` and `batch_stats`, a dictionary of both; empty where none is kept.
     """
 
     step: Any
@@ -33,12 +35,21 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     frozen: Any
+    average: Any
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """What the part that learns is judged by: `params` and `batch_stats`, or their average if there is one."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def variables(self) -> dict[str, Any]:
-        """All that `model.apply` takes."""
-        learning = {"params": self.params, "batch_stats": self.batch_stats}
-        return unflatten_dict(flatten_dict(self.frozen) | flatten_dict(learning))
+        """All that `model.apply` takes to be judged."""
+        return unflatten_dict(flatten_dict(self.frozen) | flatten_dict(self.learnt))
+
+    def with_variables(self, frozen: Variables, learnt: Variables) -> "TrainState":
+        """The state with these weights to be judged by, the average included."""
+        return dataclasses.replace(self, **learnt, frozen=frozen, average=learnt if self.average else {})
 
 
 def create_state(network: Network, optimizer: optax.GradientTransformation, variables: Variables) -> TrainState:
@@ -50,6 +61,7 @@ def create_state(network: Network, optimizer: optax.GradientTransformation, vari
         batch_stats=learning["batch_stats"],
         opt_state=jax.jit(optimizer.init)(learning["params"]),
         frozen=frozen,
+        average={},
     )
 
 
@@ -65,12 +77,12 @@ def initial_variables(network: Network, image_shape: tuple[int, int, int], seed:
 
 
 def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables of the frozen part, and the others."""
+    """The variables of the frozen part, and the others: `params` and `batch_stats`, either of which may be empty."""
     frozen: dict[tuple[str, ...], Any] = {}
     learning: dict[tuple[str, ...], Any] = {}
     for path, leaf in flatten_dict(variables).items():
         (frozen if path[1:3] in network.frozen else learning)[path] = leaf
-    return unflatten_dict(frozen), unflatten_dict(learning)
+    return unflatten_dict(frozen), {"params": {}, "batch_stats": {}} | unflatten_dict(learning)
 
 
 def parameter_count(tree: Any) -> int:

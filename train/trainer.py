@@ -12,9 +12,11 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import Examples, evaluation_batches, images_of, steps_per_epoch
 from jaxcnn.runs import Run
+from jaxcnn.tta import views_of
+from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
-from train.losses import LOSSES
+from train.losses import LOSSES, balanced_weights, build_objective
 from train.models import build_network
 from train.network import Network, on_features
 from train.optimizer import build_optimizer, learning_rate_schedule
@@ -36,7 +38,7 @@ class Trainer:
         parallel: the devices.
         network: the model.
         training: what is trained on, in one or several views: images, or what the frozen part makes of them.
-        examples: of each split, in the one view that it is evaluated in.
+        examples: of each split, in the views that it is evaluated in.
         steps: in an epoch.
         schedule: of the learning rate.
         train_step: compiled.
@@ -68,12 +70,14 @@ def build_trainer(
         UserError: the options don't fit one another, or weights can't be read, or features not be written.
     """
     network, variables = build_network(config, len(classes), splits["train"].images.shape[1:])
-    examples = {name: images_of(split) for name, split in splits.items()}
-    training = examples["train"]
+    examples = {name: Examples(views_of(of.images, config.tta), of.labels) for name, of in splits.items()}
+    training = images_of(splits["train"])
     steps = steps_per_epoch(training, config.batch_size)
     schedule = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.epochs * steps)
     optimizer = build_optimizer(schedule, config.weight_decay, unet_factor=_unet_factor(config))
     state = create_state(network, optimizer, variables)
+    if config.ema:
+        state = start_average(state)
     say(f"model      {type(network.model).__name__}, {_count(state)}")
     if network.frozen and isinstance(config, UNetConfig) and config.cache:
         training, examples = _cached(config, network, state, splits)
@@ -83,18 +87,37 @@ def build_trainer(
     key_data = jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), 1))
     key = jax.random.wrap_key_data(replicate(parallel, key_data))
     state = replicate(parallel, state)
-    batch = distribute(parallel, next(evaluation_batches(examples["train"], config.batch_size, parallel.shard)))
+    batch, evaluated = (
+        distribute(parallel, next(evaluation_batches(of, config.batch_size, parallel.shard)))
+        for of in (_first_view(training), examples["train"])
+    )
     # Compiled ahead of time, so that the time of an epoch holds no compilation.
     start = time.perf_counter()
-    loss = LOSSES[config.loss]
-    train_step = make_train_step(network, optimizer, loss, parallel.axis_name, accumulate=config.accumulate)
+    train_step = _build_train_step(config, network, optimizer, splits["train"], len(classes), parallel.axis_name)
     train_step = compile_train_step(parallel, train_step, state, batch, key)
-    eval_step = compile_eval_step(parallel, make_eval_step(network, loss, parallel.axis_name), state, batch)
+    eval_step = make_eval_step(network, LOSSES[config.loss], parallel.axis_name)
+    eval_step = compile_eval_step(parallel, eval_step, state, evaluated)
     say(f"compiled   in {time.perf_counter() - start:.1f} s")
     trainer = Trainer(
         config, splits, classes, run, parallel, network, training, examples, steps, schedule, train_step, eval_step, key
     )
     return trainer, state
+
+
+def _build_train_step(
+    config: TrainConfig,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    split: Split,
+    classes: int,
+    axis_name: str | None,
+) -> TrainStep:
+    """The step that the options ask for; the split is the one that is trained on."""
+    weights = balanced_weights(split.labels, classes) if config.class_weights == "balanced" else None
+    objective = build_objective(config.loss, config.label_smoothing, weights)
+    loss = LOSSES[config.loss]
+    step = make_train_step(network, optimizer, loss, axis_name, objective=objective, accumulate=config.accumulate)
+    return with_average(step, config.ema) if config.ema else step
 
 
 def _unet_factor(config: TrainConfig) -> float:
@@ -111,17 +134,24 @@ def _cached(
 ) -> tuple[Examples, dict[str, Examples]]:
     """The outputs of the frozen part, to train on and to evaluate."""
     start = time.perf_counter()
-    examples = {name: Examples((load_features(network, state.frozen, of),), of.labels) for name, of in splits.items()}
-    training = examples["train"]
+    examples = {}
+    for name, split in splits.items():
+        views = [dataclasses.replace(split, images=images) for images in views_of(split.images, config.tta)]
+        examples[name] = Examples(tuple(load_features(network, state.frozen, view) for view in views), split.labels)
+    training = _first_view(examples["train"])
     if network.augmentation != Augmentation():
         # Another stream than those of the initial weights and of the steps.
         seed = int(np.random.SeedSequence((config.seed, 2)).generate_state(1)[0])
-        views = [
-            load_features(network, state.frozen, splits["train"], view=(seed, number)) for number in range(config.views)
-        ]
-        training = Examples(tuple(views), training.labels)
+        training = Examples(
+            tuple(load_features(network, state.frozen, splits["train"], view=(seed, n)) for n in range(config.views)),
+            training.labels,
+        )
     arrays = {id(array): array for of in (training, *examples.values()) for array in of.inputs}
     shape = "x".join(map(str, training.inputs[0].shape[1:]))
     megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
     say(f"features   {shape} of every image, {megabytes:.0f} MB, in {time.perf_counter() - start:.1f} s")
     return training, examples
+
+
+def _first_view(examples: Examples) -> Examples:
+    return Examples(examples.inputs[:1], examples.labels)

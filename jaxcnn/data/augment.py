@@ -1,4 +1,4 @@
-"""Random changes to training images inside jit, each by its own key, and the views that a prediction averages."""
+"""Random changes to training images inside jit, each by its own key."""
 
 import dataclasses
 import functools
@@ -87,11 +87,6 @@ def augment(
     if augmentation == Augmentation():
         return images
     return jax.vmap(lambda key, image: _augment(key, image[..., 0], augmentation)[..., None])(keys, images)
-
-
-def flipped_views(images: Float[Array, "batch height width 1"]) -> Float[Array, "2 batch height width 1"]:
-    """The images and their mirror images, left for right: average the probabilities of both (over axis 0)."""
-    return jnp.stack([images, images[:, :, ::-1]])
 
 
 def _augment(key: PRNGKeyArray, image: Image, strengths: Augmentation) -> Image:

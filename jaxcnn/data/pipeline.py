@@ -55,8 +55,8 @@ class Batch:
     """What a step gets.
 
     Attributes:
-        inputs: (batch, ...); images travel to the device as uint8 (batch, height, width, 1), a quarter of their size as
-            floats.
+        inputs: (batch, ...), or in evaluation (batch * views, ...), the views of an example one after the other; images
+            travel to the device as uint8 (batch, height, width, 1), a quarter of their size as floats.
         labels: int32 (batch,).
         mask: bool (batch,), false for what only fills up the batch.
     """
@@ -97,13 +97,13 @@ def training_batches(
         grain.MapDataset.range(len(examples))
         .shuffle(seed=order_seed)
         .batch(batch_size, drop_remainder=True)[start:]
-        .map(lambda chosen: _take(examples, chosen[mine], views[chosen[mine]], np.full(len(chosen[mine]), True)))
+        .map(lambda chosen: _training_batch(examples, chosen[mine], views[chosen[mine]]))
     )
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 
 def evaluation_batches(examples: Examples, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-    """Every example once, in order and in its first view.
+    """Every example once, in order and in all its views.
 
     The last batch is filled up with copies of its first example, which the mask leaves out.
     """
@@ -112,9 +112,16 @@ def evaluation_batches(examples: Examples, batch_size: int, shard: Shard = WHOLE
         places = np.arange(start, start + batch_size)
         inside = places < len(examples)
         chosen = np.where(inside, places, start)[mine]
-        yield _take(examples, chosen, np.zeros_like(chosen), inside[mine])
+        views = np.arange(len(examples.inputs))
+        inputs = _take(examples, np.repeat(chosen, len(views)), np.tile(views, len(chosen)))
+        yield Batch(inputs, examples.labels[chosen], inside[mine])
 
 
-def _take(examples: Examples, chosen: Int[np.ndarray, " k"], views: Int[np.ndarray, " k"], mask: np.ndarray) -> Batch:
-    inputs = np.stack([examples.inputs[view][place] for view, place in zip(views, chosen, strict=True)])
-    return Batch(inputs, examples.labels[chosen], mask)
+def _training_batch(examples: Examples, chosen: Int[np.ndarray, " k"], views: Int[np.ndarray, " k"]) -> Batch:
+    return Batch(_take(examples, chosen, views), examples.labels[chosen], np.full(len(chosen), True))
+
+
+def _take(
+    examples: Examples, chosen: Int[np.ndarray, " k"], views: Int[np.ndarray, " k"]
+) -> Shaped[np.ndarray, "k ..."]:
+    return np.stack([examples.inputs[view][place] for view, place in zip(views, chosen, strict=True)])

@@ -22,17 +22,18 @@ def compiled(model):
     return jax.jit(partial(grad_cam, model))
 
 
-@pytest.fixture(scope="module")
-def by_finite_differences():
-    """Images, variables, labels and what the maps must be.
+@pytest.fixture(scope="module", params=["reference", "pooled"])
+def by_finite_differences(request):
+    """Model, images, variables, labels and what the maps must be.
 
     With all of its U-Net frozen the classifier comes in two parts: `encode` gives the feature map, `classify` the
     logits from there.
     """
-    images, variables = random_network(TRANSFER, (2, 128, 128, 1))
+    model = TRANSFER.clone(head=request.param)
+    images, variables = random_network(model, (2, 128, 128, 1))
     labels = jnp.array([3, 1])
-    features = jax.jit(partial(TRANSFER.apply, method="encode"))(variables, images)
-    classify = jax.jit(partial(TRANSFER.apply, train=False, method="classify"))
+    features = jax.jit(partial(model.apply, method="encode"))(variables, images)
+    classify = jax.jit(partial(model.apply, train=False, method="classify"))
 
     def logit(features):
         return np.take_along_axis(np.asarray(classify(variables, features)), np.asarray(labels)[:, None], axis=1)[:, 0]
@@ -45,13 +46,13 @@ def by_finite_differences():
     coarse = np.maximum(np.einsum("brck,kb->brc", features, weights), 0).astype(np.float32)
     assert (coarse.max(axis=(1, 2)) > 0).all()
     enlarged = [np.asarray(Image.fromarray(map_).resize((128, 128), Image.Resampling.BILINEAR)) for map_ in coarse]
-    return images, variables, labels, np.stack([map_ / map_.max() for map_ in enlarged])
+    return model, images, variables, labels, np.stack([map_ / map_.max() for map_ in enlarged])
 
 
 @pytest.mark.parametrize("frozen", [4, 5])
 def test_the_map_is_that_of_finite_differences_whatever_is_frozen_in_training(by_finite_differences, frozen):
-    images, variables, labels, expected = by_finite_differences
-    maps = compiled(TRANSFER.clone(frozen_stages=frozen))(variables, images, labels)
+    model, images, variables, labels, expected = by_finite_differences
+    maps = compiled(model.clone(frozen_stages=frozen))(variables, images, labels)
     np.testing.assert_allclose(maps, expected, atol=2e-3)
 
 

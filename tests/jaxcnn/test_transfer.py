@@ -12,6 +12,7 @@ from jaxcnn import UNet, UNetClassifier
 from jaxcnn.unet import STAGE_NAMES
 
 TINY = UNetClassifier(features=2, head_features=3, hidden_features=5)
+POOLED = UNetClassifier(features=2, head="pooled")
 
 
 def initialized(model, shape=(2, 128, 128, 1)):
@@ -25,6 +26,12 @@ def test_the_published_parameter_counts():
     bottleneck = sum(leaf.size for leaf in jax.tree.leaves(unet["bottleneck"]))
     assert head == 8_422_788
     assert head + bottleneck == 11_963_780
+
+
+def test_the_pooled_head_has_a_weight_for_each_mean_and_maximum():
+    params = jax.eval_shape(lambda: initialized(UNetClassifier(head="pooled"), (1, 16, 48, 1))[1])["params"]
+    del params["unet"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_100
 
 
 def test_the_weights_of_a_unet_fit_as_they_are():
@@ -60,6 +67,17 @@ def test_the_head_is_the_published_formula():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_pooled_head_is_linear_in_means_and_maxima():
+    images, variables = initialized(POOLED, (2, 32, 48, 1))
+    features = jax.jit(partial(POOLED.clone(frozen_stages=5).apply, method="encode"))(variables, images)
+    assert features.shape == (2, 2, 3, 32)
+    places = np.asarray(features, np.float64).reshape(2, 6, 32)
+    dense = variables["params"]["classifier"]
+    expected = np.concatenate([places.mean(axis=1), places.max(axis=1)], axis=1) @ dense["kernel"] + dense["bias"]
+    logits = jax.jit(partial(POOLED.apply, train=False))(variables, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", [2, 4])
 def test_frozen_stages_stay_and_the_rest_learns(frozen):
@@ -88,10 +106,18 @@ def test_frozen_stages_stay_and_the_rest_learns(frozen):
     assert not np.array_equal(statistics["norm"]["mean"], before["norm"]["mean"])
 
 
-@pytest.mark.parametrize(("frozen", "border"), [(2, (32, 32, 4)), (4, (8, 8, 16)), (5, (8, 8, 32))])
-def test_the_model_is_its_head_on_what_its_frozen_stages_make_of_the_images(frozen, border):
-    model = TINY.clone(frozen_stages=frozen)
-    images, variables = initialized(model)
+@pytest.mark.parametrize(
+    ("model", "size", "frozen", "border"),
+    [
+        (TINY, 128, 2, (32, 32, 4)),
+        (TINY, 128, 4, (8, 8, 16)),
+        (TINY, 128, 5, (8, 8, 32)),
+        (POOLED, 32, 3, (4, 4, 8)),
+    ],
+)
+def test_the_model_is_its_head_on_what_its_frozen_stages_make_of_the_images(model, size, frozen, border):
+    model = model.clone(frozen_stages=frozen)
+    images, variables = initialized(model, (2, size, size, 1))
     features = jax.jit(partial(model.apply, method="encode"))(variables, images)
     assert features.shape == (len(images), *border)
     logits = jax.jit(partial(model.apply, train=False, method="classify"))(variables, features)

@@ -26,7 +26,7 @@ from jaxcnn.runs import Run, read_epochs, read_predictions
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch, checkpoints after steps 2, 4 and 5.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
-OPTIONS += ["--checkpoint-every", "2"]
+OPTIONS += ["--checkpoint-every", "2", "--ema", "0.9", "--tta", "flip", "--label-smoothing", "0.1"]
 
 _CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
 

@@ -12,7 +12,7 @@ from jaxcnn.trained import Trained, save_trained
 SCORES = ("loss", "accuracy", "f1_macro", "f1_weighted")
 
 
-def random_trained(model, size, **preprocessing):
+def random_trained(model, size, tta="none", **preprocessing):
     """A classifier of images of this size; its logits are of the order of 1, so that no class is certain."""
     images, variables = random_network(model, (2, size, size, 1))
     largest = float(jnp.abs(jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)).max())
@@ -20,7 +20,9 @@ def random_trained(model, size, **preprocessing):
         "classifier": jax.tree.map(lambda leaf: leaf / largest, variables["params"]["classifier"])
     }
     shape = (size, size, 1)
-    return Trained(model, variables | {"params": params}, Preprocessing(**preprocessing), shape, CLASSES, epoch=2)
+    return Trained(
+        model, variables | {"params": params}, Preprocessing(**preprocessing), shape, CLASSES, epoch=2, tta=tta
+    )
 
 
 def save_random_run(folder, trained):

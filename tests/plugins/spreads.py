@@ -11,8 +11,10 @@ import optax
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.pipeline import Batch, Examples, evaluation_batches
 from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.tta import views_of
+from train.average import start_average, with_average
 from train.losses import cross_entropy
 from train.network import Network, on_features, simplecnn_network, unet_network
 from train.parallel import Parallel, choose_devices, compile_eval_step, compile_train_step, distribute, replicate
@@ -41,38 +43,41 @@ def unet() -> tuple[Network, tuple[int, int, int]]:
 
 
 def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool) -> dict[str, Any]:
-    """For each spread the losses, the logits after some steps, the parameters and the batch statistics."""
+    """For each spread the losses, the logits after some steps, the parameters, and the average with its statistics."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (BATCH_SIZE, *image_shape), np.uint8)
     labels = np.arange(BATCH_SIZE, dtype=np.int32) % 4
     # SGD, since Adam's first steps divide rounding errors by themselves.
     optimizer = optax.sgd(0.01)
-    state = create_state(network, optimizer, initial_variables(network, image_shape, 0))
-    inputs: np.ndarray = images
+    state = start_average(create_state(network, optimizer, initial_variables(network, image_shape, 0)))
+    views = views_of(images, "flip")
     if cached:
-        inputs = np.asarray(jax.jit(network.inputs)(state.frozen, images, None))
+        encode = jax.jit(network.inputs)
+        views = tuple(np.asarray(encode(state.frozen, view, None)) for view in views)
         network = on_features(network)
-    batch = Batch(inputs, labels, np.ones(BATCH_SIZE, bool))
+    examples = Examples(views, labels)
     return {
-        name: _train(network, optimizer, state, batch, choose_devices(placement, BATCH_SIZE))
+        name: _train(network, optimizer, state, examples, choose_devices(placement, BATCH_SIZE))
         for name, placement in SPREADS.items()
     }
 
 
 def _train(
-    network: Network, optimizer: optax.GradientTransformation, state: Any, batch: Batch, parallel: Parallel
+    network: Network, optimizer: optax.GradientTransformation, state: Any, examples: Examples, parallel: Parallel
 ) -> dict[str, Any]:
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(jax.random.key(1))))
-    state, batch = replicate(parallel, state), distribute(parallel, batch)
-    step = make_train_step(network, optimizer, cross_entropy, parallel.axis_name)
+    batch = distribute(parallel, Batch(examples.inputs[0], examples.labels, np.ones(BATCH_SIZE, bool)))
+    evaluated = distribute(parallel, next(evaluation_batches(examples, BATCH_SIZE)))
+    state = replicate(parallel, state)
+    step = with_average(make_train_step(network, optimizer, cross_entropy, parallel.axis_name), 0.3)
     step = compile_train_step(parallel, step, state, batch, key)
     losses = []
     for _ in range(STEPS):
         state, counted = step(state, batch, key)
         losses.append(float(counted.loss))
     evaluate = make_eval_step(network, cross_entropy, parallel.axis_name)
-    _, logits = compile_eval_step(parallel, evaluate, state, batch)(state, batch)
-    found = {"losses": losses, "logits": logits, "params": state.params, "batch_stats": state.batch_stats}
+    _, logits = compile_eval_step(parallel, evaluate, state, evaluated)(state, evaluated)
+    found = {"losses": losses, "logits": logits, "params": state.params, "average": state.average}
     return jax.tree.map(np.asarray, found)
 
 

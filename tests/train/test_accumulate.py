@@ -1,5 +1,6 @@
 """Micro-batches: what equals the whole batch, and what BatchNorm changes."""
 
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import Array, Int
 
 from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.pipeline import Batch
+from jaxcnn.dropout import Dropout
 from jaxcnn.preprocessing import Preprocessing
 from train.losses import cross_entropy
 from train.network import Network, simplecnn_network
@@ -22,19 +25,25 @@ from train.step import make_train_step
 class WithoutNorm(nn.Module):
     """Each image's logits depend on it alone."""
 
+    dropout: float = 0.5
     axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        del train
         self.variable("batch_stats", "unused", lambda: jnp.zeros(1))
-        return nn.Dense(4)(nn.relu(nn.Dense(8)(x.reshape(len(x), -1))))
+        x = nn.relu(nn.Dense(8)(x.reshape(len(x), -1)))
+        return nn.Dense(4)(Dropout(self.dropout, self.axis_name, self.places)(x, train=train))
 
 
 @pytest.fixture(scope="module")
 def batch():
     images = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 1), np.uint8)
     return Batch(images, np.arange(12, dtype=np.int32) % 4, np.ones(12, bool))
+
+
+def without_norm(augmentation: Augmentation = Augmentation()) -> Network:  # noqa: B008  (frozen)
+    return dataclasses.replace(simplecnn_network(SimpleCNN(), Preprocessing(), augmentation), model=WithoutNorm())
 
 
 def a_step(network: Network, batch: Batch, accumulate: int):
@@ -51,10 +60,20 @@ close = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=1e-4, ato
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate):
-    """Augmentation included: an example is turned by the same angle in whatever micro-batch it comes."""
-    network = simplecnn_network(SimpleCNN(), Preprocessing(), Augmentation(rotation=15.0))
-    network = Network(WithoutNorm(), network.preprocessing, network.augmentation, network.inputs)
+    """Augmentation and dropout included: an example is turned and loses the same in whatever micro-batch it comes."""
+    network = without_norm(Augmentation(rotation=15.0))
     close(a_step(network, batch, accumulate), a_step(network, batch, 1))
+
+
+def test_the_same_on_several_devices(batch):
+    network = without_norm()
+    optimizer = optax.sgd(1.0)
+    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0))
+    step = make_train_step(network, optimizer, cross_entropy, "device", accumulate=2)
+    spread = jax.tree.map(lambda leaf: leaf.reshape(3, 4, *leaf.shape[1:]), batch)
+    states, _ = jax.jit(jax.vmap(step, (None, 0, None), axis_name="device"))(state, spread, jax.random.key(1))
+    whole, _ = a_step(network, batch, 1)
+    close(jax.tree.map(lambda leaf: leaf[2], states.params), whole.params)
 
 
 @pytest.mark.slow

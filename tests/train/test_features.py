@@ -11,9 +11,10 @@ from random_network import random_network
 
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
+from jaxcnn.data.load import load_dataset
 from jaxcnn.preprocessing import Preprocessing
 from jaxcnn.runs import open_run, read_epochs, read_predictions
-from jaxcnn.trained import load_trained
+from jaxcnn.trained import compile_classifier, load_trained
 from jaxcnn.transfer import UNetClassifier
 from jaxcnn.unet import STAGE_NAMES
 from train import features
@@ -48,7 +49,7 @@ def run_unet(monkeypatch, folder, *more):
 @pytest.mark.slow
 def test_cached_and_uncached_runs_are_the_same(tmp_path, monkeypatch):
     # Adam makes a whole step of a gradient that is but rounding; small steps keep that small.
-    slowly = ("--learning-rate", "1e-4", "--unet-learning-rate", "1e-5")
+    slowly = ("--learning-rate", "1e-4", "--unet-learning-rate", "1e-5", "--tta", "flip")
     cached = run_unet(monkeypatch, tmp_path / "cached", *slowly)
     uncached = run_unet(monkeypatch, tmp_path / "uncached", *slowly, "--no-cache")
     for line, other in zip(read_epochs(cached), read_epochs(uncached), strict=True):
@@ -57,6 +58,18 @@ def test_cached_and_uncached_runs_are_the_same(tmp_path, monkeypatch):
     for split in ("train", "validation", "test"):
         found, expected = (read_predictions(run, split).logits for run in (cached, uncached))
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_pooled_head_alone_learns_and_predicts_as_any_classifier(tmp_path, monkeypatch):
+    """It has no statistics: of what learns nothing but parameters is left."""
+    options = ("--head", "pooled", "--train-from", "head", "--ema", "0.5", "--tta", "flip", "--weight-decay", "0.1")
+    run = run_unet(monkeypatch, tmp_path / "run", *options, "--class-weights", "balanced")
+    trained = load_trained(run.best)
+    assert (trained.model.head, trained.tta) == ("pooled", "flip")
+    images = load_dataset("phantom", 48).test.images
+    expected = np.asarray(jax.nn.softmax(read_predictions(run, "test").logits))
+    np.testing.assert_allclose(compile_classifier(trained)(images), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """python -m train predict: what a user gets for image files, whichever way they are named, and for what is no image."""
 
+import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
 from jaxcnn.runs import open_run, read_predictions
-from jaxcnn.trained import compile_classifier
+from jaxcnn.trained import compile_classifier, load_trained
 from train.__main__ import main
 from train.overlay import draw_overlay
 
@@ -110,6 +112,29 @@ def test_the_json_document_gives_the_same_in_full(predict, trained, scans, run):
         found = np.array(list(image["probabilities"].values()))
         np.testing.assert_allclose(found, expected_probabilities(trained, image["path"]), rtol=1e-4)
         assert image["class"] == CLASSES[found.argmax()]
+
+
+def test_with_flips_a_scan_and_its_mirror_image_get_the_mean_of_both_and_one_map(predict, trained, tmp_path):
+    run = save_random_run(tmp_path / "run", dataclasses.replace(trained, tta="flip"))
+    scan = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE), np.uint8)
+    for name, pixels in (("a", scan), ("b", scan[:, ::-1])):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    _, out, _ = predict(*files, "--json", "--saliency", tmp_path / "maps", run=run)
+    answers = json.loads(out)["images"]
+    expected = np.mean([expected_probabilities(trained, file) for file in files], axis=0)
+    for answer in answers:
+        np.testing.assert_allclose(list(answer["probabilities"].values()), expected, rtol=1e-4)
+    one, other = (np.asarray(Image.open(answer["saliency"]), int)[:, 3 * SIZE :] for answer in answers)
+    np.testing.assert_allclose(one, other[:, ::-1], atol=2)
+
+
+def test_a_classifier_that_was_saved_before_there_were_views_has_one(run, tmp_path):
+    older = Path(shutil.copytree(run / "best", tmp_path / "best"))
+    manifest = json.loads((older / "manifest.json").read_text())
+    assert manifest.pop("tta") == "none"
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    assert load_trained(older).tta == "none"
 
 
 def test_files_come_in_the_order_given_and_keep_the_path_given(predict, scans, monkeypatch):

@@ -99,7 +99,17 @@ def test_an_epoch_takes_one_view_of_each_example_and_another_epoch_may_take_anot
     assert len(views_of(1)) == 40
     assert set(views_of(1).values()) == {0, 1, 2}
     assert views_of(1) == views_of(1) != views_of(2)
-    assert {view for b in evaluation_batches(examples, 16) for view, _ in b.inputs.tolist()} == {0}
+
+
+def test_evaluation_sees_all_views_of_an_example_side_by_side():
+    views = tuple(np.stack([np.full(25, view), np.arange(25)], axis=1) for view in range(2))
+    batches = list(evaluation_batches(Examples(views, np.arange(25, dtype=np.int32)), 10))
+    seen = [row for b in batches for row in b.inputs[np.repeat(b.mask, 2)].tolist()]
+    assert seen == [[view, example] for example in range(25) for view in range(2)]
+    assert [len(b.labels) for b in batches] == [10, 10, 10]
+    shards = [evaluation_batches(Examples(views, np.arange(25, dtype=np.int32)), 10, Shard(i, 2)) for i in range(2)]
+    for whole, first, second in zip(batches, *shards, strict=True):
+        np.testing.assert_array_equal(np.concatenate([first.inputs, second.inputs]), whole.inputs)
 
 
 def test_spread_keeps_the_share_of_each_class_and_the_whole_range():

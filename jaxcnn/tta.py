@@ -1,0 +1,47 @@
+"""Test-time augmentation: a prediction is the mean over several views of an image."""
+
+import math
+from typing import Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+TTAName = Literal["none", "flip"]
+
+_SHAPE = "batch height width channel"
+Images = TypeVar("Images", UInt8[Array, _SHAPE], UInt8[np.ndarray, _SHAPE])
+
+
+def views_of(images: Images, tta: TTAName) -> tuple[Images, ...]:
+    """The views that a prediction is the mean over: the images; with `flip` their mirror images, left for right, too.
+
+    Each is an image like any other, and goes through all that images go through.
+    """
+    return (images,) if tta == "none" else (images, images[:, :, ::-1])
+
+
+def average_probabilities(logits: Float[Array, "rows classes"], views: int) -> Float[Array, "batch classes"]:
+    """Logits whose softmax is the mean of the views' probabilities: the logarithm of that mean.
+
+    Args:
+        logits: of the first example's views, then of the second's, and so on.
+        views: of each example; the logits of a single view are returned as they are.
+    """
+    if views == 1:
+        return logits
+    of_views = jax.nn.log_softmax(logits).reshape(-1, views, logits.shape[-1])
+    return jax.nn.logsumexp(of_views, axis=1) - math.log(views)
+
+
+def join_maps(maps: tuple[Float[Array, "batch height width"], ...]) -> Float[Array, "batch height width"]:
+    """Maps of the views of images, in the order of `views_of`, as one of each image.
+
+    Returns:
+        Their sum over its maximum, in [0, 1]; the mirror image's map is mirrored back before.
+    """
+    plain, *mirrored = maps
+    joined = sum((of_view[:, :, ::-1] for of_view in mirrored), plain)
+    largest = jnp.max(joined, axis=(1, 2), keepdims=True)
+    return joined / jnp.where(largest > 0, largest, 1)
