@@ -11,7 +11,6 @@ import numpy as np
 from jaxcnn import checkpoints
 from jaxcnn.checkpoints import Checkpoints
 from jaxcnn.cli import UserError
-from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.metrics import Scores, Tally, scores, total
 from jaxcnn.runs import Predictions, read_epochs, write_epochs, write_predictions
@@ -184,8 +183,7 @@ def _write_predictions(trainer: Trainer, interrupted: Interruption, state: Train
     results = {}
     for name, split in trainer.splits.items():
         counted, logits = _evaluate(trainer, interrupted, state, name)
-        groups = duplicate_groups(make_thumbnails(split.images))
-        predictions = Predictions(logits, split.labels, groups, split.names, trainer.classes)
+        predictions = Predictions(logits, split.labels, split.duplicates, split.names, trainer.classes)
         by_first(partial(write_predictions, trainer.run, name, predictions))
         results[name] = len(split), scores(counted)
     return results
