@@ -82,7 +82,7 @@ class SqueezeExcite(nn.Module):
 
     features: int
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    dropout: float = 0.0
+    dropout: float | Float[Array, ""] = 0.0
     axis_name: str | None = None
     dtype: Any = jnp.float32
 

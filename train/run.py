@@ -54,7 +54,7 @@ def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *
         check_batch_size(config, images)
         run = Run(run_dir or _new_folder(config))
         with opened(run, config, images, overwrite=overwrite, resume=resume):
-            say_where(parallel, images)
+            say_where(parallel.mesh.size, images)
             return _train(config, images, run, parallel)
 
 
@@ -157,10 +157,10 @@ def _say_differences(run: Run) -> None:
         say(f"note       {changed}: the results are the same up to rounding, not to the bit")
 
 
-def say_where(parallel: Parallel, images: Images) -> None:
+def say_where(devices: int, images: Images) -> None:
     """Tell which devices work on which images, and what a reader must know of these."""
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(f"device     {parallel.mesh.size} x {jax.devices()[0].device_kind}{processes}")
+    say(f"device     {devices} x {jax.devices()[0].device_kind}{processes}")
     counts = ", ".join(f"{len(split)} {name}" for name, split in images.parts.splits.items())
     say(f"data       {images.dataset.source}: {counts}")
     if images.parts.leakage.groups:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
@@ -14,7 +15,7 @@ from jaxcnn.data.pipeline import Examples, evaluation_batches, images_of, steps_
 from jaxcnn.runs import Run
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
-from train.losses import LOSSES
+from train.losses import LOSSES, LossFunction
 from train.models import build_network
 from train.network import Network, on_features
 from train.optimizer import build_optimizer, learning_rate_schedule
@@ -25,22 +26,21 @@ from train.step import EvalStep, TrainStep, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainer:
-    """A run, ready to go.
+class Setup:
+    """What a model is trained with, before anything is compiled.
 
     Attributes:
         config: its options.
         splits: train, validation and test; only the first two decide anything.
         classes: names of the labels.
         run: where its results go.
-        parallel: the devices.
         network: the model.
         training: what is trained on, in one or several views: images, or what the frozen part makes of them.
         examples: of each split, in the one view that it is evaluated in.
         steps: in an epoch.
         schedule: of the learning rate.
-        train_step: compiled.
-        eval_step: compiled.
+        optimizer: that follows it.
+        loss: of an image.
         key: of all that is random in a step.
     """
 
@@ -48,21 +48,35 @@ class Trainer:
     splits: Mapping[str, Split]
     classes: tuple[str, ...]
     run: Run
-    parallel: Parallel
     network: Network
     training: Examples
     examples: Mapping[str, Examples]
     steps: int
     schedule: optax.Schedule
-    train_step: TrainStep
-    eval_step: EvalStep
+    optimizer: optax.GradientTransformation
+    loss: LossFunction
     key: jax.Array
 
 
-def build_trainer(
-    config: TrainConfig, splits: Mapping[str, Split], classes: tuple[str, ...], run: Run, parallel: Parallel
-) -> tuple[Trainer, TrainState]:
-    """The trainer, and the state before the first step.
+@dataclasses.dataclass(frozen=True)
+class Trainer(Setup):
+    """A run, ready to go.
+
+    Attributes:
+        parallel: the devices.
+        train_step: compiled.
+        eval_step: compiled.
+    """
+
+    parallel: Parallel
+    train_step: TrainStep
+    eval_step: EvalStep
+
+
+def prepare(
+    config: TrainConfig, splits: Mapping[str, Split], classes: tuple[str, ...], run: Run
+) -> tuple[Setup, TrainState]:
+    """What a model is trained with, and its state before the first step.
 
     Raises:
         UserError: the options don't fit one another, or weights can't be read, or features not be written.
@@ -71,46 +85,88 @@ def build_trainer(
     examples = {name: images_of(split) for name, split in splits.items()}
     training = examples["train"]
     steps = steps_per_epoch(training, config.batch_size)
-    schedule = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.epochs * steps)
-    optimizer = build_optimizer(schedule, config.weight_decay, unet_factor=_unet_factor(config))
+    schedule, optimizer = follow_schedule(config, steps, hyperparameters(config))
     state = create_state(network, optimizer, variables)
-    say(f"model      {type(network.model).__name__}, {_count(state)}")
     if network.frozen and isinstance(config, UNetConfig) and config.cache:
         training, examples = _cached(config, network, state, splits)
         network = on_features(network)
-
     # Another stream than that of the initial weights, which are drawn from key(seed) itself.
-    key_data = jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), 1))
-    key = jax.random.wrap_key_data(replicate(parallel, key_data))
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    loss = LOSSES[config.loss]
+    setup = Setup(
+        config, splits, classes, run, network, training, examples, steps, schedule, optimizer, loss=loss, key=key
+    )
+    return setup, state
+
+
+def hyperparameters(config: TrainConfig) -> dict[str, float]:
+    """What the optimizer and the dropout are to be told: numbers, which may be traced."""
+    unet_factor = config.unet_learning_rate / config.learning_rate if isinstance(config, UNetConfig) else 1.0
+    return {
+        "learning_rate": config.learning_rate,
+        "unet_factor": unet_factor,
+        "weight_decay": config.weight_decay,
+        "dropout": config.dropout,
+    }
+
+
+def follow_schedule(
+    config: TrainConfig, steps: int, values: Mapping[str, float | Float[Array, ""]]
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The learning rate over a run of so many steps an epoch, and the optimizer that follows it."""
+    schedule = learning_rate_schedule(
+        config.schedule, values["learning_rate"], config.warmup_steps, config.epochs * steps
+    )
+    unet_factor = values["unet_factor"] if isinstance(config, UNetConfig) else None
+    return schedule, build_optimizer(schedule, values["weight_decay"], unet_factor=unet_factor)
+
+
+def make_steps(setup: Setup, axis_name: str | None = None) -> tuple[TrainStep, EvalStep]:
+    """The model's training step and evaluation step, to be compiled."""
+    network, loss = setup.network, setup.loss
+    train_step = make_train_step(network, setup.optimizer, loss, axis_name, accumulate=setup.config.accumulate)
+    return train_step, make_eval_step(network, loss, axis_name)
+
+
+def build_trainer(
+    config: TrainConfig, splits: Mapping[str, Split], classes: tuple[str, ...], run: Run, parallel: Parallel
+) -> tuple[Trainer, TrainState]:
+    """The trainer, and the state before the first step.
+
+    Raises:
+        UserError: see `prepare`.
+    """
+    setup, state = prepare(config, splits, classes, run)
+    say_model(setup, state)
+    key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(setup.key)))
     state = replicate(parallel, state)
-    batch = distribute(parallel, next(evaluation_batches(examples["train"], config.batch_size, parallel.shard)))
+    batch = distribute(parallel, next(evaluation_batches(setup.examples["train"], config.batch_size, parallel.shard)))
     # Compiled ahead of time, so that the time of an epoch holds no compilation.
     start = time.perf_counter()
-    loss = LOSSES[config.loss]
-    train_step = make_train_step(network, optimizer, loss, parallel.axis_name, accumulate=config.accumulate)
+    train_step, eval_step = make_steps(setup, parallel.axis_name)
     train_step = compile_train_step(parallel, train_step, state, batch, key)
-    eval_step = compile_eval_step(parallel, make_eval_step(network, loss, parallel.axis_name), state, batch)
+    eval_step = compile_eval_step(parallel, eval_step, state, batch)
     say(f"compiled   in {time.perf_counter() - start:.1f} s")
-    trainer = Trainer(
-        config, splits, classes, run, parallel, network, training, examples, steps, schedule, train_step, eval_step, key
-    )
-    return trainer, state
+    prepared = vars(setup) | {"key": key}
+    return Trainer(**prepared, parallel=parallel, train_step=train_step, eval_step=eval_step), state
 
 
-def _unet_factor(config: TrainConfig) -> float:
-    return config.unet_learning_rate / config.learning_rate if isinstance(config, UNetConfig) else 1.0
-
-
-def _count(state: TrainState) -> str:
+def say_model(setup: Setup, state: TrainState) -> None:
+    """Tell the size of the model, and of the features that it is trained on, if it is."""
     learning, whole = (parameter_count(params) for params in (state.params, state.variables["params"]))
-    return f"{whole:,} parameters" + (f", {learning:,} of them learn" if learning < whole else "")
+    some = f", {learning:,} of them learn" if learning < whole else ""
+    say(f"model      {type(setup.network.model).__name__}, {whole:,} parameters{some}")
+    if setup.examples["train"].inputs[0] is not setup.splits["train"].images:
+        arrays = {id(array): array for of in (setup.training, *setup.examples.values()) for array in of.inputs}
+        shape = "x".join(map(str, setup.training.inputs[0].shape[1:]))
+        megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
+        say(f"features   {shape} of every image, {megabytes:.0f} MB")
 
 
 def _cached(
     config: UNetConfig, network: Network, state: TrainState, splits: Mapping[str, Split]
 ) -> tuple[Examples, dict[str, Examples]]:
     """The outputs of the frozen part, to train on and to evaluate."""
-    start = time.perf_counter()
     examples = {name: Examples((load_features(network, state.frozen, of),), of.labels) for name, of in splits.items()}
     training = examples["train"]
     if network.augmentation != Augmentation():
@@ -120,8 +176,4 @@ def _cached(
             load_features(network, state.frozen, splits["train"], view=(seed, number)) for number in range(config.views)
         ]
         training = Examples(tuple(views), training.labels)
-    arrays = {id(array): array for of in (training, *examples.values()) for array in of.inputs}
-    shape = "x".join(map(str, training.inputs[0].shape[1:]))
-    megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
-    say(f"features   {shape} of every image, {megabytes:.0f} MB, in {time.perf_counter() - start:.1f} s")
     return training, examples

@@ -10,7 +10,7 @@ import pytest
 from kills import OPTIONS, Moment, assert_same_run, killed_at
 from processes import command
 
-import train.sweep.command
+import train.sweep.training
 from jaxcnn.cli import UserError
 from jaxcnn.metrics import Scores
 from jaxcnn.runs import open_run
@@ -106,8 +106,8 @@ def _untrained(monkeypatch):
         if next(calls) == 2:
             raise InterruptedRunError(15)
 
-    monkeypatch.setattr(train.sweep.command, "build_trainer", lambda *_: ())
-    monkeypatch.setattr(train.sweep.command, "train", stop_at_the_second)
+    monkeypatch.setattr(train.sweep.training, "build_trainer", lambda *_: ())
+    monkeypatch.setattr(train.sweep.training, "train", stop_at_the_second)
 
 
 @pytest.mark.usefixtures("_untrained")
