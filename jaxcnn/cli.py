@@ -10,9 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import tyro
+
+Options = TypeVar("Options")
 
 
 class UserError(Exception):
@@ -45,12 +47,27 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
     sys.exit(exit_code)
 
 
+def replace_option(options: Options, field: str, value: str) -> Options:
+    """The dataclass with one of its fields set to what `--FIELD VALUE` sets it to; a flag takes True or False.
+
+    Raises:
+        UserError: the field doesn't take the value; the message is the reason alone.
+    """
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            arguments = [f"--{field.replace('_', '-')}={value}"]
+            return tyro.cli(type(options), default=options, args=arguments, config=(tyro.conf.FlagConversionOff,))
+    except SystemExit:
+        raise UserError(re.sub(r"^Error parsing [^:]+: ", "", _message(stderr.getvalue()))) from None
+
+
 def _call(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> int:
     """Run the command and return its exit code; commands return None (done) or an exit code."""
     options: dict[str, Any] = {
         "prog": program,
         "description": summary,
-        "config": (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        "config": (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs),
     }
     stderr = io.StringIO()
     try:
@@ -88,7 +105,7 @@ def _message(box: str) -> str:
     _, message, *_ = re.split(r"^[ │]*[─-]{4,}[ │]*$", titled, flags=re.MULTILINE)
     line = " ".join(message.replace("│", " ").split())
     # What a configuration refuses names its option itself; tyro puts its own name for the argument before that.
-    return re.sub(r"^Error parsing __tyro\S+: ", "", line)
+    return re.sub(r"^Error parsing \S+: (?=--)", "", line)
 
 
 def _fail(message: str) -> NoReturn:

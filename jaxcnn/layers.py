@@ -94,7 +94,7 @@ class SqueezeExcite(nn.Module):
 
     features: int
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    dropout: float = 0.0
+    dropout: float | Float[Array, ""] = 0.0
     axis_name: str | None = None
     places: Int[Array, " batch"] | None = None
     dtype: Any = jnp.float32

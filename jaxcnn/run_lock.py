@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 from jaxcnn.cli import UserError
 from jaxcnn.runs import Run, check_run_folder
@@ -26,13 +27,28 @@ def lock_run(run: Run) -> Iterator[None]:
         UserError: another process holds it, or it is no run folder, or it can't be written.
     """
     check_run_folder(run)
+    with lock_file(run.lock, "--run-dir"):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(lock: Path, option: str) -> Iterator[None]:
+    """Hold a folder by the lock in it; both are made when they are missing.
+
+    Args:
+        lock: the file.
+        option: that names the folder, for messages.
+
+    Raises:
+        UserError: another process holds it, or it can't be written.
+    """
     try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"--run-dir {run.folder}: {error.strerror}; choose a folder that can be written") from error
+        raise UserError(f"{option} {lock.parent}: {error.strerror}; choose a folder that can be written") from error
     try:
-        _lock(run, handle)
+        _lock(handle, f"{option} {lock.parent}")
         # Who holds it is for people; where the disk is full, the lock holds all the same.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
@@ -42,13 +58,13 @@ def lock_run(run: Run) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(run: Run, handle: int) -> None:
+def _lock(handle: int, named: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(handle, 1000, 0).decode() or "another process"
         way_out = "wait until it ends, stop it, or choose another folder"
-        raise UserError(f"--run-dir {run.folder}: in use by {holder}; {way_out}") from error
+        raise UserError(f"{named}: in use by {holder}; {way_out}") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

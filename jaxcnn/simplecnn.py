@@ -34,7 +34,7 @@ class SimpleCNN(nn.Module):
     skip_features: int = 128
     head_features: int = 256
     hidden_features: int = 1024
-    dropout: float = 0.1
+    dropout: float | Float[Array, ""] = 0.1
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
     axis_name: str | None = None
     places: Int[Array, " batch"] | None = None

@@ -1,4 +1,4 @@
-"""A sweep: a folder whose subfolders are runs."""
+"""The folder of a sweep: one run folder a model, as direct subfolders."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from jaxcnn.runs import Run
 
 
 def open_sweep(folder: Path) -> tuple[Run, ...]:
-    """The runs of a sweep, sorted by name.
+    """The runs in a sweep's folder, sorted by name.
 
     Raises:
         UserError: there is none.

@@ -43,7 +43,7 @@ class UNetClassifier(nn.Module):
     head: HeadName = "reference"
     head_features: int = 256
     hidden_features: int = 128
-    dropout: float = 0.1
+    dropout: float | Float[Array, ""] = 0.1
     frozen_stages: int = 4
     axis_name: str | None = None
     places: Int[Array, " batch"] | None = None

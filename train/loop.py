@@ -1,17 +1,20 @@
 """A run from its first step to its last: steps, checkpoints, evaluation, metrics, predictions."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32
 
 from jaxcnn import checkpoints
 from jaxcnn.checkpoints import Checkpoints
 from jaxcnn.cli import UserError
-from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.metrics import Scores, Tally, scores, total
 from jaxcnn.runs import Predictions, best_epoch, read_epochs, write_epochs, write_predictions
@@ -21,6 +24,7 @@ from train.interruption import InterruptedRunError, Interruption, interruption
 from train.parallel import distribute, replicate
 from train.position import Position, as_json, from_json, start_of_epoch
 from train.progress import bar, epoch_line, say
+from train.setup import Setup
 from train.state import TrainState, split_frozen
 from train.trainer import Trainer
 
@@ -40,11 +44,23 @@ def train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
         InterruptedRunError: a signal asked for an end; the state is saved.
         UserError: all checkpoints are damaged, or nothing can be written any more.
     """
-    try:
+    with told_in_one_line(trainer.run.folder):
         return _train(trainer, state)
+
+
+@contextlib.contextmanager
+def told_in_one_line(folder: Path) -> Iterator[None]:
+    """Where nothing can be written any more, say so and how to go on.
+
+    Raises:
+        UserError: in the place of an OSError.
+    """
+    try:
+        yield
     except OSError as error:
-        where = error.filename or trainer.run.folder
-        raise UserError(f"{where}: {error.strerror}; see to that, then go on with --resume") from error
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror}; see to that, then go on with --resume"
+        ) from error
 
 
 def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
@@ -60,12 +76,12 @@ def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]
             state, position = _train_epoch(trainer, saved, interrupted, state, position)
             lines.append(_evaluate_epoch(trainer, interrupted, state, position))
             if best_epoch(lines) is lines[-1]:
-                _save_best(trainer, state, position.epoch)
+                save_best(trainer, state, position.epoch)
             # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
             by_first(partial(write_epochs, trainer.run, lines))
             say(epoch_line(lines[-1], trainer.config.epochs))
             position = start_of_epoch(position.epoch + 1, len(trainer.classes))
-        return _write_predictions(trainer, interrupted, _load_best(trainer, state))
+        return _write_predictions(trainer, interrupted, replicate(trainer.parallel, load_best_state(trainer, state)))
 
 
 def _resume(trainer: Trainer, saved: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:
@@ -105,19 +121,19 @@ def _train_epoch(
         state, counted = trainer.train_step(state, distribute(trainer.parallel, batch), trainer.key)
         step += 1
         # The step before is fetched while this one runs, so that the device never waits for the host.
-        position = _add(position, running, step - 1)
+        position = add_step(position, running, step - 1)
         running = counted
         if interrupted.poll() or step % config.checkpoint_every == 0 or step == epoch * trainer.steps:
-            position = _add(position, running, step)
+            position = add_step(position, running, step)
             running = None
             position = dataclasses.replace(position, seconds=time.perf_counter() - start)
-            _check_finite(state, step)
+            check_finite(state, step)
             checkpoints.save(saved, step, state, as_json(position))
             interrupted.raise_if_requested()
     return state, position
 
 
-def _add(position: Position, counted: Tally | None, step: int) -> Position:
+def add_step(position: Position, counted: Tally | None, step: int) -> Position:
     """One step further, by what was counted in it; the same position where nothing was."""
     if counted is None:
         return position
@@ -127,7 +143,7 @@ def _add(position: Position, counted: Tally | None, step: int) -> Position:
     return dataclasses.replace(position, done=position.done + 1, counted=position.counted + fetched)
 
 
-def _check_finite(state: TrainState, step: int) -> None:
+def check_finite(state: TrainState, step: int) -> None:
     """A state that no run can go on from must not take the place of a good one."""
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))):
         raise NonFiniteLossError(f"some parameters are infinite or NaN after step {step}")
@@ -137,16 +153,17 @@ def _evaluate_epoch(
     trainer: Trainer, interrupted: Interruption, state: TrainState, position: Position
 ) -> dict[str, Any]:
     """The epoch's line for metrics.jsonl."""
-    step = position.epoch * trainer.steps
-    line = {
-        "epoch": position.epoch,
-        "step": step,
-        "learning_rate": float(trainer.schedule(step - 1)),
-        **_prefixed("train", scores(position.counted)),
-    }
-    for name in ("validation", "test"):
-        line |= _prefixed(name, scores(_evaluate(trainer, interrupted, state, name)[0]))
-    images = trainer.steps * trainer.config.batch_size
+    counted = {name: _evaluate(trainer, interrupted, state, name)[0] for name in ("validation", "test")}
+    return epoch_metrics(trainer, position, counted)
+
+
+def epoch_metrics(setup: Setup, position: Position, counted: Mapping[str, Tally]) -> dict[str, Any]:
+    """An epoch's line for metrics.jsonl, from what was counted on the splits after it."""
+    step = position.epoch * setup.steps
+    line = {"epoch": position.epoch, "step": step, "learning_rate": float(setup.schedule(step - 1))}
+    for name, of_split in {"train": position.counted, **counted}.items():
+        line |= {f"{name}_{key}": value for key, value in dataclasses.asdict(scores(of_split)).items()}
+    images = setup.steps * setup.config.batch_size
     return line | {"seconds": position.seconds, "images_per_second": images / position.seconds}
 
 
@@ -162,16 +179,17 @@ def _evaluate(trainer: Trainer, interrupted: Interruption, state: TrainState, na
     return total([counted for counted, _ in outputs]), logits
 
 
-def _save_best(trainer: Trainer, state: TrainState, epoch: int) -> None:
-    network, image_shape = trainer.network, trainer.splits["train"].images.shape[1:]
-    about = (network.preprocessing, image_shape, trainer.classes, epoch, trainer.config.tta)
-    save_trained(trainer.run.best, Trained(network.model, state.variables, *about))
+def save_best(setup: Setup, state: TrainState, epoch: int) -> None:
+    """Let the state's classifier be the run's best."""
+    network, image_shape = setup.network, setup.splits["train"].images.shape[1:]
+    about = (network.preprocessing, image_shape, setup.classes, epoch, setup.config.tta)
+    save_trained(setup.run.best, Trained(network.model, state.variables, *about))
 
 
-def _load_best(trainer: Trainer, state: TrainState) -> TrainState:
-    """The state with the weights of the best epoch."""
-    frozen, learnt = split_frozen(trainer.network, load_best(trainer.run).variables)
-    return state.with_variables(*replicate(trainer.parallel, (frozen, learnt)))
+def load_best_state(setup: Setup, state: TrainState) -> TrainState:
+    """The state with the weights of the best epoch, on the default device."""
+    frozen, learnt = split_frozen(setup.network, load_best(setup.run).variables)
+    return state.with_variables(frozen, learnt)
 
 
 def _write_predictions(trainer: Trainer, interrupted: Interruption, state: TrainState) -> dict[str, tuple[int, Scores]]:
@@ -179,12 +197,13 @@ def _write_predictions(trainer: Trainer, interrupted: Interruption, state: Train
     results = {}
     for name, split in trainer.splits.items():
         counted, logits = _evaluate(trainer, interrupted, state, name)
-        groups = duplicate_groups(make_thumbnails(split.images))
-        predictions = Predictions(logits, split.labels, groups, split.names, trainer.classes)
-        by_first(partial(write_predictions, trainer.run, name, predictions))
+        by_first(partial(write_logits, trainer, name, logits))
         results[name] = len(split), scores(counted)
     return results
 
 
-def _prefixed(name: str, values: Scores) -> dict[str, float]:
-    return {f"{name}_{key}": value for key, value in dataclasses.asdict(values).items()}
+def write_logits(setup: Setup, name: str, logits: Float32[np.ndarray, "n classes"]) -> None:
+    """Write the predictions for a split."""
+    split = setup.splits[name]
+    predictions = Predictions(logits, split.labels, split.duplicates, split.names, setup.classes)
+    write_predictions(setup.run, name, predictions)

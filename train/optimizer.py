@@ -4,11 +4,16 @@ from typing import Any, Literal
 
 import jax
 import optax
+from jaxtyping import Array, Float
 
 ScheduleName = Literal["constant", "cosine"]
 
 
-def learning_rate_schedule(name: ScheduleName, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+# One that is traced lets `vmap` train models that differ in it at once.
+Number = float | Float[Array, ""]
+
+
+def learning_rate_schedule(name: ScheduleName, peak: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """The learning rate at each step: a linear rise over `warmup_steps`, then constant or a half cosine down to 0."""
     if name == "constant":
         after = optax.schedules.constant_schedule(peak)
@@ -21,18 +26,18 @@ def learning_rate_schedule(name: ScheduleName, peak: float, warmup_steps: int, t
 
 
 def build_optimizer(
-    schedule: optax.Schedule, weight_decay: float, *, unet_factor: float = 1.0
+    schedule: optax.Schedule, weight_decay: Number, *, unet_factor: Number | None = None
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba, 2015), with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
 
     Args:
         schedule: of the learning rate.
         weight_decay: share of a kernel that is taken off, times the learning rate.
-        unet_factor: on the learning rate of what lies below `unet`.
+        unet_factor: on the learning rate of what lies below `unet`; None where there is no such thing.
     """
     adamw = optax.adamw(schedule, weight_decay=weight_decay, mask=_is_kernel)
     # AdamW's update is proportional to the learning rate, so that scaling the one scales the other.
-    return adamw if unet_factor == 1 else optax.chain(adamw, optax.masked(optax.scale(unet_factor), _is_below_unet))
+    return adamw if unet_factor is None else optax.chain(adamw, optax.masked(optax.scale(unet_factor), _is_below_unet))
 
 
 def _is_kernel(params: Any) -> Any:

@@ -50,12 +50,7 @@ def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -
     Raises:
         UserError: there are fewer, or the batch can't be divided among them, or several processes can't share it so.
     """
-    count, devices = placement.devices, jax.devices()
-    if count != "all" and not 1 <= count <= len(devices):
-        raise UserError(f"--devices {count}: there are {len(devices)}; give 1 to that, or all")
-    if jax.process_count() > 1:
-        _check_processes(placement, devices)
-    chosen = devices if count == "all" else devices[:count]
+    chosen = pick_devices(placement)
     shares = len(chosen) * accumulate
     if rest := batch_size % shares:
         proposed = " or ".join(str(size) for size in (batch_size - rest, batch_size - rest + shares) if size)
@@ -64,6 +59,20 @@ def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -
     # `jax.make_mesh` may put the devices in another order, and each process must have its part of the batch in one
     # piece, at its place, for the examples to have the places that they have in one process.
     return Parallel(Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,)), placement.parallel)
+
+
+def pick_devices(placement: Placement) -> list[jax.Device]:
+    """The devices that are asked for.
+
+    Raises:
+        UserError: there are fewer, or several processes can't have them so.
+    """
+    count, devices = placement.devices, jax.devices()
+    if count != "all" and not 1 <= count <= len(devices):
+        raise UserError(f"--devices {count}: there are {len(devices)}; give 1 to that, or all")
+    if jax.process_count() > 1:
+        _check_processes(placement, devices)
+    return devices if count == "all" else devices[:count]
 
 
 def _check_processes(placement: Placement, devices: list[jax.Device]) -> None:

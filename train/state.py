@@ -1,9 +1,11 @@
 """What a training step reads and returns."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -67,13 +69,17 @@ def create_state(network: Network, optimizer: optax.GradientTransformation, vari
 
 def initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
     """Random weights for images of shape (height, width, channel)."""
+    # Dropout has no weights: models that differ in it alone are compiled once.
+    return _compile_initializer(network.model.clone(dropout=0.0), image_shape)(jax.random.key(seed))
 
+
+@functools.cache
+def _compile_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
     def initialize(key: jax.Array) -> dict[str, Any]:
-        return dict(network.model.init(key, jnp.zeros((1, *image_shape)), train=False))
+        return dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
 
-    # It runs once: without optimisation it compiles in a third of the time.
-    key = jax.random.key(seed)
-    return jax.jit(initialize).lower(key).compile({"xla_backend_optimization_level": "0"})(key)
+    # It runs once or a few times: without optimisation it compiles in a third of the time.
+    return jax.jit(initialize).lower(jax.random.key(0)).compile({"xla_backend_optimization_level": "0"})
 
 
 def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:

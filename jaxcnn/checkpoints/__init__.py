@@ -1,6 +1,6 @@
 """Checkpoints of a training run, and single trees such as converted weights. The only folder that knows Orbax."""
 
-from jaxcnn.checkpoints.runs import Checkpoints, Restored, load_latest, open_checkpoints, save
+from jaxcnn.checkpoints.runs import Checkpoints, Restored, load_latest, open_checkpoints, save, wait
 from jaxcnn.checkpoints.trees import check_free, load_tree, read_manifest, save_tree
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "read_manifest",
     "save",
     "save_tree",
+    "wait",
 ]

@@ -24,11 +24,13 @@ class Restored(Generic[State]):
     """A checkpoint that was read.
 
     Attributes:
+        step: after which it was saved.
         state: as it was saved.
         progress: what else was saved with it.
         damaged: what is wrong with each newer checkpoint, which could not be read.
     """
 
+    step: int
     state: State
     progress: dict[str, Any]
     damaged: tuple[str, ...]
@@ -66,20 +68,34 @@ def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str,
         checkpoints.save_async(step, state, custom_metadata=metadata)
 
 
-def load_latest(checkpoints: Checkpoints, like: State) -> Restored[State] | None:
+def wait(checkpoints: Checkpoints) -> None:
+    """Wait until what was saved last is whole.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with as_os_error(Path(checkpoints.directory)):
+        checkpoints.wait()
+
+
+def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = None) -> Restored[State] | None:
     """The newest checkpoint that is whole, or None where there is no checkpoint at all.
 
-    Damaged ones that are newer are deleted: the run will write them again.
+    Newer ones, damaged or after step `until`, are deleted: the run will write them again.
 
     Args:
         checkpoints: of a run.
         like: arrays with the structure, dtypes and placement on devices that the state is to have.
+        until: the last step that the state may be of.
 
     Raises:
         UserError: there are checkpoints, and all are damaged.
     """
     damaged: list[str] = []
     steps = sorted((checkpoint.step for checkpoint in checkpoints.checkpoints), reverse=True)
+    for late in [step for step in steps if until is not None and step > until]:
+        checkpoints.delete(late)
+        steps.remove(late)
     for step in steps:
         try:
             with without_logs():
@@ -90,7 +106,7 @@ def load_latest(checkpoints: Checkpoints, like: State) -> Restored[State] | None
             continue
         for newer in steps[: len(damaged)]:
             checkpoints.delete(newer)
-        return Restored(state, progress, tuple(damaged))
+        return Restored(step, state, progress, tuple(damaged))
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to go on from; start again with --overwrite")
     return None

@@ -2,10 +2,13 @@
 
 import dataclasses
 import hashlib
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
+
+from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
 
 # The folder names of the Kaggle archive, in the order of the labels 0 to 3.
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
@@ -23,6 +26,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def duplicates(self) -> Int[np.ndarray, " n"]:
+        """The group of near-duplicates of each image; see `duplicate_groups`. Found once, which takes seconds."""
+        return duplicate_groups(make_thumbnails(self.images))
 
     def take(self, chosen: Int[np.ndarray, " k"]) -> "Split":
         """The images at the places `chosen`."""

@@ -179,15 +179,21 @@ def test_rematerialised_the_gradients_are_the_same():
 
 
 @pytest.mark.parametrize(
-    "kernel_shape", [pytest.param((3, 3, 16, 16), id="winograd"), pytest.param((2, 3, 16, 3), id="patches")]
+    "kernel_shape",
+    [
+        pytest.param((3, 3, 16, 16), id="winograd"),
+        pytest.param((1, 1, 16, 3), id="matmul"),
+        pytest.param((2, 3, 16, 3), id="patches"),
+    ],
 )
-def test_several_models_can_be_mapped_over(kernel_shape):
-    x, kernels = normal(0, 2, 24, 24, 16), normal(1, 3, *kernel_shape)
+def test_several_models_can_be_mapped_over_each_with_its_own_images(kernel_shape):
+    x, kernels = normal(0, 2, 2, 24, 24, 16), normal(1, 2, *kernel_shape)
 
-    def gradient(convolution):
-        return jax.jit(jax.vmap(jax.grad(lambda kernel, x: jnp.sum(convolution(x, kernel) ** 2)), in_axes=(0, None)))
+    def one_by_one(x, kernels):
+        return jnp.stack([xla(*each) for each in zip(x, kernels, strict=True)])
 
-    assert_close([gradient(ours)(kernels, x)], [gradient(xla)(kernels, x)])
+    found, expected = (values_and_gradients(f, x, kernels) for f in (jax.vmap(ours), one_by_one))
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from planted import smooth_images
 
-import train.__main__
 import train.loop
+import train.run
 import train.trainer
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
@@ -182,11 +182,11 @@ def planted(copies: int) -> Dataset:
 @pytest.fixture
 def start(monkeypatch, capsys, tmp_path):
     """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
-    monkeypatch.setattr(train.__main__, "build_trainer", lambda *_: ())
-    monkeypatch.setattr(train.__main__, "train", dict)
+    monkeypatch.setattr(train.run, "build_trainer", lambda *_: ())
+    monkeypatch.setattr(train.run, "train", dict)
 
     def run(copies: int, *options: str):
-        monkeypatch.setattr(train.__main__, "load_dataset", lambda *_: planted(copies))
+        monkeypatch.setattr(train.run, "load_dataset", lambda *_: planted(copies))
         code = run_train(monkeypatch, tmp_path / "run", *options)
         captured = capsys.readouterr()
         return code, captured.out + captured.err, read_data(open_run(tmp_path / "run"))

@@ -13,7 +13,6 @@ from tyro.conf import Positional
 
 from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Dataset, Split
-from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.protocol import Partition, Protocol, describe, partition
 from jaxcnn.evaluation import measures
@@ -103,8 +102,10 @@ def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str
         logits = _BASELINES[name](splits, len(classes))
     except ValueError as error:
         raise UserError(f"{name}: {error}; give other --data") from error
-    groups = {of: duplicate_groups(make_thumbnails(split.images)) for of, split in splits.items()}
-    return {of: Predictions(logits[of], split.labels, groups[of], split.names, classes) for of, split in splits.items()}
+    return {
+        of: Predictions(logits[of], split.labels, split.duplicates, split.names, classes)
+        for of, split in splits.items()
+    }
 
 
 def _environment(name: BaselineName) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""A sweep trains each model as alone, survives kills and a model that diverges, and ranks by the validation images."""
+
+import csv
+import itertools
+import json
+import sys
+from functools import partial
+
+import pytest
+from kills import OPTIONS, Moment, assert_same_run, killed_at
+from processes import command
+
+import train.sweep.training
+from jaxcnn.cli import UserError
+from jaxcnn.metrics import Scores
+from jaxcnn.runs import open_run
+from jaxcnn.sweeps import open_sweep
+from train.__main__ import main
+from train.config import SimpleCNNConfig, UNetConfig
+from train.interruption import InterruptedRunError
+from train.sweep.grid import make_models, parse_grid
+from train.sweep.table import Row, sort_rows, write_table
+
+
+def run_sweep(monkeypatch, folder, *more: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train", "sweep", "simplecnn", "--sweep-dir", str(folder), *OPTIONS, *more])
+    with pytest.raises(SystemExit) as error:
+        main()
+    return error.value.code
+
+
+def test_the_grid_is_every_combination_and_its_names_sort_in_its_order():
+    config = SimpleCNNConfig(seed=5)
+    grid = parse_grid(config, ["learning-rate=1e-3,1e-5", "crop=True,False", "gate=softmax", "batch_size=8,16,4"])
+    assert grid == {
+        "learning_rate": (1e-3, 1e-5),
+        "crop": (True, False),
+        "gate": ("softmax",),
+        "batch_size": (8, 16, 4),
+    }
+    models = make_models(config, grid, None)
+    found = [(m.config.learning_rate, m.config.crop, m.config.batch_size) for m in models]
+    assert found == list(itertools.product((1e-3, 1e-5), (True, False), (8, 16, 4)))
+    assert all(model.config.gate == "softmax" and model.config.seed == 5 for model in models)
+    assert models[0].name == "01-learning_rate=0.001,crop=True,gate=softmax,batch_size=8"
+    assert [m.name for m in models] == sorted(m.name for m in models)
+
+
+def test_a_path_among_the_values_makes_no_folder_of_its_own():
+    grid = parse_grid(UNetConfig(), [f"encoder=random,../weights/{'a' * 300}"])
+    names = [model.name for model in make_models(UNetConfig(), grid, None)]
+    assert names[0] == "1-encoder=random"
+    assert names[1].startswith("2-encoder=..-weights-aaa")
+    assert len(names[1]) < 200
+
+
+def test_random_draws_without_repetition_by_the_seed():
+    def drawn(seed: int, count: int) -> list[tuple]:
+        config = SimpleCNNConfig(seed=seed)
+        grid = parse_grid(config, ["dropout=0.1,0.2,0.3,0.4", "batch_size=1,2,3,4,5"])
+        return [tuple(model.values.values()) for model in make_models(config, grid, count)]
+
+    assert len(set(drawn(0, 19))) == 19
+    assert drawn(0, 6) == drawn(0, 6) != drawn(1, 6)
+    assert drawn(0, 20) == drawn(1, 20)
+    with pytest.raises(UserError, match=r"--random 21: the grid has 20 combinations"):
+        drawn(0, 21)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--grid: says what the models differ in"),
+        (["--grid", "height=3"], "--grid height=3: there is no option 'height'; sweep one of epochs, batch_size, "),
+        (["--grid", "data=a,b"], "--grid data=a,b: data can't be swept, since models are compared on the same images"),
+        (["--grid", "seed=1", "--grid", "seed=2"], "--grid seed=2: seed is given twice"),
+        (["--grid", "seed"], "--grid seed: a value is missing"),
+        (["--grid", "seed=1,,2"], "--grid seed=1,,2: a value is missing"),
+        (["--grid", "dropout=0.1,0.10"], "--grid dropout=0.1,0.10: has a value twice"),
+        (["--grid", "seed=0,x"], "--grid seed=x: invalid literal for int()"),
+        (["--grid", "gate=sigmoid,tanh"], "--grid gate=tanh: "),
+        (["--grid", "dropout=0,1"], "--grid dropout=1: --dropout 1.0: must be at least 0 and below 1"),
+        (["--grid", "seed=0,1", "--random", "3"], "--random 3: the grid has 2 combinations; give 1 to that"),
+        (["--grid", "seed=0,1", "--random", "0"], "--random 0: the grid has 2 combinations"),
+        (["--grid", "seed=0,1", "--overwrite", "--resume"], "--overwrite and --resume"),
+        (["--grid", "batch_size=8,45"], "--batch-size 45: larger than the 44 training images"),
+        (["--grid", "seed=0,1", "--max-images", "3"], "--validation-fraction 0.1: "),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    assert run_sweep(monkeypatch, tmp_path / "sweep", *options) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {message}")
+    assert shown.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def _untrained(monkeypatch):
+    """Sweeps that train nothing, but count their models and are stopped at the second."""
+    calls = itertools.count(1)
+
+    def stop_at_the_second():
+        if next(calls) == 2:
+            raise InterruptedRunError(15)
+
+    monkeypatch.setattr(train.sweep.training, "build_trainer", lambda *_: ())
+    monkeypatch.setattr(train.sweep.training, "train", stop_at_the_second)
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "sweep"
+    run = partial(run_sweep, monkeypatch, folder)
+    assert run("--grid", "seed=0,1,2") == 143
+    shown = capsys.readouterr().err
+    assert shown == f"stopped by SIGTERM, and saved; the same command with --resume goes on with {folder}\n"
+    assert [run.name for run in open_sweep(folder)] == ["1-seed=0", "2-seed=1"]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    for options, message in {
+        ("--grid", "seed=0,1,2"): f"--sweep-dir {folder}: holds a sweep; go on with --resume, replace it",
+        ("--grid", "seed=0,1", "--resume"): "--grid {'seed': [0, 1]}: the sweep in",
+        ("--grid", "seed=0,1,2", "--random", "3", "--resume"): "--random 3: the sweep in",
+        ("--grid", "seed=0,1,2", "--width", "0.1", "--resume"): "--width 0.1: the sweep in",
+    }.items():
+        assert run(*options) == 2
+        assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"} == {
+        path: content for path, content in before.items() if path.name != ".lock"
+    }
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    assert run_sweep(monkeypatch, tmp_path / "other", "--grid", "seed=0", "--overwrite") == 2
+    assert "exists and is no sweep; choose another" in capsys.readouterr().err
+
+
+def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):
+    def row(name: str, validation: float, test: float) -> Row:
+        f1 = {"train": 1.0, "validation": validation, "test": test}
+        return Row(name, {"seed": 0}, 3, {split: Scores(0.0, 0.0, value, value) for split, value in f1.items()})
+
+    rows = [row("1", 0.5, 0.9), Row("2", {"seed": 1}, diverged="the loss is nan at step 3"), row("3", 0.6, 0.1)]
+    assert [row.name for row in sort_rows(rows)] == ["3", "1", "2"]
+    write_table(tmp_path / "table.csv", sort_rows(rows))
+    with (tmp_path / "table.csv").open() as file:
+        found = [(line["model"], line["validation_f1_macro"], line["diverged"]) for line in csv.DictReader(file)]
+    assert found == [("3", "0.6", ""), ("1", "0.5", ""), ("2", "", "the loss is nan at step 3")]
+
+
+def test_a_folder_without_runs_is_no_sweep(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no sweep"):
+        open_sweep(tmp_path)
+
+
+def sweeping(folder, *more: str):
+    grid = ["--grid", "learning_rate=1e-3,1e30", *more]
+    return command("train.__main__", "sweep", "simplecnn", "--sweep-dir", str(folder), *OPTIONS, *grid)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_to_the_bits_of_models_that_were_trained_alone(processes, expected, tmp_path):
+    folder = tmp_path / "sweep"
+    good, diverged = "1-learning_rate=0.001", "2-learning_rate=1e+30"
+    for change in ("os.rename .sweep-*.json", f"os.rename {good}/checkpoints/4.orbax-checkpoint-tmp"):
+        killed = processes.start(sweeping(folder, "--resume"), before=killed_at(folder, Moment(change))).wait()
+        assert killed.code == -9, killed
+    finished = processes.start(sweeping(folder, "--resume")).wait()
+    assert finished.code == 0, finished
+    assert_same_run(folder / good, expected)
+
+    with (folder / "table.csv").open() as file:
+        first, last = csv.DictReader(file)
+    assert (first["model"], last["model"]) == (good, diverged)
+    assert "loss is" in last["diverged"]
+    assert last["test_f1_macro"] == ""
+    manifest = json.loads((folder / good / "best" / "manifest.json").read_text())
+    assert int(first["best_epoch"]) == manifest["epoch"]
+    assert open_run(folder / diverged).config.is_file()
+
+    again = processes.start(sweeping(folder, "--resume")).wait()
+    assert (again.code, again.out.splitlines()[-3:]) == (0, finished.out.splitlines()[-3:])
+    assert "compiled" not in again.out

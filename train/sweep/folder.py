@@ -1,0 +1,119 @@
+"""The folder of a sweep, beside the run folders of its models.
+
+sweep.json       what was asked for: the model, its options, the grid, and the names of the run folders
+diverged.json    of each model that diverged, at which step
+table.csv        the models, the best on the validation images first
+.lock            held by the process that works on the sweep; marks the folder as one of ours
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.atomic import whole_file
+from jaxcnn.cli import UserError
+from jaxcnn.runs import Run
+from train.run import check_same_options
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepFolder:
+    """The addresses inside a sweep's folder."""
+
+    folder: Path
+
+    @property
+    def asked(self) -> Path:
+        """JSON: what was asked for."""
+        return self.folder / "sweep.json"
+
+    @property
+    def diverged(self) -> Path:
+        """JSON: name of a model to what happened to it."""
+        return self.folder / "diverged.json"
+
+    @property
+    def table(self) -> Path:
+        """CSV: a line a model."""
+        return self.folder / "table.csv"
+
+    @property
+    def lock(self) -> Path:
+        """What the process that works on the sweep holds."""
+        return self.folder / ".lock"
+
+    def run(self, name: str) -> Run:
+        """The run folder of a model."""
+        return Run(self.folder / name)
+
+
+def check_sweep_folder(sweep: SweepFolder) -> None:
+    """See that a sweep may be made or go on in the folder: it is missing or empty, or a sweep, or was to become one.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        if not sweep.folder.exists() or sweep.asked.is_file():
+            return
+        names = {path.name for path in sweep.folder.iterdir()}
+    except OSError as error:
+        raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; choose another") from error
+    ours = {name for name in names if name == sweep.lock.name or name.startswith(f".{sweep.asked.stem}-")}
+    if names - ours:
+        raise UserError(f"--sweep-dir {sweep.folder}: exists and is no sweep; choose another")
+
+
+def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> None:
+    """Begin a sweep, or with `resume` go on with the one that is there; the caller holds the folder.
+
+    Raises:
+        UserError: there is one, and neither is asked for; or it was asked for something else; or it can't be written.
+    """
+    try:
+        for leftover in sweep.folder.glob(".*-*"):
+            leftover.unlink()
+        if sweep.asked.is_file():
+            before = json.loads(sweep.asked.read_text())
+            if resume:
+                _check_same(sweep, asked, before)
+                return
+            if not overwrite:
+                raise UserError(
+                    f"--sweep-dir {sweep.folder}: holds a sweep; go on with --resume, replace it with --overwrite"
+                )
+            # The list of what is to go goes last, so that a kill leaves a sweep that can be replaced again.
+            for name in before["models"]:
+                shutil.rmtree(sweep.run(name).folder, ignore_errors=True)
+            sweep.table.unlink(missing_ok=True)
+            sweep.diverged.unlink(missing_ok=True)
+        _write_json(sweep.asked, asked)
+    except OSError as error:
+        way_out = "choose a folder that can be written"
+        raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; {way_out}") from error
+
+
+def _check_same(sweep: SweepFolder, asked: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    started = f"the sweep in {sweep.folder}"
+    check_same_options(asked["options"], before["options"], started)
+    same = json.loads(json.dumps(asked))
+    for part in ("grid", "random"):
+        check_same_options({part: same[part]}, {part: before[part]}, started)
+
+
+def read_diverged(sweep: SweepFolder) -> dict[str, str]:
+    """What happened to each model that diverged, by its name."""
+    return json.loads(sweep.diverged.read_text()) if sweep.diverged.is_file() else {}
+
+
+def write_diverged(sweep: SweepFolder, name: str, reason: str) -> None:
+    """Note that a model diverged: what is trained again from the same state would do so again."""
+    _write_json(sweep.diverged, read_diverged(sweep) | {name: reason})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

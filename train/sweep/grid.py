@@ -1,0 +1,112 @@
+"""The models of a sweep: every combination of the values that options are to take, or some drawn at random."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from jaxcnn.cli import UserError, replace_option
+from train.config import TrainConfig
+
+Config = TypeVar("Config", bound=TrainConfig)
+Grid = Mapping[str, tuple[Any, ...]]
+
+_OTHER_IMAGES = "models are compared on the same images"
+NOT_SWEPT = {
+    **dict.fromkeys(("data", "max_images", "protocol", "validation_fraction", "split_seed"), _OTHER_IMAGES),
+    "checkpoint_every": "it changes no model",
+}
+"""Options that can't be swept, each with the reason."""
+
+_LONGEST_NAME = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(Generic[Config]):
+    """One model of a sweep.
+
+    Attributes:
+        name: of its run folder.
+        values: of the swept options.
+        config: all its options.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    config: Config
+
+
+def parse_grid(config: TrainConfig, texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """The values of each option from FIELD=V1,V2,...; they are read as the command line reads `--FIELD V1`.
+
+    Raises:
+        UserError: it is no such text, or an option is unknown, given twice or not to be swept, or doesn't take a value.
+    """
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        field = name.strip().replace("-", "_")
+        _check_field(config, text, field)
+        if field in grid:
+            raise UserError(f"--grid {text}: {field} is given twice; list all its values in one --grid")
+        words = [word.strip() for word in listed.split(",")]
+        if not all(words):
+            raise UserError(f"--grid {text}: a value is missing; write {field}=V1,V2,...")
+        grid[field] = tuple(_parse(config, field, word) for word in words)
+        if len(set(grid[field])) < len(words):
+            raise UserError(f"--grid {text}: has a value twice; give each once")
+    if not grid:
+        raise UserError("--grid: says what the models differ in; give one or more, such as learning_rate=1e-3,1e-4")
+    return grid
+
+
+def _check_field(config: TrainConfig, text: str, field: str) -> None:
+    known = [of.name for of in dataclasses.fields(config) if of.name not in NOT_SWEPT]
+    if reason := NOT_SWEPT.get(field):
+        raise UserError(f"--grid {text}: {field} can't be swept, since {reason}; sweep one of {', '.join(known)}")
+    if field not in known:
+        raise UserError(f"--grid {text}: there is no option {field!r}; sweep one of {', '.join(known)}")
+
+
+def _parse(config: TrainConfig, field: str, word: str) -> Any:
+    try:
+        return getattr(replace_option(config, field, word), field)
+    except UserError as error:
+        raise UserError(f"--grid {field}={word}: {error}") from error
+
+
+def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model[Config], ...]:
+    """All combinations, the last option varying fastest; with `random` so many of them, by the configuration's seed.
+
+    Raises:
+        UserError: there are fewer than so many, or a combination is refused.
+    """
+    shape = [len(values) for values in grid.values()]
+    points = math.prod(shape)
+    if random is not None and not 1 <= random <= points:
+        raise UserError(f"--random {random}: the grid has {points} combinations; give 1 to that")
+    chosen = range(points) if random is None else _draw(points, random, config.seed)
+    models = []
+    for number, point in enumerate(chosen, start=1):
+        places = np.unravel_index(point, shape)
+        values = {field: grid[field][place] for field, place in zip(grid, places, strict=True)}
+        try:
+            combined = dataclasses.replace(config, **values)
+        except ValueError as error:
+            raise UserError(f"--grid: {error}") from error
+        models.append(Model(_name(number, len(chosen), values), values, combined))
+    return tuple(models)
+
+
+def _draw(points: int, count: int, seed: int) -> Sequence[int]:
+    return sorted(np.random.default_rng(seed).choice(points, count, replace=False).tolist())
+
+
+def _name(number: int, count: int, values: Mapping[str, Any]) -> str:
+    """A folder name that sorts in the order of the grid and says the values as Hydra does: 03-seed=0,dropout=0.5."""
+    listed = ",".join(f"{field}={value}" for field, value in values.items())
+    plain = re.sub(r"[^\w.+,=-]+", "-", listed, flags=re.ASCII)[:_LONGEST_NAME]
+    return f"{number:0{len(str(count))}}-{plain}"
