@@ -152,7 +152,7 @@ def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):
 
 def test_a_folder_without_runs_is_no_sweep(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no sweep"):
+    with pytest.raises(UserError, match="no run folder in it"):
         open_sweep(tmp_path)
 
 
