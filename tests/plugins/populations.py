@@ -40,7 +40,8 @@ def sgd(schedule: Any, weight_decay: Any, *, unet_factor: Any = None) -> optax.G
 
 def simplecnns() -> list[TrainConfig]:
     """Nine: on eight devices they are two on each of four and one on the fifth, beside a copy of itself."""
-    base = SimpleCNNConfig(width=0.05, augment="brain-mri", max_images=24, batch_size=4)
+    recipe = {"augment": "brain-mri", "class_weights": "balanced", "label_smoothing": 0.1, "ema": 0.3, "tta": "flip"}
+    base = SimpleCNNConfig(width=0.05, max_images=24, batch_size=4, **recipe)
     return [
         dataclasses.replace(base, seed=n, learning_rate=0.01 + 0.01 * n, dropout=0.1 * (n % 3), weight_decay=0.1 * n)
         for n in range(9)
@@ -98,7 +99,7 @@ def _batches(setup: Any) -> list[Any]:
 
 
 def _result(losses: Sequence[np.ndarray], state: Any, logits: np.ndarray) -> dict[str, Any]:
-    learnt = {"params": state.params, "batch_stats": state.batch_stats}
+    learnt = {"params": state.params, "batch_stats": state.batch_stats, "average": state.average}
     return {"losses": np.array(losses), "logits": logits, **jax.tree.map(np.asarray, learnt)}
 
 
