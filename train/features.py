@@ -4,6 +4,7 @@ The frozen part is the same at every step, so its outputs are, too: training and
 named after all that its content is a function of, so that one made from anything else is never found.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -58,21 +59,20 @@ def load_features(network: Network, frozen: Any, split: Split, *, view: tuple[in
 
 def compute_features(network: Network, frozen: Any, split: Split, *, view: tuple[int, int] | None = None) -> Features:
     """The inputs of the network's learning part for every image; see `load_features`."""
-
-    @jax.jit
-    def encode(images: Array, places: Array) -> Array:
-        if view is None:
-            return network.inputs(frozen, images, None)
-        seed, number = view
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        return network.inputs(frozen, images, jax.vmap(jax.random.fold_in, (None, 0))(key, places))
-
+    key = None if view is None else jax.random.fold_in(jax.random.key(view[0]), view[1])
     batches = evaluation_batches(images_of(split), _BATCH_SIZE)
     features = []
     for number, batch in enumerate(bar(batches, -(-len(split) // _BATCH_SIZE), "features")):
         places = number * _BATCH_SIZE + np.arange(_BATCH_SIZE, dtype=np.int32)
-        features.append(np.asarray(encode(batch.inputs, places))[batch.mask])
+        features.append(np.asarray(_encode(network, frozen, batch.inputs, places, key))[batch.mask])
     return np.concatenate(features)
+
+
+# Compiled once for all splits, and once more for all random views.
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(network: Network, frozen: Any, images: Array, places: Array, key: Array | None) -> Array:
+    keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    return network.inputs(frozen, images, keys)
 
 
 def _key(network: Network, frozen: Any, split: Split, view: tuple[int, int] | None) -> str:

@@ -57,6 +57,8 @@ def told_in_one_line(folder: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # What reads the output has closed it, as `head` does; no file is the matter.
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}; see to that, then go on with --resume"
