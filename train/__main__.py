@@ -8,12 +8,12 @@ from jaxcnn import cli
 from jaxcnn.cpu import keep_freed_memory
 from train.baselines.command import baseline
 from train.config import SimpleCNNConfig, UNetConfig
-from train.evaluate import evaluate
-from train.export import export
-from train.placement import Placement
-from train.predict import predict
+from train.devices.placement import Placement
+from train.evaluation.command import evaluate
 from train.run import run_model
 from train.sweep.command import sweep
+from train.use.export import export
+from train.use.predict import predict
 
 
 def simplecnn(

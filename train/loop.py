@@ -19,9 +19,9 @@ from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.metrics import Scores, Tally, scores, total
 from jaxcnn.runs import Predictions, best_epoch, read_epochs, write_epochs, write_predictions
 from jaxcnn.trained import Trained, load_best, save_trained
-from train.distributed import Agreement, by_first, end_with_the_others
+from train.devices.distributed import Agreement, by_first, end_with_the_others
+from train.devices.parallel import distribute, replicate
 from train.interruption import InterruptedRunError, Interruption, interruption
-from train.parallel import distribute, replicate
 from train.position import Position, as_json, from_json, start_of_epoch
 from train.progress import bar, epoch_line, say
 from train.setup import Setup

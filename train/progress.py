@@ -7,7 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from jaxcnn.metrics import Scores
-from train.distributed import is_first
+from train.devices.distributed import is_first
 
 Item = TypeVar("Item")
 

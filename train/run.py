@@ -17,13 +17,13 @@ from jaxcnn.data.protocol import Partition, describe, partition
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run, create_run, read_config, read_data, read_environment, remove_leftovers
 from train.config import MODEL_NAMES, TrainConfig, as_json
-from train.distributed import by_first, processes
+from train.devices.distributed import by_first, processes
+from train.devices.parallel import Parallel, choose_devices
+from train.devices.placement import Placement
 from train.environment import describe_environment, differences
 from train.interruption import InterruptedRunError
 from train.loop import NonFiniteLossError, train
 from train.models import check_encoder
-from train.parallel import Parallel, choose_devices
-from train.placement import Placement
 from train.progress import say, score_table
 from train.trainer import build_trainer
 

@@ -9,7 +9,7 @@ import jax
 from jaxcnn.data.dataset import Split
 from jaxcnn.runs import Run
 from train.config import TrainConfig
-from train.parallel import Parallel, compile_eval_step, compile_train_step, distribute, replicate
+from train.devices.parallel import Parallel, compile_eval_step, compile_train_step, distribute, replicate
 from train.progress import say
 from train.setup import Setup, first_batches, make_steps, prepare, say_model
 from train.state import TrainState

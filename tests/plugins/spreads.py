@@ -15,10 +15,17 @@ from jaxcnn.data.pipeline import Batch, Examples, evaluation_batches
 from jaxcnn.preprocessing import Preprocessing
 from jaxcnn.tta import views_of
 from train.average import start_average, with_average
+from train.devices.parallel import (
+    Parallel,
+    choose_devices,
+    compile_eval_step,
+    compile_train_step,
+    distribute,
+    replicate,
+)
+from train.devices.placement import Placement
 from train.losses import cross_entropy
 from train.network import Network, on_features, simplecnn_network, unet_network
-from train.parallel import Parallel, choose_devices, compile_eval_step, compile_train_step, distribute, replicate
-from train.placement import Placement
 from train.state import create_state, initial_variables
 from train.step import make_eval_step, make_train_step
 

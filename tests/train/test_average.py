@@ -11,10 +11,10 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.pipeline import Batch
 from jaxcnn.preprocessing import Preprocessing
 from train.average import start_average, with_average
+from train.devices.parallel import choose_devices, compile_train_step, distribute, replicate
+from train.devices.placement import Placement
 from train.losses import cross_entropy
 from train.network import on_features, unet_network
-from train.parallel import choose_devices, compile_train_step, distribute, replicate
-from train.placement import Placement
 from train.state import create_state, initial_variables
 from train.step import make_eval_step, make_train_step
 

@@ -19,7 +19,7 @@ import train.trainer
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.parallel import distribute
+from train.devices.parallel import distribute
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]

@@ -13,7 +13,7 @@ import pytest
 from kills import training
 
 from jaxcnn.runs import Run, read_epochs, read_predictions
-from train.placement import Placement
+from train.devices.placement import Placement
 
 
 def signal_when(folder: Path, pattern: str, number: int) -> None:

@@ -12,13 +12,13 @@ from jax import export as jax_export
 from PIL import Image
 from random_run import random_trained, save_random_run
 
-import train.export
+import train.use.export
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.normalization import NORMALIZATIONS
 from jaxcnn.trained import compile_classifier
 from train.__main__ import main
-from train.export import serialize_classifier
+from train.use.export import serialize_classifier
 
 SIZE = 64
 # Wide enough for the convolutions that a CPU computes in its own way, one that depends on the size of the batch.
@@ -169,7 +169,7 @@ def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.export, "replace_folder", disk_is_full)
+        patch.setattr(train.use.export, "replace_folder", disk_is_full)
         code, _, err = command("export", run, tmp_path / "out")
     assert code == 2
     assert re.fullmatch(r"error: .*out: can't be written: No space left on device; choose another place\n", err)

@@ -16,7 +16,7 @@ from processes import command
 from jaxcnn.runs import open_run, read_epochs, read_predictions
 from jaxcnn.sweeps import open_sweep
 from train.config import SimpleCNNConfig, UNetConfig
-from train.placement import Placement
+from train.devices.placement import Placement
 from train.sweep.grid import make_models, parse_grid
 from train.sweep.training import group
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from random_run import random_trained, save_random_run
 
-import train.predict
+import train.use.predict
 from jaxcnn import SimpleCNN
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.load import load_dataset
@@ -22,7 +22,7 @@ from jaxcnn.data.prepare import prepare
 from jaxcnn.runs import open_run, read_predictions
 from jaxcnn.trained import compile_classifier, load_trained
 from train.__main__ import main
-from train.overlay import draw_overlay
+from train.use.overlay import draw_overlay
 
 SIZE = 64
 MODEL = SimpleCNN(
@@ -154,7 +154,7 @@ def test_batches_are_of_one_size_and_change_nothing(predict, scans, monkeypatch,
         classifier = compile_classifier(trained)
         return lambda images: shapes.add(images.shape) or classifier(images)
 
-    monkeypatch.setattr(train.predict, "compile_classifier", compile_and_watch)
+    monkeypatch.setattr(train.use.predict, "compile_classifier", compile_and_watch)
     _, out, _ = predict(scans, "--json", "--batch-size", batch_size)
     assert shapes == {(min(batch_size, 5), SIZE, SIZE, 1)}
     found = [list(image["probabilities"].values()) for image in json.loads(out)["images"]]

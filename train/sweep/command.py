@@ -9,11 +9,11 @@ import tyro
 
 from jaxcnn.run_lock import lock_file
 from train.config import SimpleCNNConfig, UNetConfig, as_json
-from train.distributed import by_first, processes
+from train.devices.distributed import by_first, processes
+from train.devices.parallel import pick_devices
+from train.devices.placement import Placement
 from train.interruption import InterruptedRunError
 from train.models import check_encoder
-from train.parallel import pick_devices
-from train.placement import Placement
 from train.progress import say
 from train.run import check_batch_size, check_intention, load_images, say_where
 from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged

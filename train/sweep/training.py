@@ -8,10 +8,10 @@ import jax
 
 from jaxcnn.cli import UserError
 from jaxcnn.runs import Run, read_epochs
-from train.distributed import by_first
+from train.devices.distributed import by_first
+from train.devices.parallel import choose_devices, pick_devices
+from train.devices.placement import Placement
 from train.loop import NonFiniteLossError, train
-from train.parallel import choose_devices, pick_devices
-from train.placement import Placement
 from train.progress import say
 from train.run import Images, check_same_run, opened
 from train.setup import prepare

@@ -12,7 +12,7 @@ from jaxcnn.data.protocol import Protocol
 from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.runs import Predictions, Run, open_run, read_data, read_predictions
-from train.evaluation_report import Evaluated, Evaluation, as_json, table
+from train.evaluation.report import Evaluated, Evaluation, as_json, table
 
 Split = Literal["test", "validation", "train"]
 

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.cli import UserError
 from jaxcnn.data.pipeline import Batch, Shard
-from train.placement import Mode, Placement
+from train.devices.placement import Mode, Placement
 
 AXIS = "data"
 

@@ -14,8 +14,8 @@ from jaxtyping import Float32, UInt8
 from jaxcnn.cli import UserError
 from jaxcnn.runs import open_run
 from jaxcnn.trained import Trained, compile_classifier, load_best
-from train.images import ImageFile, Skipped, decode_in_batches, find_images
-from train.overlay import open_gallery
+from train.use.images import ImageFile, Skipped, decode_in_batches, find_images
+from train.use.overlay import open_gallery
 
 
 @dataclasses.dataclass(frozen=True)

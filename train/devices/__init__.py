@@ -1,0 +1,1 @@
+"""Where a run takes place: devices, processes, and what they must agree on."""

@@ -1,0 +1,1 @@
+"""Scores of finished runs, with intervals, and what differs between two."""
