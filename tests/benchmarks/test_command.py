@@ -52,6 +52,7 @@ def test_both_sides_take_turns_in_processes_of_their_own():
     assert min(result.ours.megabytes, result.theirs.megabytes) > 10
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_ends_the_contest(capfd):
     with pytest.raises(RuntimeError, match="no_such_work"):
         run_contest(Contest("no_such_work", 1), rounds=1)

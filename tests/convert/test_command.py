@@ -48,6 +48,7 @@ def leaves(folder):
 # What is written
 
 
+@pytest.mark.slow
 def test_a_conversion_is_written_with_its_proof(convert_unet, states, save, tmp_path):
     path = save(states["unet"])
     code, out, err = convert_unet(path)
@@ -305,6 +306,7 @@ def test_a_checkpoint_of_another_network(network, other, run_convert, states, sa
 # Where it can't be written, or shouldn't
 
 
+@pytest.mark.slow
 def test_what_is_there_is_only_replaced_on_request(convert_unet, states, save, tmp_path):
     first, second = save(states["unet"], "first.pt"), save(states["unet"] | {BIAS: torch.zeros(16)}, "second.pt")
     assert convert_unet(first)[0] == 0
@@ -315,6 +317,7 @@ def test_what_is_there_is_only_replaced_on_request(convert_unet, states, save, t
     assert {path.name for path in tmp_path.iterdir()} == {"first.pt", "second.pt", "OUT"}
 
 
+@pytest.mark.slow
 def test_a_failed_replacement_leaves_what_was_there(convert_unet, states, save, tmp_path):
     assert convert_unet(save(states["unet"]))[0] == 0
     before = leaves(tmp_path / "OUT")

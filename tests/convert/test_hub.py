@@ -73,6 +73,7 @@ def test_the_name_carries_the_hash():
     assert f"unet-{hub.SHA256_START}.pt" == NAME
 
 
+@pytest.mark.slow
 def test_it_is_fetched_once_and_converted(convert_hub, weights, server, tmp_path):
     code, out, _ = convert_hub(weights)
     assert code == 0

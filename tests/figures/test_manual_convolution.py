@@ -68,6 +68,7 @@ def test_the_seed_chooses_one_training_image_of_each_tumour(dataset):
     np.testing.assert_array_equal(choices[3], one_of_each_tumour(dataset, 3))
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same_picture_for_the_same_seed(monkeypatch, capsys, tmp_path, dataset):
     monkeypatch.setattr(module, "load_dataset", lambda _source: dataset)
     first, again, other = (tmp_path / f"{name}.png" for name in ("first", "again", "other"))

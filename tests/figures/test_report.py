@@ -146,6 +146,7 @@ def test_what_the_best_run_lacks_is_said(tmp_path):
     assert "Learning curves" not in page.texts["h2"]
 
 
+@pytest.mark.slow
 def test_the_page_is_the_same_each_time_and_written_whole(grid, text, tmp_path, monkeypatch, capsys):
     assert draw(monkeypatch, "report", grid) == 0
     path = grid / "figures" / "report.html"

@@ -119,6 +119,7 @@ def test_without_true_masks_there_is_no_dice():
     assert [line.split() for line in lines[1:]] == [["b", "3", "2", "–", "–"], ["a", "2", "0", "–", "–"]]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_draws_the_picture(draw, weights, images, tmp_path):
     for name in ("one", "two"):
         code, out, err = draw(weights=weights, images=images, out=tmp_path / f"{name}.png")
@@ -130,6 +131,7 @@ def test_the_command_prints_the_table_and_draws_the_picture(draw, weights, image
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_torch_is_not_needed(weights, images, tmp_path):
     script = """
 import sys

@@ -60,6 +60,7 @@ def test_the_command_as_a_user_runs_it():
     assert "5x5x32x64" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_command_passes_a_right_convolution(monkeypatch, capsys):
     assert run_command(monkeypatch) == 0
@@ -128,6 +129,7 @@ def test_the_command_fails_when_anything_is_over_the_tolerance(monkeypatch, caps
 # --- A picture of the user's own --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_picture_of_the_users_own_takes_the_phantoms_place(monkeypatch, capsys, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (9, 14, 3), np.uint8)

@@ -54,6 +54,7 @@ def test_value_and_both_gradients_are_xla_s(batch, size, kernel, channels, strid
     assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("x_shape", "kernel_shape", "padding"),
     [

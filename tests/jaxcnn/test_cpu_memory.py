@@ -32,6 +32,7 @@ def faults(argument):
     return int(ran.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again():
     usual, kept = faults("usual"), faults("keep")

@@ -69,6 +69,7 @@ def test_the_encoder_is_read_where_the_decoder_is_not(folder, tmp_path):
         load_unet(tmp_path / "half")
 
 
+@pytest.mark.slow
 def test_torch_is_not_needed(folder):
     script = """
 import sys

@@ -65,6 +65,7 @@ def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate
     close(a_step(network, batch, accumulate), a_step(network, batch, 1))
 
 
+@pytest.mark.slow
 def test_the_same_on_several_devices(batch):
     network = without_norm()
     optimizer = optax.sgd(1.0)

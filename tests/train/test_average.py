@@ -82,6 +82,7 @@ def test_what_is_evaluated_and_kept_is_the_average_with_what_is_frozen(network, 
     jax.tree.map(np.testing.assert_array_equal, state.variables["params"]["unet"], plain.variables["params"]["unet"])
 
 
+@pytest.mark.slow
 def test_on_several_devices_it_is_the_average_of_one(network, batch, trained):
     _, (start, first, *_) = trained
     step = make_train_step(network, OPTIMIZER, cross_entropy, "device")

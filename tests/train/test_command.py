@@ -15,7 +15,7 @@ from planted import smooth_images
 
 import train.loop
 import train.run
-import train.trainer
+import train.setup
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         return lambda step: jnp.where(step < STEPS + 1, 1e-3, jnp.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.trainer, "learning_rate_schedule", explodes_in_the_second_epoch)
+        patch.setattr(train.setup, "learning_rate_schedule", explodes_in_the_second_epoch)
         assert run_train(monkeypatch, tmp_path / "run") == 1
     message = capsys.readouterr().err
     assert f"at step {STEPS + 3}" in message

@@ -19,6 +19,7 @@ from train.optimizer import build_optimizer, learning_rate_schedule
 TINY_UNET = UNet(features=2)
 
 
+@pytest.mark.slow
 def test_the_encoder_is_the_one_that_was_named(tmp_path):
     unet = save_random_weights(tmp_path / "unet", TINY_UNET, (32, 48, 3))
     network, variables = build_network(UNetConfig(encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))

@@ -221,6 +221,7 @@ def test_wrong_input_is_told_in_one_line(predict, scans, tmp_path):
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_there_is_a_picture_of_every_image_and_none_takes_the_place_of_another(predict, scans, tmp_path):
     code, out, _ = predict(scans, scans / "a.png", "--json", "--saliency", tmp_path / "out", "--batch-size", "4")
     assert code == 0

@@ -60,6 +60,7 @@ def assert_trees_close(found, expected, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_four_easy_classes(state, optimizer):
     step = jax.jit(make_train_step(network(dropout=0.1), optimizer, cross_entropy))
     batch, key = as_batch(stripes(32)), jax.random.key(0)

@@ -110,6 +110,7 @@ def _untrained(monkeypatch):
     monkeypatch.setattr(train.sweep.training, "train", stop_at_the_second)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_untrained")
 def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"

@@ -152,6 +152,7 @@ def test_an_image_in_a_batch_is_what_it_is_among_others_and_elsewhere():
     np.testing.assert_array_equal(augmented(keys(8)[order], images[order], EVERYTHING), expected[order])
 
 
+@pytest.mark.slow
 def test_a_batch_over_devices_and_under_vmap_is_changed_as_on_one():
     images, runs = random_images(), jax.random.split(jax.random.key(0), 2)
 
