@@ -27,6 +27,8 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def _without_common_words(names: Sequence[str]) -> list[str]:
     words = [_BORDERS.split(name) for name in names]
+    # As a sweep writes them: 01-seed=0,dropout=0.5.
+    joint = ", " if all("," in name for name in names) else "-"
     if len({len(of) for of in words}) == 1:
         columns = list(zip(*words, strict=True))
         differs = [len(set(column)) > 1 for column in columns]
@@ -34,13 +36,13 @@ def _without_common_words(names: Sequence[str]) -> list[str]:
         numbers = [all(word[:1].isdigit() for word in column) for column in columns]
         named = [varies and number for varies, number in zip(differs[1:], numbers[1:], strict=True)] + [False]
         kept = [place for place in range(len(columns)) if differs[place] or named[place]]
-        short = ["-".join(of[place] for place in kept) for of in words]
+        short = [joint.join(of[place] for place in kept) for of in words]
     else:
         # One word is left to each, whatever they share.
         room = min(map(len, words)) - 1
         start = min(_common(words), room)
         end = min(_common([of[::-1] for of in words]), room - start)
-        short = ["-".join(of[start : len(of) - end]) for of in words]
+        short = [joint.join(of[start : len(of) - end]) for of in words]
     # Different borders between the same words are lost; then the whole names must do.
     return short if len(set(short)) == len(short) else list(names)
 
