@@ -78,7 +78,8 @@ def load_trained(folder: Path) -> Trained:
         image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: has a manifest of another version; train again") from error
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
+    seen = preprocessing.framed_shape(image_shape)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *seen)), train=False))
     try:
         variables = load_tree(folder, shapes)
     except ValueError as error:

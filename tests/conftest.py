@@ -8,6 +8,8 @@ import pytest
 
 # A silent promotion to a wider dtype is a bug on an accelerator; in the tests it is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# What the tests compile is not kept in the developer's home.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.fixture(scope="session")

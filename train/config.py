@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from jaxcnn.data.augment import BRAIN_MRI, Augmentation
+from jaxcnn.data.augment import ANY_SEQUENCE, BRAIN_MRI, Augmentation
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.normalization import NormalizationName
 from jaxcnn.transfer import HeadName
@@ -12,8 +12,12 @@ from jaxcnn.tta import TTAName
 from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
 
-AugmentationName = Literal["none", "brain-mri"]
-AUGMENTATIONS: dict[AugmentationName, Augmentation] = {"none": Augmentation(), "brain-mri": BRAIN_MRI}
+AugmentationName = Literal["none", "brain-mri", "any-sequence"]
+AUGMENTATIONS: dict[AugmentationName, Augmentation] = {
+    "none": Augmentation(),
+    "brain-mri": BRAIN_MRI,
+    "any-sequence": ANY_SEQUENCE,
+}
 
 DTypeName = Literal["float32", "bfloat16"]
 
@@ -46,10 +50,13 @@ class TrainConfig:
     """Share of activations dropped while training."""
     crop: bool = False
     """Cut each image down to the head."""
+    image_size: int | None = None
+    """Height and width of what the network sees; smaller images train faster. Those of the images when not given."""
     normalization: NormalizationName = "none"
     """Of the images' intensities; `per-image-z-score` makes each have mean 0 and deviation 1."""
     augment: AugmentationName = "none"
-    """Random changes to the images that are trained on; `brain-mri` turns, zooms, shifts, mirrors and more."""
+    """Random changes to the images that are trained on: `brain-mri` turns, zooms, shifts, mirrors and relights them;
+    `any-sequence` also redraws the grey curve, for scans of other sequences."""
     loss: LossName = "cross-entropy"
     """`cross-entropy` on logits; `double-softmax` repeats the reference project's slip, to reproduce its curves."""
     label_smoothing: float = 0.0
@@ -81,6 +88,7 @@ class TrainConfig:
         """
         _require(self, "max_images", self.max_images is None or self.max_images >= 1, "at least 1")
         _require(self, "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1")
+        _require(self, "image_size", self.image_size is None or self.image_size >= 1, "at least 1")
         _require(self, "epochs", self.epochs >= 1, "at least 1")
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")
         _require(self, "accumulate", self.accumulate >= 1, "at least 1")

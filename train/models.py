@@ -1,18 +1,22 @@
 """The network that a configuration names, and the weights that it starts from."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
 from jaxcnn.cli import UserError
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.cpu import xla_only
 from jaxcnn.pretrained import Pretrained, load_unet
 from jaxcnn.unet import STAGE_NAMES
 from train.config import AUGMENTATIONS, SimpleCNNConfig, TrainConfig, UNetConfig
+from train.framing import preprocessing_of
 from train.network import Network, simplecnn_network, unet_network
 from train.state import initial_variables
 
@@ -32,15 +36,16 @@ def build_network(
     Raises:
         UserError: the encoder's folder is missing, damaged or of another model.
     """
-    preprocessing = Preprocessing(crop=config.crop, normalization=config.normalization)
+    preprocessing = preprocessing_of(config)
+    seen = preprocessing.framed_shape(image_shape)
     augmentation = AUGMENTATIONS[config.augment]
     if isinstance(config, SimpleCNNConfig):
         network = simplecnn_network(_simplecnn(config, classes), preprocessing, augmentation)
-        return network, initial_variables(network, image_shape, config.seed)
+        return network, initial_variables(network, seen, config.seed)
     assert isinstance(config, UNetConfig)
     encoder = _load_encoder(config.encoder)
     network = unet_network(_unet_classifier(config, classes, encoder), preprocessing, augmentation)
-    variables = initial_variables(network, image_shape, config.seed)
+    variables = initial_variables(network, seen, config.seed)
     return network, variables if encoder is None else _with_encoder(variables, encoder.variables)
 
 
@@ -88,6 +93,31 @@ def check_encoder(config: TrainConfig) -> None:
     """
     if isinstance(config, UNetConfig):
         _load_encoder(config.encoder)
+
+
+def check_image_size(config: TrainConfig, image_shape: tuple[int, int, int]) -> None:
+    """See that the network takes images of the size that it will see, before anything is written.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    shape = preprocessing_of(config).framed_shape(image_shape)
+    # The widths don't matter; with standard ones the models of a sweep are alike.
+    model = UNetClassifier(head=config.head) if isinstance(config, UNetConfig) else SimpleCNN()
+    if refusal := _refusal(model, shape):
+        raise UserError(f"--image-size {shape[0]}: {refusal}; choose another size")
+
+
+@functools.cache
+def _refusal(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
+    """Why the network doesn't take such images: it is traced, which computes nothing. Empty if it does."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        with xla_only():
+            jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _load_encoder(encoder: str | None) -> Pretrained | None:

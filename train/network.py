@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.preprocessing import Preprocessing, preprocess
+from jaxcnn.preprocessing import Preprocessing, as_inputs
 from jaxcnn.unet import STAGE_NAMES
 
 Keys = Key[Array, " batch"]
@@ -25,8 +25,8 @@ class Network:
         model: the module; `apply(variables, images, train=...)` gives logits.
         preprocessing: of the images.
         augmentation: of the images that are trained on.
-        inputs: from the frozen variables, a batch's images and a key for each, or none while nothing is to be random,
-            to the inputs of the part that learns.
+        inputs: from the frozen variables, a batch's framed images and a key for each, or none while nothing is to be
+            random, to the inputs of the part that learns.
         learner: the module's method that is this part; None for the whole module.
         frozen: the first two names in the paths of what does not learn.
     """
@@ -43,7 +43,7 @@ def simplecnn_network(model: SimpleCNN, preprocessing: Preprocessing, augmentati
     """All of a SimpleCNN learns."""
 
     def inputs(_: Any, images: Array, keys: Keys | None) -> Array:
-        return preprocess(images, preprocessing, augmentation, keys)
+        return as_inputs(images, preprocessing, augmentation, keys)
 
     return Network(model, preprocessing, augmentation, inputs)
 
@@ -52,7 +52,7 @@ def unet_network(model: UNetClassifier, preprocessing: Preprocessing, augmentati
     """The stages below the border of a UNetClassifier and its head learn, from the activations at the border."""
 
     def inputs(frozen: Any, images: Array, keys: Keys | None) -> Array:
-        prepared = preprocess(images, preprocessing, augmentation, keys)
+        prepared = as_inputs(images, preprocessing, augmentation, keys)
         return cast(Array, model.apply(frozen, prepared, method="encode"))
 
     names = tuple(("unet", stage) for stage in STAGE_NAMES[: model.frozen_stages])

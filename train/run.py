@@ -14,6 +14,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.protocol import Partition, describe, partition
+from jaxcnn.program_cache import keep_programs
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run, create_run, read_config, read_data, read_environment, remove_leftovers
 from train.config import MODEL_NAMES, TrainConfig, as_json
@@ -23,7 +24,7 @@ from train.devices.placement import Placement
 from train.environment import describe_environment, differences
 from train.interruption import InterruptedRunError
 from train.loop import NonFiniteLossError, train
-from train.models import check_encoder
+from train.models import check_encoder, check_image_size
 from train.progress import say, score_table
 from train.trainer import build_trainer
 
@@ -50,8 +51,9 @@ def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *
     check_encoder(config)
     with processes(placement):
         parallel = choose_devices(placement, config.batch_size, config.accumulate)
+        keep_programs()
         images = load_images(config)
-        check_batch_size(config, images)
+        check_images(config, images)
         run = Run(run_dir or _new_folder(config))
         with opened(run, config, images, overwrite=overwrite, resume=resume):
             say_where(parallel.mesh.size, images)
@@ -88,12 +90,13 @@ def load_images(config: TrainConfig) -> Images:
     return Images(dataset, parts, describe(dataset, parts))
 
 
-def check_batch_size(config: TrainConfig, images: Images) -> None:
-    """See that the training images fill a batch.
+def check_images(config: TrainConfig, images: Images) -> None:
+    """See that the training images fill a batch and fit the network.
 
     Raises:
         UserError: they don't.
     """
+    check_image_size(config, images.dataset.train.images.shape[1:])
     if (count := len(images.parts.splits["train"])) < config.batch_size:
         raise UserError(f"--batch-size {config.batch_size}: larger than the {count} training images; lower it")
 

@@ -10,9 +10,8 @@ from jaxtyping import Array, Float
 
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import WHOLE, Batch, Examples, Shard, evaluation_batches, images_of, steps_per_epoch
+from jaxcnn.data.pipeline import WHOLE, Batch, Examples, Shard, evaluation_batches, steps_per_epoch
 from jaxcnn.runs import Run
-from jaxcnn.tta import views_of
 from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig
 from train.features import load_features
@@ -59,23 +58,29 @@ class Setup:
 
 
 def prepare(
-    config: TrainConfig, splits: Mapping[str, Split], classes: tuple[str, ...], run: Run
+    config: TrainConfig, splits: Mapping[str, Split], framed: Mapping[str, Examples], classes: tuple[str, ...], run: Run
 ) -> tuple[Setup, TrainState]:
     """What a model is trained with, and its state before the first step.
+
+    Args:
+        config: its options.
+        splits: train, validation and test.
+        framed: what `frame_splits` makes of these.
+        classes: names of the labels.
+        run: where its results go.
 
     Raises:
         UserError: the options don't fit one another, or weights can't be read, or features not be written.
     """
     network, variables = build_network(config, len(classes), splits["train"].images.shape[1:])
-    examples = {name: Examples(views_of(of.images, config.tta), of.labels) for name, of in splits.items()}
-    training = images_of(splits["train"])
+    examples, training = framed, _first_view(framed["train"])
     steps = steps_per_epoch(training, config.batch_size)
     schedule, optimizer = follow_schedule(config, steps, hyperparameters(config))
     state = create_state(network, optimizer, variables)
     if config.ema:
         state = start_average(state)
     if network.frozen and isinstance(config, UNetConfig) and config.cache:
-        training, examples = _cached(config, network, state, splits)
+        training, examples = _cached(config, network, state, splits, framed)
         network = on_features(network)
     # Another stream than that of the initial weights, which are drawn from key(seed) itself.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -136,7 +141,7 @@ def say_model(setup: Setup, state: TrainState) -> None:
     learning, whole = (parameter_count(params) for params in (state.params, state.variables["params"]))
     some = f", {learning:,} of them learn" if learning < whole else ""
     say(f"model      {type(setup.network.model).__name__}, {whole:,} parameters{some}")
-    if setup.examples["train"].inputs[0] is not setup.splits["train"].images:
+    if setup.training.inputs[0].dtype != np.uint8:
         arrays = {id(array): array for of in (setup.training, *setup.examples.values()) for array in of.inputs}
         shape = "x".join(map(str, setup.training.inputs[0].shape[1:]))
         megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
@@ -144,19 +149,24 @@ def say_model(setup: Setup, state: TrainState) -> None:
 
 
 def _cached(
-    config: UNetConfig, network: Network, state: TrainState, splits: Mapping[str, Split]
+    config: UNetConfig,
+    network: Network,
+    state: TrainState,
+    splits: Mapping[str, Split],
+    framed: Mapping[str, Examples],
 ) -> tuple[Examples, dict[str, Examples]]:
     """The outputs of the frozen part, to train on and to evaluate."""
     examples = {}
     for name, split in splits.items():
-        views = [dataclasses.replace(split, images=images) for images in views_of(split.images, config.tta)]
+        views = [dataclasses.replace(split, images=images) for images in framed[name].inputs]
         examples[name] = Examples(tuple(load_features(network, state.frozen, view) for view in views), split.labels)
     training = _first_view(examples["train"])
+    plain = dataclasses.replace(splits["train"], images=framed["train"].inputs[0])
     if network.augmentation != Augmentation():
         # Another stream than those of the initial weights and of the steps.
         seed = int(np.random.SeedSequence((config.seed, 2)).generate_state(1)[0])
         training = Examples(
-            tuple(load_features(network, state.frozen, splits["train"], view=(seed, n)) for n in range(config.views)),
+            tuple(load_features(network, state.frozen, plain, view=(seed, n)) for n in range(config.views)),
             training.labels,
         )
     return training, examples

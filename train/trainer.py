@@ -10,6 +10,7 @@ from jaxcnn.data.dataset import Split
 from jaxcnn.runs import Run
 from train.config import TrainConfig
 from train.devices.parallel import Parallel, compile_eval_step, compile_train_step, distribute, replicate
+from train.framing import frame_splits
 from train.progress import say
 from train.setup import Setup, first_batches, make_steps, prepare, say_model
 from train.state import TrainState
@@ -39,7 +40,7 @@ def build_trainer(
     Raises:
         UserError: see `prepare`.
     """
-    setup, state = prepare(config, splits, classes, run)
+    setup, state = prepare(config, splits, frame_splits(config, splits), classes, run)
     say_model(setup, state)
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(setup.key)))
     state = replicate(parallel, state)

@@ -20,8 +20,10 @@ Copy = Float[Array, "64 64"]
 Mask = Bool[Array, "64 64"]
 
 
-def crop_to_head(images: Float[Array, "batch height width 1"]) -> Float[Array, "batch height width 1"]:
-    """Cut each image down to the square around its head, and enlarge that to the image's size (bilinear).
+def crop_to_head(
+    images: Float[Array, "batch height width 1"], shape: tuple[int, int] | None = None
+) -> Float[Array, "batch rows columns 1"]:
+    """Cut each image down to the square around its head, and bring that to a size (bilinear, smoothed to reduce).
 
     The head is what is above Otsu's threshold, in large connected regions: without noise, text, and a frame that may
     be drawn around the scan. The square is in shares of height and width, so that the aspect ratio stays, and it lies
@@ -31,19 +33,21 @@ def crop_to_head(images: Float[Array, "batch height width 1"]) -> Float[Array, "
 
     Args:
         images: in [0, 1]; the head is brighter than what lies around it.
+        shape: height and width of the results; None for those of the images.
     """
-    return jax.vmap(_crop)(images)
+    rows, columns = shape or images.shape[1:3]
+    return jax.vmap(lambda image: _crop(image, (rows, columns)))(images)
 
 
-def _crop(image: Float[Array, "height width 1"]) -> Float[Array, "height width 1"]:
+def _crop(image: Float[Array, "height width 1"], shape: tuple[int, int]) -> Float[Array, "rows columns 1"]:
     # The square root lifts what is dark: next to a bright tumour or fat, brain must not pass for background.
     copy = jax.image.resize(image[..., 0], (_SIDE, _SIDE), "linear")
     copy = jnp.sqrt(copy - jnp.min(copy))
     head = _large_regions(_without_frame(copy > _otsu_threshold(copy)))
     start, side = _square_around(head)
-    cropped = _enlarge(image, start, side)
     found = jnp.mean(head, dtype=jnp.float32) >= _LEAST_HEAD
-    return jnp.where(found, cropped, image)
+    # The square is all of an image without a head; at its own size that gives it back, bit for bit.
+    return _resample(image, jnp.where(found, start, 0.0), jnp.where(found, side, 1.0), shape)
 
 
 def _otsu_threshold(image: Copy) -> Float[Array, ""]:
@@ -99,10 +103,9 @@ def _square_around(mask: Mask) -> tuple[Float[Array, "2"], Float[Array, ""]]:
     return jnp.clip((first + end - side) / 2, 0, 1 - side), side
 
 
-def _enlarge(
-    image: Float[Array, "height width 1"], start: Float[Array, "2"], side: Float[Array, ""]
-) -> Float[Array, "height width 1"]:
-    size = jnp.asarray(image.shape[:2], jnp.float32)
-    return jax.image.scale_and_translate(
-        image, image.shape, (0, 1), jnp.stack([1 / side, 1 / side]), -start * size / side, "linear"
-    )
+def _resample(
+    image: Float[Array, "height width 1"], start: Float[Array, "2"], side: Float[Array, ""], shape: tuple[int, int]
+) -> Float[Array, "rows columns 1"]:
+    size, target = jnp.asarray(image.shape[:2], jnp.float32), jnp.asarray(shape, jnp.float32)
+    scale = target / size / side
+    return jax.image.scale_and_translate(image, (*shape, 1), (0, 1), scale, -start * size * scale, "linear")

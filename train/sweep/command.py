@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxcnn.program_cache import keep_programs
 from jaxcnn.run_lock import lock_file
 from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.distributed import by_first, processes
@@ -15,7 +16,7 @@ from train.devices.placement import Placement
 from train.interruption import InterruptedRunError
 from train.models import check_encoder
 from train.progress import say
-from train.run import check_batch_size, check_intention, load_images, say_where
+from train.run import check_images, check_intention, load_images, say_where
 from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.table import Row, format_table, read_row, sort_rows, write_table
@@ -58,9 +59,10 @@ def sweep(
     with processes(placement), contextlib.ExitStack() as held:
         groups = group(models, placement, at_once)
         check_devices(groups, placement)
+        keep_programs()
         images = load_images(config)
         for model in models:
-            check_batch_size(model.config, images)
+            check_images(model.config, images)
         folder = SweepFolder(sweep_dir)
         asked = {"options": as_json(config), "grid": values, "random": random, "models": [m.name for m in models]}
 

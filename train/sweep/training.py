@@ -11,6 +11,7 @@ from jaxcnn.runs import Run, read_epochs
 from train.devices.distributed import by_first
 from train.devices.parallel import choose_devices, pick_devices
 from train.devices.placement import Placement
+from train.framing import frame_splits
 from train.loop import NonFiniteLossError, train
 from train.progress import say
 from train.run import Images, check_same_run, opened
@@ -119,10 +120,11 @@ def _train_together(
         for place in left:
             run = folder.run(models[place].name)
             held.enter_context(opened(run, models[place].config, images, overwrite=False, resume=True))
-        setups, states = [], []
+        splits, setups, states = images.parts.splits, [], []
+        framed = frame_splits(models[0].config, splits)
         for model in models:
             run = folder.run(model.name)
-            setup, state = prepare(model.config, images.parts.splits, images.dataset.classes, run)
+            setup, state = prepare(model.config, splits, framed, images.dataset.classes, run)
             setups.append(setup)
             # In the host's memory, so that the devices hold no state twice.
             states.append(jax.device_get(state))

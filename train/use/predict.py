@@ -12,6 +12,7 @@ import tyro
 from jaxtyping import Float32, UInt8
 
 from jaxcnn.cli import UserError
+from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs import open_run
 from jaxcnn.trained import Trained, compile_classifier, load_best
 from train.use.images import ImageFile, Skipped, decode_in_batches, find_images
@@ -57,6 +58,7 @@ def predict(
     files = find_images(images)
     if not files:
         raise UserError("IMAGE: none is given; name image files or folders of some")
+    keep_programs()
     trained = load_best(open_run(run))
     results = []
     row_format = _row_format(files, trained.classes)

@@ -114,6 +114,26 @@ def test_intensities_change_by_the_formulas():
     assert_uniform(np.log(exponents), -np.log(1.3) - 1e-4, np.log(1.3) + 1e-4)
 
 
+def test_a_grey_curve_is_drawn_anew_between_black_and_white():
+    """Of a ramp one sees the curve itself: straight between its five points, the first of them black."""
+    ramp = np.linspace(0, 1, 33)[:, None].repeat(3, axis=1)
+    curves = augmented_copies(ramp, 1000, curve=1.0)[:, :, 1]
+    points = curves[:, ::8]
+    between = np.stack([np.interp(ramp[:, 0], ramp[::8, 0], of) for of in points])
+    np.testing.assert_allclose(curves, between, atol=1e-5)
+    np.testing.assert_array_equal(points[:, 0], 0)
+    # w u + (1 - w) x, with w and u uniform: between 0 and 1, and halfway from x to 1/2 by half, on average.
+    assert 0 <= curves.min() <= curves.max() <= 1
+    for x, heights in zip((0.25, 0.5, 0.75, 1.0), points[:, 1:].T, strict=True):
+        assert abs(heights.mean() - (x + (0.5 - x) / 2)) < 4 * heights.std() / np.sqrt(1000)
+    assert (np.diff(points, axis=1) < 0).any(axis=1).mean() > 0.3  # Some tissues change places.
+
+
+def test_a_weak_curve_changes_little():
+    image = smooth_image()
+    assert np.abs(augmented_copies(image, 50, curve=0.1) - image).max() <= 0.1 + 1e-6
+
+
 def test_blur_is_a_gaussian_filter():
     """Some deviation up to the strength makes SciPy's filter give the same image."""
     image = smooth_image()
@@ -173,7 +193,7 @@ def test_slices_stay_images():
     y, x = np.mgrid[-12:12, -12:12]
     head = np.where((y / 10) ** 2 + (x / 8) ** 2 < 1, 0.3 + 0.4 * smooth_image(24), 0)
     images = jnp.broadcast_to(jnp.asarray(head, jnp.float32)[..., None], (8, 24, 24, 1))
-    wild = Augmentation(0.5, 0.5, 180, 1, 0.5, 1, 1, 3, 3, 1)
+    wild = Augmentation(0.5, 0.5, 180, 1, 0.5, 1, 1, 3, 1, 3, 1)
     changed = np.asarray(augmented(keys(8), images, wild))
     assert changed.dtype == np.float32
     assert 0 <= changed.min() <= changed.max() <= 1

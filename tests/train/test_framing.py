@@ -1,0 +1,46 @@
+"""Images are framed once before the first step, and what is trained so is used on images as they come."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn.data.load import load_dataset
+from jaxcnn.runs import open_run, read_predictions
+from jaxcnn.trained import compile_classifier, load_best
+from train.__main__ import main
+
+FRAMED = ["--crop", "--image-size", "64", "--normalization", "per-image-z-score", "--tta", "flip"]
+SHORT = ["--max-images", "32", "--epochs", "1", "--batch-size", "8"]
+MODELS = {
+    "simplecnn": ["simplecnn", "--width", "0.05"],
+    "unet": ["unet", "--encoder", "random", "--width", "0.07", "--head", "pooled"],
+}
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit) as error:
+        main()
+    return error.value.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert run(monkeypatch, *MODELS[model], *FRAMED, *SHORT, "--run-dir", str(tmp_path / "run")) == 0
+    trained = load_best(open_run(tmp_path / "run"))
+    images = load_dataset("phantom", 32).test.images
+    assert images.shape[1:] == trained.image_shape == (128, 128, 1)
+    expected = jax.nn.softmax(read_predictions(open_run(tmp_path / "run"), "test").logits)
+    # A grey level of difference where a framed pixel is rounded the other way.
+    np.testing.assert_allclose(compile_classifier(trained)(images), expected, atol=2e-3)
+
+
+def test_a_size_that_the_network_does_not_take_is_refused(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "simplecnn", "--image-size", "40", *SHORT, "--run-dir", str(tmp_path / "run")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --image-size 40: SimpleCNN needs images of at least 50x50")
+    assert not (tmp_path / "run").exists()
