@@ -6,9 +6,11 @@ import json
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 from kills import OPTIONS, Moment, assert_same_run, killed_at
 from processes import command
+from scipy import stats
 
 import train.sweep.training
 from jaxcnn.cli import UserError
@@ -19,6 +21,7 @@ from train.__main__ import main
 from train.config import SimpleCNNConfig, UNetConfig
 from train.interruption import InterruptedRunError
 from train.sweep.grid import make_models, parse_grid
+from train.sweep.seeds import format_settings, over_seeds, write_settings
 from train.sweep.table import Row, sort_rows, write_table
 
 
@@ -149,6 +152,32 @@ def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):
     with (tmp_path / "table.csv").open() as file:
         found = [(line["model"], line["validation_f1_macro"], line["diverged"]) for line in csv.DictReader(file)]
     assert found == [("3", "0.6", ""), ("1", "0.5", ""), ("2", "", "the loss is nan at step 3")]
+
+
+def test_the_mean_over_seeds_is_scipys_confidence_interval(tmp_path):
+    """Against its own function for it, with two settings, a model that diverged and a setting of one model."""
+
+    def row(rate: float, seed: int, score: float | None) -> Row:
+        splits = (
+            {split: Scores(0.0, 0.0, score, score / 2) for split in ("train", "validation", "test")} if score else {}
+        )
+        return Row(f"{rate}-{seed}", {"learning_rate": rate, "seed": seed}, None, splits)
+
+    values = [0.61, 0.65, 0.64, 0.58]
+    rows = [row(1e-3, seed, score) for seed, score in enumerate(values)]
+    settings = over_seeds([*rows, row(1e-3, 4, None), row(1e-2, 0, 0.7), row(1e1, 0, None)])
+    assert [(of.values, of.models) for of in settings] == [({"learning_rate": 1e-2}, 1), ({"learning_rate": 1e-3}, 4)]
+    macro = settings[1].scores[1]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (macro.mean - macro.half_width, macro.mean + macro.half_width) == pytest.approx((low, high))
+    assert np.isnan(settings[0].scores[0].half_width)
+    assert f"{macro.mean:.3f} ± {macro.half_width:.3f}" in format_settings(settings)
+    write_settings(tmp_path / "seeds.csv", settings)
+    with (tmp_path / "seeds.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["learning_rate"], first["seeds"], second["seeds"]) == ("0.01", "1", "4")
+    assert float(second["test_f1_weighted"]) == pytest.approx(macro.mean / 2)
+    assert float(second["test_f1_weighted_half_width"]) == pytest.approx(macro.half_width / 2)
 
 
 def sweeping(folder, *more: str):

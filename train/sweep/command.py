@@ -19,6 +19,7 @@ from train.progress import say
 from train.run import check_images, check_intention, load_images, say_where
 from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged
 from train.sweep.grid import Model, make_models, parse_grid
+from train.sweep.seeds import format_settings, over_seeds, write_settings
 from train.sweep.table import Row, format_table, read_row, sort_rows, write_table
 from train.sweep.training import AtOnce, check_devices, group, train_group
 
@@ -97,3 +98,7 @@ def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
     )
     by_first(lambda: write_table(folder.table, rows))
     say(f"\nEach model's best checkpoint, the best by validation F1 first ({folder.table}):\n\n{format_table(rows)}")
+    if len({row.values.get("seed") for row in rows if row.splits}) > 1:
+        settings = over_seeds(rows)
+        by_first(lambda: write_settings(folder.seeds, settings))
+        say(f"\nMean of the seeds, and 95% interval ({folder.seeds}):\n\n{format_settings(settings)}")

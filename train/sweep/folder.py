@@ -3,6 +3,7 @@
 sweep.json       what was asked for: the model, its options, the grid, and the names of the run folders
 diverged.json    of each model that diverged, at which step
 table.csv        the models, the best on the validation images first
+seeds.csv        of a sweep over seeds: mean and interval of the models that differ in nothing else
 .lock            held by the process that works on the sweep; marks the folder as one of ours
 """
 
@@ -39,6 +40,11 @@ class SweepFolder:
     def table(self) -> Path:
         """CSV: a line a model."""
         return self.folder / "table.csv"
+
+    @property
+    def seeds(self) -> Path:
+        """CSV: a line for all models that differ in their seed alone."""
+        return self.folder / "seeds.csv"
 
     @property
     def lock(self) -> Path:
@@ -89,6 +95,7 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             for name in before["models"]:
                 shutil.rmtree(sweep.run(name).folder, ignore_errors=True)
             sweep.table.unlink(missing_ok=True)
+            sweep.seeds.unlink(missing_ok=True)
             sweep.diverged.unlink(missing_ok=True)
         _write_json(sweep.asked, asked)
     except OSError as error:

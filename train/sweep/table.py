@@ -33,7 +33,7 @@ class Row:
     diverged: str = ""
 
 
-_SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
+SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
 
 
 def read_row(run: Run, values: Mapping[str, Any]) -> Row:
@@ -52,28 +52,32 @@ def sort_rows(rows: Sequence[Row]) -> list[Row]:
 
 def format_table(rows: Sequence[Row]) -> str:
     """For people; numbers are called by the number that their folder begins with."""
-    names = [f"{split} {measure.removeprefix('f1_')} F1" for split, measure in _SCORES]
+    names = [f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES]
     head = ["model", *rows[0].values, "best epoch", *names]
-    lines = [head] + [_cells(row) for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return align([head] + [_cells(row) for row in rows])
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, of which those below one another are equally wide."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
 
 
 def _cells(row: Row) -> list[str]:
-    found = [f"{getattr(row.splits[split], measure):.3f}" for split, measure in _SCORES if row.splits]
+    found = [f"{getattr(row.splits[split], measure):.3f}" for split, measure in SCORES if row.splits]
     best = "diverged" if row.diverged else str(row.best_epoch)
     number = row.name.split("-")[0]
-    return [number, *map(str, row.values.values()), best, *(found or [""] * len(_SCORES))]
+    return [number, *map(str, row.values.values()), best, *(found or [""] * len(SCORES))]
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """The same as CSV, with all digits."""
-    head = ["model", *rows[0].values, "best_epoch", *(f"{split}_{measure}" for split, measure in _SCORES), "diverged"]
+    head = ["model", *rows[0].values, "best_epoch", *(f"{split}_{measure}" for split, measure in SCORES), "diverged"]
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         for row in rows:
-            found = [getattr(row.splits[split], measure) for split, measure in _SCORES if row.splits]
+            found = [getattr(row.splits[split], measure) for split, measure in SCORES if row.splits]
             writer.writerow(
-                [row.name, *row.values.values(), row.best_epoch, *(found or [""] * len(_SCORES)), row.diverged]
+                [row.name, *row.values.values(), row.best_epoch, *(found or [""] * len(SCORES)), row.diverged]
             )
