@@ -66,8 +66,12 @@ def benchmarks(
 
 
 def _run(contests: list[Contest], rounds: int) -> list[Result]:
-    print("                                             ms, median          times      spread   start, s      peak MB")
-    print("work                       batch size    ours   torch   as fast   of rounds   ours torch   ours torch")
+    print(
+        "                                             ms, median          times      spread  start, s    again, s     peak MB"
+    )
+    print(
+        "work                       batch size    ours   torch   as fast   of rounds   ours torch  ours torch  ours torch"
+    )
     results = []
     for contest in contests:
         results.append(run_contest(contest, rounds))
@@ -81,7 +85,8 @@ def _line(result: Result) -> str:
         f"{contest.name.replace('_', '-'):26} {contest.batch:5} {contest.size:4}"
         f" {ours.median * 1000:7.0f} {theirs.median * 1000:7.0f} {statistics.median(ratios):9.2f}"
         f" {min(ratios):5.2f}-{max(ratios):5.2f}"
-        f" {ours.start:6.1f} {theirs.start:5.1f} {ours.megabytes:6.0f} {theirs.megabytes:5.0f}"
+        f" {ours.start:6.1f} {theirs.start:5.1f} {ours.restart:5.1f} {theirs.restart:5.1f}"
+        f" {ours.megabytes:5.0f} {theirs.megabytes:5.0f}"
     )
 
 
@@ -111,6 +116,8 @@ def _row(result: Result) -> dict[str, str]:
         "torch_seconds": f"{result.theirs.median:.4f}",
         "ours_start_seconds": f"{result.ours.start:.1f}",
         "torch_start_seconds": f"{result.theirs.start:.1f}",
+        "ours_restart_seconds": f"{result.ours.restart:.1f}",
+        "torch_restart_seconds": f"{result.theirs.restart:.1f}",
         "ours_peak_mb": f"{result.ours.megabytes:.0f}",
         "torch_peak_mb": f"{result.theirs.megabytes:.0f}",
     }

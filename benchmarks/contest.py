@@ -1,11 +1,15 @@
 """Two processes that take turns, so that whatever else the machine does slows both alike."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 SIDES: tuple[Literal["ours", "theirs"], ...] = ("ours", "theirs")
@@ -26,12 +30,14 @@ class Measured:
 
     Attributes:
         seconds: one a round.
-        start: seconds from a fresh process to the end of the first piece of work.
+        start: seconds from a fresh process to the end of the first piece of work, with nothing compiled before.
+        restart: the same for the process after it, which finds what the first one left in the cache.
         megabytes: peak memory of the process.
     """
 
     seconds: tuple[float, ...]
     start: float
+    restart: float
     megabytes: float
 
     @property
@@ -55,38 +61,46 @@ class Result:
 
 
 def run_contest(contest: Contest, rounds: int) -> Result:
-    """Start both sides, one after the other, and let them take turns.
+    """Start both sides, one after the other and each twice, and let them take turns.
 
     Raises:
         RuntimeError: one of them failed; its own error is on stderr.
     """
-    workers, starts = [], []
-    try:
+    with contextlib.ExitStack() as started:
+        cache = started.enter_context(tempfile.TemporaryDirectory())
+        workers, starts = [], []
         for side in SIDES:
-            start = time.perf_counter()
-            workers.append(_start(side, contest))
-            _read(workers[-1])
-            starts.append(time.perf_counter() - start)
+            with _worker(side, contest, cache) as (_, first):
+                pass
+            worker, second = started.enter_context(_worker(side, contest, cache))
+            workers.append(worker)
+            starts.append((first, second))
         answers = [[_next(worker) for worker in workers] for _ in range(rounds)]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
     measured = [
-        Measured(tuple(answer["seconds"] for answer in side), start, side[-1]["megabytes"])
+        Measured(tuple(answer["seconds"] for answer in side), *start, side[-1]["megabytes"])
         for side, start in zip(zip(*answers, strict=True), starts, strict=True)
     ]
     return Result(contest, *measured)
 
 
-def _start(side: str, contest: Contest) -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def _worker(side: str, contest: Contest, cache: str) -> Iterator[tuple["subprocess.Popen[str]", float]]:
+    """A worker that has done its first piece of work, and the seconds until then; it ends with the block."""
     arguments = (side, contest.name, str(contest.batch), str(contest.size))
-    return subprocess.Popen(
+    start = time.perf_counter()
+    worker = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.worker", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"XDG_CACHE_HOME": cache},
     )
+    try:
+        _read(worker)
+        yield worker, time.perf_counter() - start
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def _next(worker: "subprocess.Popen[str]") -> dict[str, Any]:

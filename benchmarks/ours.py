@@ -11,6 +11,7 @@ from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.image import decode_grey
 from jaxcnn.data.pipeline import Batch
+from jaxcnn.program_cache import keep_programs
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
 from train.losses import LOSSES
 from train.models import build_network
@@ -21,7 +22,9 @@ from train.step import make_eval_step, make_train_step
 
 Work = Callable[[], object]
 
-keep_freed_memory()  # As every command of `python -m train` does.
+# As every command of `python -m train` does.
+keep_freed_memory()
+keep_programs()
 
 
 def simplecnn_training(batch: int, size: int) -> Work:

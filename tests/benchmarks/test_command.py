@@ -32,7 +32,9 @@ def test_without_torch_it_says_how_to_get_it(monkeypatch):
 
 def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    result = Result(Contest("unet_inference", 8), Measured((1.0, 2.0), 3.0, 100), Measured((2.0, 6.0), 1.0, 50))
+    result = Result(
+        Contest("unet_inference", 8), Measured((1.0, 2.0), 3.0, 2.0, 100), Measured((2.0, 6.0), 1.0, 1.0, 50)
+    )
     monkeypatch.setattr(command, "run_contest", lambda *_: result)
     command.benchmarks(("unet-inference",), out=tmp_path / "results.csv")
     (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
