@@ -66,11 +66,9 @@ def benchmarks(
 
 
 def _run(contests: list[Contest], rounds: int) -> list[Result]:
+    print("                                        ms, median     times      spread  start, s    again, s     peak MB")
     print(
-        "                                             ms, median          times      spread  start, s    again, s     peak MB"
-    )
-    print(
-        "work                       batch size    ours   torch   as fast   of rounds   ours torch  ours torch  ours torch"
+        "work                       batch size  ours  torch   as fast   of rounds  ours torch  ours torch  ours torch"
     )
     results = []
     for contest in contests:
@@ -83,9 +81,9 @@ def _line(result: Result) -> str:
     contest, ours, theirs, ratios = result.contest, result.ours, result.theirs, result.ratios
     return (
         f"{contest.name.replace('_', '-'):26} {contest.batch:5} {contest.size:4}"
-        f" {ours.median * 1000:7.0f} {theirs.median * 1000:7.0f} {statistics.median(ratios):9.2f}"
+        f" {ours.median * 1000:5.0f} {theirs.median * 1000:6.0f} {statistics.median(ratios):9.2f}"
         f" {min(ratios):5.2f}-{max(ratios):5.2f}"
-        f" {ours.start:6.1f} {theirs.start:5.1f} {ours.restart:5.1f} {theirs.restart:5.1f}"
+        f" {ours.start:5.1f} {theirs.start:5.1f} {ours.restart:5.1f} {theirs.restart:5.1f}"
         f" {ours.megabytes:5.0f} {theirs.megabytes:5.0f}"
     )
 
