@@ -9,7 +9,7 @@ Scalar = Float[Array, ""]
 
 
 def transform(
-    image: Image, *, flip: Float[Array, "2"], degrees: Scalar, scale: Scalar, shift: Float[Array, "2"]
+    image: Image, *, flip: Float[Array, "2"], degrees: Scalar, scale: Float[Array, "2"], shift: Float[Array, "2"]
 ) -> Image:
     """Mirror an image, enlarge it, turn it counterclockwise about its centre and shift it, in this order.
 
@@ -23,7 +23,7 @@ def transform(
         image: of any size from 2x2.
         flip: -1 mirrors the rows (upside down) or the columns (left for right), 1 leaves them.
         degrees: the angle.
-        scale: above 1 enlarges.
+        scale: of height and width; above 1 enlarges.
         shift: down and to the right, as shares of height and width.
     """
     size = jnp.asarray(image.shape, jnp.float32)
@@ -33,8 +33,8 @@ def transform(
     # Each pixel of the result is looked up in the image, so all is done backwards.
     y, x = jnp.indices(image.shape, jnp.float32, sparse=True)
     y, x = y - centre[0] - shift[0] * size[0], x - centre[1] - shift[1] * size[1]
-    cos, sin = jnp.cos(jnp.deg2rad(degrees)) / scale, jnp.sin(jnp.deg2rad(degrees)) / scale
-    rows, columns = flip[0] * (cos * y + sin * x), flip[1] * (cos * x - sin * y)
+    cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
+    rows, columns = flip[0] * (cos * y + sin * x) / scale[0], flip[1] * (cos * x - sin * y) / scale[1]
     # `map_coordinates` takes no traced value for the outside; a border of one pixel that goes on does the same.
     bordered = jnp.pad(image, 1, constant_values=background)
     return map_coordinates(bordered, [rows + centre[0] + 1, columns + centre[1] + 1], order=1, mode="nearest")

@@ -23,6 +23,7 @@ class Augmentation:
         vertical_flip: probability of an image upside down.
         rotation: largest angle in degrees, to either side.
         zoom: an image is at most 1 + zoom times as large, or as small; the same in height and width.
+        stretch: an image is at most 1 + stretch times as wide for its height, or as high for its width.
         shift: largest shift along each axis, as a share of the image's side.
         brightness: intensities are multiplied by at most 1 + brightness or at least 1 - brightness.
         contrast: so are their distances to the image's mean.
@@ -37,6 +38,7 @@ class Augmentation:
     vertical_flip: float = 0.0
     rotation: float = 0.0
     zoom: float = 0.0
+    stretch: float = 0.0
     shift: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -65,6 +67,7 @@ BRAIN_MRI = Augmentation(
     vertical_flip=0.0,  # No scan is upside down.
     rotation=20,  # Heads lie tilted in the coil. nnU-Net turns by up to 180: it segments, in patches.
     zoom=0.15,  # Heads and fields of view differ in size (0.7 to 1.4); more would cut off what is near the skull.
+    stretch=0.15,  # Scans that were no squares have been made squares. nnU-Net's images keep their voxels' shape.
     shift=0.06,  # Heads lie off the centre. nnU-Net crops patches instead.
     brightness=0.15,  # The receiver's gain (0.75 to 1.25).
     contrast=0.15,  # The window in which a scan was exported (0.75 to 1.25).
@@ -77,6 +80,8 @@ BRAIN_MRI = Augmentation(
 # (2019); that a network for one sequence serves another if greys are remapped at random is the finding of Ouyang et
 # al., "Causality-inspired single-source domain generalization for medical image segmentation" (2022).
 ANY_SEQUENCE = dataclasses.replace(BRAIN_MRI, curve=1.0)
+
+_GEOMETRY = ("horizontal_flip", "vertical_flip", "rotation", "zoom", "stretch", "shift")
 
 # Between black and white, of a random grey curve.
 _KNOTS = 4
@@ -104,13 +109,14 @@ def _augment(key: PRNGKeyArray, image: Image, strengths: Augmentation) -> Image:
     # dm-pix has such steps, too, but its affine transform is a hundred times slower, and the others are a line each.
     numbers_key, noise_key, curve_key = jax.random.split(key, 3)
     numbers = jax.random.uniform(numbers_key, (len(dataclasses.fields(strengths)) + 1,), minval=-1.0)
-    mirror, upturn, angle, zoom, down, right, brightness, contrast, gamma, curve, blur, noise = numbers
-    if strengths.horizontal_flip or strengths.vertical_flip or strengths.rotation or strengths.zoom or strengths.shift:
+    mirror, upturn, angle, zoom, stretch, down, right, brightness, contrast, gamma, curve, blur, noise = numbers
+    if any(getattr(strengths, name) for name in _GEOMETRY):
+        wider = _factor(stretch, strengths.stretch) ** 0.5
         image = transform(
             image,
             flip=jnp.stack([_flip(upturn, strengths.vertical_flip), _flip(mirror, strengths.horizontal_flip)]),
             degrees=angle * strengths.rotation,
-            scale=_factor(zoom, strengths.zoom),
+            scale=_factor(zoom, strengths.zoom) * jnp.stack([1 / wider, wider]),
             shift=jnp.stack([down, right]) * strengths.shift,
         )
     if strengths.blur:

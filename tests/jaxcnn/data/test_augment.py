@@ -81,6 +81,17 @@ def test_geometry_is_drawn_uniformly_up_to_its_strengths():
     assert abs(shifted.mean()) < 4 * shifted.std() / np.sqrt(1000)
 
 
+def test_a_stretched_image_is_wider_and_lower_by_the_same_factor():
+    size, slope = 33, 1e-2
+    rising = slope * (np.arange(size) - size // 2)
+    copies = augmented_copies(0.5 + rising[:, None] + rising, 1000, stretch=0.2)
+    middle = size // 2
+    down = (copies[:, middle + 1, middle] - copies[:, middle - 1, middle]) / (2 * slope)
+    right = (copies[:, middle, middle + 1] - copies[:, middle, middle - 1]) / (2 * slope)
+    np.testing.assert_allclose(down * right, 1, atol=1e-4)
+    assert_uniform(np.log(down / right), -np.log(1.2) - 1e-4, np.log(1.2) + 1e-4)
+
+
 def test_flips_are_as_frequent_as_asked():
     image = smooth_image()
     copies = augmented_copies(image, 1000, horizontal_flip=0.3, vertical_flip=0.1)
@@ -193,7 +204,7 @@ def test_slices_stay_images():
     y, x = np.mgrid[-12:12, -12:12]
     head = np.where((y / 10) ** 2 + (x / 8) ** 2 < 1, 0.3 + 0.4 * smooth_image(24), 0)
     images = jnp.broadcast_to(jnp.asarray(head, jnp.float32)[..., None], (8, 24, 24, 1))
-    wild = Augmentation(0.5, 0.5, 180, 1, 0.5, 1, 1, 3, 1, 3, 1)
+    wild = Augmentation(0.5, 0.5, 180, 1, 0.5, 0.5, 1, 1, 3, 1, 3, 1)
     changed = np.asarray(augmented(keys(8), images, wild))
     assert changed.dtype == np.float32
     assert 0 <= changed.min() <= changed.max() <= 1
