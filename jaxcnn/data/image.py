@@ -49,6 +49,12 @@ def decode_grey(encoded: bytes, size: int) -> UInt8[np.ndarray, "{size} {size} 1
     return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))[..., np.newaxis]
 
 
+def pixel_size(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an image file that `decode_grey` takes; only its header is read."""
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        return image.size
+
+
 def _check_header(image: Image.Image) -> None:
     """Refuse what must not be decoded; only the header has been read so far."""
     width, height = image.size

@@ -13,7 +13,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.data.audit.class_folders import ClassFile, open_class_folders
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
-from jaxcnn.data.image import decode_grey
+from jaxcnn.data.image import decode_grey, pixel_size
 from jaxcnn.data.load import DATA_SET, load_dataset
 
 
@@ -29,6 +29,7 @@ class Collection:
         names: one an image.
         labels: class names.
         splits: split names; "all" where there is no split.
+        sizes: (width, height) in pixels, before an image is made a square.
         broken: what could not be read, and why: name and reason make a sentence.
     """
 
@@ -39,6 +40,7 @@ class Collection:
     names: tuple[str, ...]
     labels: tuple[str, ...]
     splits: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
     broken: Mapping[str, str]
 
 
@@ -68,18 +70,21 @@ def _from_dataset(dataset: Dataset) -> Collection:
         names=tuple(name for split in splits.values() for name in split.names),
         labels=tuple(dataset.classes[label] for split in splits.values() for label in split.labels),
         splits=tuple(name for name, split in splits.items() for _ in split.names),
+        sizes=((images.shape[2], images.shape[1]),) * len(images),
         broken={},
     )
 
 
 def _from_class_folders(path: Path) -> Collection:
-    read: list[tuple[ClassFile, str, np.ndarray]] = []
+    read: list[tuple[ClassFile, str, np.ndarray, tuple[int, int]]] = []
     broken = {}
     with open_class_folders(path) as files:
         for file in tqdm(files, unit=" images", disable=None):  # None: on a terminal only.
             try:
                 encoded = file.read()
-                read.append((file, hashlib.sha256(encoded).hexdigest(), decode_grey(encoded, SIDE)))
+                read.append(
+                    (file, hashlib.sha256(encoded).hexdigest(), decode_grey(encoded, SIDE), pixel_size(encoded))
+                )
             except ValueError as error:
                 broken[file.name] = str(error)
     if not read:
@@ -87,11 +92,12 @@ def _from_class_folders(path: Path) -> Collection:
         raise UserError(f"{path}: no image can be read; the first, {name}, {reason}")
     return Collection(
         source=str(path),
-        thumbnails=np.stack([thumbnail for _, _, thumbnail in read]),
-        digests=tuple(digest for _, digest, _ in read),
+        thumbnails=np.stack([thumbnail for _, _, thumbnail, _ in read]),
+        digests=tuple(digest for _, digest, *_ in read),
         digests_of="files",
-        names=tuple(file.name for file, _, _ in read),
-        labels=tuple(file.label for file, _, _ in read),
-        splits=tuple(file.split for file, _, _ in read),
+        names=tuple(file.name for file, *_ in read),
+        labels=tuple(file.label for file, *_ in read),
+        splits=tuple(file.split for file, *_ in read),
+        sizes=tuple(size for *_, size in read),
         broken=broken,
     )

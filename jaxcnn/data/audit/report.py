@@ -12,7 +12,7 @@ from jaxcnn.data.duplicates import SIDE, members
 
 
 def table(found: Audit) -> str:
-    """Images of each class and split, how many of them have near-duplicates in another split, and the groups."""
+    """Images of each class and split, how many have near-duplicates in another split or the most usual size; groups."""
     return f"{_image_table(found)}\n\n{_group_table(found)}"
 
 
@@ -21,7 +21,8 @@ def as_json(found: Audit) -> dict[str, Any]:
 
     The counts of images are by split and class. A group that crosses the splits is in `crossing_images` with all its
     members; `direct_twins` counts those that are above the threshold with an image of another split themselves, not
-    only by way of others.
+    only by way of others. `usual_size` counts those of the most frequent width and height: where that differs from
+    class to class, a network may learn where a scan comes from instead of what it shows.
     """
     collection = found.collection
     everything = np.ones(len(collection.names), bool)
@@ -31,6 +32,7 @@ def as_json(found: Audit) -> dict[str, Any]:
         "images": _count(found, everything),
         "crossing_images": _count(found, crossing_images(collection, found.groups)),
         "direct_twins": _count(found, _direct_twins(found)),
+        "usual_size": {"pixels": _usual_size(found), "images": _count(found, _of_usual_size(found))},
         "identical": {
             "compared": collection.digests_of,
             **dataclasses.asdict(count_groups(collection, found.identical)),
@@ -59,6 +61,16 @@ def _direct_twins(found: Audit) -> Bool[np.ndarray, " n"]:
     return direct
 
 
+def _usual_size(found: Audit) -> tuple[int, int]:
+    """Width and height of most images."""
+    return collections.Counter(found.collection.sizes).most_common(1)[0][0]
+
+
+def _of_usual_size(found: Audit) -> Bool[np.ndarray, " n"]:
+    usual = _usual_size(found)
+    return np.array([size == usual for size in found.collection.sizes])
+
+
 def _describe_group(found: Audit, group: Int[np.ndarray, " members"]) -> dict[str, Any]:
     collection = found.collection
     return {
@@ -83,13 +95,19 @@ def _count(found: Audit, chosen: Bool[np.ndarray, " n"]) -> dict[str, dict[str, 
 def _image_table(found: Audit) -> str:
     images = _count(found, np.ones(len(found.groups), bool))
     twins = _count(found, crossing_images(found.collection, found.groups))
+    usual, (width, height) = _count(found, _of_usual_size(found)), _usual_size(found)
     rows: list[tuple[str, ...]] = [("images", *next(iter(images.values())), "total", "")]
     for split in images:
         rows.append(_row(split, images[split], ""))
         if len(images) > 1:
-            share = sum(twins[split].values()) / sum(images[split].values())
-            rows.append(_row("  copied in another split", twins[split], f"{share:.0%}"))
+            rows.append(_share_row("  copied in another split", twins[split], images[split]))
+        if len(set(found.collection.sizes)) > 1:
+            rows.append(_share_row(f"  of {width}x{height} pixels", usual[split], images[split]))
     return _aligned(rows)
+
+
+def _share_row(head: str, some: dict[str, int], every: dict[str, int]) -> tuple[str, ...]:
+    return _row(head, some, f"{sum(some.values()) / sum(every.values()):.0%}")
 
 
 def _row(head: str, counts: dict[str, int], last: str) -> tuple[str, ...]:

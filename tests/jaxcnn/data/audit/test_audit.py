@@ -123,6 +123,20 @@ def test_the_counts_add_up(planted: Path, tmp_path: Path, run_command: Command) 
     assert re.search(r"^near-duplicates +5 +11 +6 +3 +2$", printed, re.MULTILINE)
 
 
+def test_sizes_that_differ_from_class_to_class_are_shown(tmp_path: Path, run_command: Command) -> None:
+    """A network may learn those instead; where all are alike there is nothing to tell."""
+    names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(3)]
+    images = dict(zip(names, smooth_images(len(names)), strict=True))
+    report, printed = run_audit(run_command, write(tmp_path / "alike", images), tmp_path / "out")
+    assert report["usual_size"] == {"pixels": [128, 128], "images": report["images"]}
+    assert "pixels" not in printed
+
+    images |= {f"train/b/{i}.png": images[f"train/b/{i}.png"][:100] for i in range(2)}
+    report, printed = run_audit(run_command, write(tmp_path / "mixed", images), tmp_path / "out")
+    assert report["usual_size"]["images"] == {"train": {"a": 3, "b": 1}, "test": {"a": 3, "b": 3}}
+    assert re.search(r"^  of 128x128 pixels +3 +1 +4 +67%$", printed, re.MULTILINE)
+
+
 def test_a_copy_of_a_copy_is_no_direct_twin(tmp_path: Path) -> None:
     u, v = smooth_images(2).astype(float)
     chain = [np.round((1 - step) * u + step * v).astype(np.uint8) for step in (0, 0.12, 0.24)]
@@ -221,7 +235,10 @@ def test_a_contact_sheet_has_an_end() -> None:
         images = make_thumbnails(np.repeat(smooth_images(1), every, axis=0))
         names, splits = tuple(map(str, range(every))), ("train", "test") * count
         found = audit(
-            Collection("copies", images, ("same",) * every, "pixels", names, ("a",) * every, splits, {}), 0.98
+            Collection(
+                "copies", images, ("same",) * every, "pixels", names, ("a",) * every, splits, ((64, 64),) * every, {}
+            ),
+            0.98,
         )
         assert len(found.pairs) > MOST_PAIRS
         heights.append(contact_sheet(found).height)
@@ -282,6 +299,13 @@ def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) ->
     assert report["crossing_images"] == {
         "Training": {GLIOMA: 16, MENINGIOMA: 113, NO_TUMOR: 113, PITUITARY: 14},
         "Testing": {GLIOMA: 20, MENINGIOMA: 109, NO_TUMOR: 105, PITUITARY: 25},
+    }
+    assert report["usual_size"] == {
+        "pixels": [512, 512],
+        "images": {
+            "Training": {GLIOMA: 826, MENINGIOMA: 679, NO_TUMOR: 5, PITUITARY: 799},
+            "Testing": {GLIOMA: 18, MENINGIOMA: 0, NO_TUMOR: 0, PITUITARY: 14},
+        },
     }
     identical, near = report["identical"], report["near_duplicates"]
     assert (identical["groups"], identical["redundant"], identical["crossing"]) == (164, 235, 64)
