@@ -82,9 +82,8 @@ def _from_class_folders(path: Path) -> Collection:
         for file in tqdm(files, unit=" images", disable=None):  # None: on a terminal only.
             try:
                 encoded = file.read()
-                read.append(
-                    (file, hashlib.sha256(encoded).hexdigest(), decode_grey(encoded, SIDE), pixel_size(encoded))
-                )
+                thumbnail = decode_grey(encoded, SIDE)
+                read.append((file, hashlib.sha256(encoded).hexdigest(), thumbnail, pixel_size(encoded)))
             except ValueError as error:
                 broken[file.name] = str(error)
     if not read:
