@@ -234,12 +234,9 @@ def test_a_contact_sheet_has_an_end() -> None:
         every = 2 * count
         images = make_thumbnails(np.repeat(smooth_images(1), every, axis=0))
         names, splits = tuple(map(str, range(every))), ("train", "test") * count
-        found = audit(
-            Collection(
-                "copies", images, ("same",) * every, "pixels", names, ("a",) * every, splits, ((64, 64),) * every, {}
-            ),
-            0.98,
-        )
+        labels, sizes = ("a",) * every, ((64, 64),) * every
+        copies = Collection("copies", images, ("same",) * every, "pixels", names, labels, splits, sizes, {})
+        found = audit(copies, 0.98)
         assert len(found.pairs) > MOST_PAIRS
         heights.append(contact_sheet(found).height)
     assert heights[0] == heights[1]
