@@ -21,6 +21,7 @@ from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.data.protocol import partition
 from jaxcnn.runs import Run
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
+from train.framing import frame_splits
 from train.setup import make_steps, prepare
 from train.sweep.population import build_population, member_states, share_batch, stack_batches, stack_states
 
@@ -58,7 +59,8 @@ def results(configs: Sequence[TrainConfig], devices: int, alone: Sequence[int]) 
     """All that the members have become, and what some of them become alone."""
     dataset = load_dataset("phantom", configs[0].max_images)
     splits = partition(dataset, "leak-free", 0.1, seed=0).splits
-    prepared = [prepare(config, splits, dataset.classes, Run(Path("unused"))) for config in configs]
+    framed = frame_splits(configs[0], splits)
+    prepared = [prepare(config, splits, framed, dataset.classes, Run(Path("unused"))) for config in configs]
     members, states = [setup for setup, _ in prepared], [jax.device_get(state) for _, state in prepared]
     population = build_population(members, states[0], jax.devices()[:devices])
     found = _together(population, states)
