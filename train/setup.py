@@ -161,10 +161,10 @@ def _cached(
         views = [dataclasses.replace(split, images=images) for images in framed[name].inputs]
         examples[name] = Examples(tuple(load_features(network, state.frozen, view) for view in views), split.labels)
     training = _first_view(examples["train"])
-    plain = dataclasses.replace(splits["train"], images=framed["train"].inputs[0])
     if network.augmentation != Augmentation():
         # Another stream than those of the initial weights and of the steps.
         seed = int(np.random.SeedSequence((config.seed, 2)).generate_state(1)[0])
+        plain = dataclasses.replace(splits["train"], images=framed["train"].inputs[0])
         training = Examples(
             tuple(load_features(network, state.frozen, plain, view=(seed, n)) for n in range(config.views)),
             training.labels,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from jaxcnn.atomic import whole_file
-from train.sweep.table import SCORES, Row, align
+from train.sweep.table import SCORE_COLUMNS, SCORE_NAMES, SCORES, Row, align
 
 _CONFIDENCE = 0.95
 
@@ -73,8 +73,7 @@ def _setting(members: Sequence[Row]) -> Setting:
 
 def format_settings(settings: Sequence[Setting]) -> str:
     """For people: mean ± half of the interval's width."""
-    names = [f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES]
-    lines = [[*settings[0].values, "seeds", *names]]
+    lines = [[*settings[0].values, "seeds", *SCORE_NAMES]]
     for setting in settings:
         found = [f"{score.mean:.3f} ± {score.half_width:.3f}" for score in setting.scores]
         lines.append([*map(str, setting.values.values()), str(setting.models), *found])
@@ -83,10 +82,9 @@ def format_settings(settings: Sequence[Setting]) -> str:
 
 def write_settings(path: Path, settings: Sequence[Setting]) -> None:
     """The same as CSV, with all digits."""
-    names = [f"{split}_{measure}" for split, measure in SCORES]
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        columns = (column for name in names for column in (name, f"{name}_half_width"))
+        columns = (column for name in SCORE_COLUMNS for column in (name, f"{name}_half_width"))
         writer.writerow([*settings[0].values, "seeds", *columns])
         for setting in settings:
             numbers = (number for score in setting.scores for number in (score.mean, score.half_width))

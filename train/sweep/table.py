@@ -34,6 +34,8 @@ class Row:
 
 
 SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
+SCORE_NAMES = tuple(f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES)
+SCORE_COLUMNS = tuple(f"{split}_{measure}" for split, measure in SCORES)
 
 
 def read_row(run: Run, values: Mapping[str, Any]) -> Row:
@@ -52,8 +54,7 @@ def sort_rows(rows: Sequence[Row]) -> list[Row]:
 
 def format_table(rows: Sequence[Row]) -> str:
     """For people; numbers are called by the number that their folder begins with."""
-    names = [f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES]
-    head = ["model", *rows[0].values, "best epoch", *names]
+    head = ["model", *rows[0].values, "best epoch", *SCORE_NAMES]
     return align([head] + [_cells(row) for row in rows])
 
 
@@ -72,7 +73,7 @@ def _cells(row: Row) -> list[str]:
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """The same as CSV, with all digits."""
-    head = ["model", *rows[0].values, "best_epoch", *(f"{split}_{measure}" for split, measure in SCORES), "diverged"]
+    head = ["model", *rows[0].values, "best_epoch", *SCORE_COLUMNS, "diverged"]
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
