@@ -18,7 +18,7 @@ is seen at most in an output and 3e-5 in a gradient (5x5, float32, normal noise)
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -104,16 +104,18 @@ def conv(
     height, width = output_size(x.shape, taps, pads)
     tiling = _tiling(len(x), height, width)
     rows, columns = (transforms(tiling.side, size) for size in taps)
-    factors = _transform_kernel(list(kernel), rows.kernel, columns.kernel)
+    factors = _transform_kernel(kernel, rows.kernel, columns.kernel)
 
     def convolve(x: Array) -> Array:
         padded = _pad_input(x, tiling, taps, pads)
-        sums = []
-        for row, factor in zip(rows.input, factors, strict=True):
+
+        def convolve_row(row: Array, factor: Array) -> Array:
             products = _transform(padded, row, columns.input, tiling) @ factor
             products = products.reshape(-1, len(x), tiling.down, tiling.across, kernel.shape[3])
-            sums.append(jnp.stack(_combine(columns.output, list(products)), axis=3))
-        y = jnp.stack(_combine(rows.output, sums), axis=2)
+            return _combine(columns.output, products, axis=3)
+
+        sums = _map(convolve_row, jnp.asarray(rows.input, x.dtype), factors)
+        y = _combine(rows.output, sums, axis=2)
         return y.reshape(len(x), tiling.down * tiling.side, tiling.across * tiling.side, -1)[:, :height, :width]
 
     y = lax.map(convolve, _chunks(x, tiling))
@@ -137,21 +139,22 @@ def kernel_gradient(
     tiling = _tiling(*dy.shape[:3])
     rows, columns = (transforms(tiling.side, size) for size in taps)
 
-    def add(total: list[Array], images: tuple[Array, Array]) -> tuple[list[Array], None]:
+    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
         padded_x = _pad_input(images[0], tiling, taps, pads)
         padded_dy = _pad(images[1], (0, 0), (tiling.down * tiling.side, tiling.across * tiling.side))
-        products = (
-            jnp.einsum(
+
+        def add_row(total: Array, in_row: Array, out_row: Array) -> Array:
+            return total + jnp.einsum(
                 "ntc,ntf->ncf",
                 _transform(padded_x, in_row, columns.input, tiling),
                 _transform(padded_dy, out_row, columns.output.T, tiling),
             )
-            for in_row, out_row in zip(rows.input, rows.output.T, strict=True)
-        )
-        return [a + b for a, b in zip(total, products, strict=True)], None
 
-    zero = lax.full_like(dy, 0, shape=(len(columns.input), x.shape[3], dy.shape[3]))
-    total, _ = lax.scan(add, [zero] * len(rows.input), (_chunks(x, tiling), _chunks(dy, tiling)))
+        in_rows, out_rows = (jnp.asarray(matrix, x.dtype) for matrix in (rows.input, rows.output.T))
+        return _map(add_row, total, in_rows, out_rows), None
+
+    zero = lax.full_like(dy, 0, shape=(len(rows.input), len(columns.input), x.shape[3], dy.shape[3]))
+    total, _ = lax.scan(add, zero, (_chunks(x, tiling), _chunks(dy, tiling)))
     return _transform_kernel(total, rows.kernel.T, columns.kernel.T)
 
 
@@ -186,25 +189,33 @@ def _pad(x: Array, before: Size, size: Size) -> Array:
 
 def _transform(
     x: Float[Array, "images height width channel"],
-    row: Float64[np.ndarray, " n_rows"],
+    row: Float[Array, " n_rows"],
     columns: Float64[np.ndarray, "n n_columns"],
     tiling: Tiling,
 ) -> Float[Array, "n tiles channel"]:
     """One row of every transformed tile. Tiles start every `side` pixels; those that are larger overlap."""
-    (line,) = _combine(row[np.newaxis], _every(x, 1, tiling.side, tiling.down, len(row)))
+    pixels = _every(x, 1, tiling.side, tiling.down, len(row))
+    line = functools.reduce(jnp.add, (weight * part for weight, part in zip(row, pixels, strict=True)))
     pixels = _every(line, 2, tiling.side, tiling.across, columns.shape[1])
-    return jnp.stack(_combine(columns, pixels)).reshape(len(columns), -1, x.shape[3])
+    return _combine(columns, pixels, axis=0).reshape(len(columns), -1, x.shape[3])
 
 
 def _transform_kernel(
-    kernel: Sequence[Float[Array, "_ _ _"]],
+    kernel: Float[Array, "old_rows old_columns in out"],
     row_matrix: Float64[np.ndarray, "new_rows old_rows"],
     column_matrix: Float64[np.ndarray, "new_columns old_columns"],
 ) -> Float[Array, "new_rows new_columns in out"]:
-    """The transform of a kernel, or, with the transposed matrices, of its gradient."""
-    # Without the barrier XLA would compute every line again for every column, and compile much longer.
-    lines = lax.optimization_barrier(jnp.stack(_combine(row_matrix, kernel), axis=1))
-    return jnp.stack(_combine(column_matrix, list(lines)), axis=1)
+    """The transform of a kernel, or, with the transposed matrices, of its gradient: one product for both directions."""
+    rows, columns, *channels = kernel.shape
+    # The barriers keep XLA from reading a transposed kernel entry by entry, and from computing this again with each row.
+    flat = lax.optimization_barrier(kernel.reshape(rows * columns, -1))
+    transformed = lax.optimization_barrier(jnp.asarray(np.kron(row_matrix, column_matrix), kernel.dtype) @ flat)
+    return transformed.reshape(len(row_matrix), len(column_matrix), *channels)
+
+
+def _map(f: Callable[..., Array], *rows: Array) -> Array:
+    """The function of each row of the tiles. A loop, since XLA would compile eight copies of its body for seconds."""
+    return lax.map(lambda row: f(*row), rows)
 
 
 def _every(x: Array, axis: int, step: int, count: int, starts: int) -> list[Array]:
@@ -212,12 +223,13 @@ def _every(x: Array, axis: int, step: int, count: int, starts: int) -> list[Arra
     return [lax.slice_in_dim(x, i, i + step * (count - 1) + 1, step, axis) for i in range(starts)]
 
 
-def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
+def _combine(matrix: np.ndarray, parts: Sequence[Array] | Array, axis: int) -> Array:
     """The small matrix times the vector of arrays. What it has of 0 and 1 costs no multiplication."""
-    return [
+    sums = [
         functools.reduce(
             jnp.add,
             (part if weight == 1 else part * float(weight) for weight, part in zip(row, parts, strict=True) if weight),
         )
         for row in matrix
     ]
+    return jnp.stack(sums, axis)
