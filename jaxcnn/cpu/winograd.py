@@ -207,7 +207,7 @@ def _transform_kernel(
 ) -> Float[Array, "new_rows new_columns in out"]:
     """The transform of a kernel, or, with the transposed matrices, of its gradient: one product for both directions."""
     rows, columns, *channels = kernel.shape
-    # The barriers keep XLA from reading a transposed kernel entry by entry, and from computing this again with each row.
+    # The barriers keep XLA from reading a transposed kernel entry by entry, and from doing this again with each row.
     flat = lax.optimization_barrier(kernel.reshape(rows * columns, -1))
     transformed = lax.optimization_barrier(jnp.asarray(np.kron(row_matrix, column_matrix), kernel.dtype) @ flat)
     return transformed.reshape(len(row_matrix), len(column_matrix), *channels)
