@@ -18,7 +18,7 @@ is seen at most in an output and 3e-5 in a gradient (5x5, float32, normal noise)
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ from jaxcnn.cpu.geometry import Pads, Size, kernel_size, output_size, transposed
 MIN_TILES = 64
 # Enough rows for a matrix product to be fast, and few enough for the cache.
 TILES_AT_ONCE = 512
+# Rows of the tiles in the body of the loop over them: XLA takes seconds to compile copies for all of them, and of one
+# alone it runs little at a time.
+ROWS_AT_ONCE = 2
 # Where the polynomials are evaluated; the last point of each F is infinity. Small numbers and their inverses lose the
 # fewest digits (Barabasz et al., 2020, arXiv 1803.10986).
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
@@ -106,19 +109,24 @@ def conv(
     rows, columns = (transforms(tiling.side, size) for size in taps)
     factors = _transform_kernel(kernel, rows.kernel, columns.kernel)
 
-    def convolve(x: Array) -> Array:
+    chunks = _chunks(x, tiling)
+    images, row_weights = chunks.shape[1], jnp.asarray(rows.input, x.dtype)
+
+    def convolve(sums: Array, x: Array) -> tuple[Array, Array]:
         padded = _pad_input(x, tiling, taps, pads)
 
-        def convolve_row(row: Array, factor: Array) -> Array:
-            products = _transform(padded, row, columns.input, tiling) @ factor
-            products = products.reshape(-1, len(x), tiling.down, tiling.across, kernel.shape[3])
-            return _combine(columns.output, products, axis=3)
+        def add_row(row: Array, sums: Array) -> Array:
+            products = _transform(padded, row_weights[row], columns.input, tiling) @ factors[row]
+            products = products.reshape(-1, images, tiling.down, tiling.across, kernel.shape[3])
+            return lax.dynamic_update_index_in_dim(sums, _combine(columns.output, products, axis=3), row, 0)
 
-        sums = _map(convolve_row, jnp.asarray(rows.input, x.dtype), factors)
+        sums = lax.fori_loop(0, len(rows.input), add_row, sums, unroll=ROWS_AT_ONCE)
         y = _combine(rows.output, sums, axis=2)
-        return y.reshape(len(x), tiling.down * tiling.side, tiling.across * tiling.side, -1)[:, :height, :width]
+        return sums, y.reshape(images, tiling.down * tiling.side, tiling.across * tiling.side, -1)[:, :height, :width]
 
-    y = lax.map(convolve, _chunks(x, tiling))
+    # Room for the rows of all chunks, one after the other: of its own, each would be filled with zeros first.
+    room = (len(rows.input), images, tiling.down, tiling.across, tiling.side, kernel.shape[3])
+    _, y = lax.scan(convolve, lax.full_like(x, 0, shape=room), chunks)
     return y.reshape(-1, *y.shape[2:])[: len(x)]
 
 
@@ -138,20 +146,21 @@ def kernel_gradient(
     taps = kernel_size(x.shape, dy.shape, pads)
     tiling = _tiling(*dy.shape[:3])
     rows, columns = (transforms(tiling.side, size) for size in taps)
+    in_weights, out_weights = (jnp.asarray(matrix, x.dtype) for matrix in (rows.input, rows.output.T))
 
     def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
         padded_x = _pad_input(images[0], tiling, taps, pads)
         padded_dy = _pad(images[1], (0, 0), (tiling.down * tiling.side, tiling.across * tiling.side))
 
-        def add_row(total: Array, in_row: Array, out_row: Array) -> Array:
-            return total + jnp.einsum(
+        def add_row(row: Array, total: Array) -> Array:
+            product = jnp.einsum(
                 "ntc,ntf->ncf",
-                _transform(padded_x, in_row, columns.input, tiling),
-                _transform(padded_dy, out_row, columns.output.T, tiling),
+                _transform(padded_x, in_weights[row], columns.input, tiling),
+                _transform(padded_dy, out_weights[row], columns.output.T, tiling),
             )
+            return lax.dynamic_update_index_in_dim(total, total[row] + product, row, 0)
 
-        in_rows, out_rows = (jnp.asarray(matrix, x.dtype) for matrix in (rows.input, rows.output.T))
-        return _map(add_row, total, in_rows, out_rows), None
+        return lax.fori_loop(0, len(rows.input), add_row, total), None
 
     zero = lax.full_like(dy, 0, shape=(len(rows.input), len(columns.input), x.shape[3], dy.shape[3]))
     total, _ = lax.scan(add, zero, (_chunks(x, tiling), _chunks(dy, tiling)))
@@ -211,11 +220,6 @@ def _transform_kernel(
     flat = lax.optimization_barrier(kernel.reshape(rows * columns, -1))
     transformed = lax.optimization_barrier(jnp.asarray(np.kron(row_matrix, column_matrix), kernel.dtype) @ flat)
     return transformed.reshape(len(row_matrix), len(column_matrix), *channels)
-
-
-def _map(f: Callable[..., Array], *rows: Array) -> Array:
-    """The function of each row of the tiles. A loop, since XLA would compile eight copies of its body for seconds."""
-    return lax.map(lambda row: f(*row), rows)
 
 
 def _every(x: Array, axis: int, step: int, count: int, starts: int) -> list[Array]:
