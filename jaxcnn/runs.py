@@ -96,6 +96,11 @@ class Predictions:
     names: tuple[str, ...]
     classes: tuple[str, ...]
 
+    def take(self, chosen: Int[np.ndarray, " k"]) -> "Predictions":
+        """Those for the images at the places `chosen`; `groups` still names places in the whole split."""
+        names = tuple(self.names[i] for i in chosen)
+        return Predictions(self.logits[chosen], self.labels[chosen], self.groups[chosen], names, self.classes)
+
     def confusion(self) -> np.ndarray:
         """Counts: rows are true classes, columns predicted ones."""
         return confusion_matrix(self.labels, self.logits.argmax(axis=1), len(self.classes))

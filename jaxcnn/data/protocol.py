@@ -28,11 +28,13 @@ class Leakage:
         groups: their number.
         train: the training images in them.
         test: the test images in them.
+        copied: the names of these test images.
     """
 
     groups: int
     train: int
     test: int
+    copied: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +69,12 @@ def partition(dataset: Dataset, protocol: Protocol, validation_fraction: float, 
     groups = duplicate_groups(make_thumbnails(np.concatenate([dataset.train.images, dataset.test.images])))
     train_groups, test_groups = np.split(groups, [len(dataset.train)])
     leaked = np.isin(train_groups, test_groups)
+    copied = np.flatnonzero(np.isin(test_groups, train_groups))
     leakage = Leakage(
         groups=len(np.unique(train_groups[leaked])),
         train=int(leaked.sum()),
-        test=int(np.isin(test_groups, train_groups).sum()),
+        test=len(copied),
+        copied=tuple(dataset.test.names[i] for i in copied),
     )
     kept = np.flatnonzero(~leaked if protocol == "leak-free" else np.full(len(leaked), True))
     training = dataset.train.take(kept)

@@ -79,6 +79,20 @@ def test_the_scores_are_those_of_the_split_and_lie_in_their_intervals(tmp_path, 
     assert set(of_run["classes"]) == set(CLASSES)
 
 
+def test_unseen_images_are_those_without_a_copy_in_training(tmp_path, evaluate, as_json):
+    run = make_run(tmp_path / "a", 0)
+    copied = [f"test/{i}.jpg" for i in range(0, 160, 3)]
+    run.data.write_text(json.dumps({"protocol": "official", "crossing": {"copied": copied}}))
+    [of_run] = as_json(run.folder, "--unseen")["runs"]
+    with np.load(run.predictions("test")) as arrays:
+        kept = np.arange(160) % 3 > 0
+        expected = accuracy_score(arrays["labels"][kept], arrays["logits"][kept].argmax(axis=1))
+    assert (of_run["images"], of_run["measures"]["accuracy"]["value"]) == (kept.sum(), pytest.approx(expected))
+    # A pair of near-duplicates of which one has a copy still is a group, of one.
+    assert of_run["groups"] == 80
+    assert "test images without a copy in Training" in evaluate(run.folder, "--unseen")[1]
+
+
 def test_the_table_tells_what_the_json_tells(tmp_path, evaluate, as_json):
     folders = [make_run(tmp_path / name, seed).folder for seed, name in enumerate("ab")]
     options = (*folders, "--compare", make_run(tmp_path / "c", 2, protocol="official").folder)
@@ -194,6 +208,9 @@ def test_different_images_are_not_compared(tmp_path, evaluate):
         (["RUN", "--seed", "-1"], "--seed -1: must be at least 0"),
         (["RUN", "--split", "validation", "--temperature"], "--temperature: is fitted on the validation images"),
         (["RUN", "--split", "Testing"], "Testing"),
+        (["RUN", "--unseen"], "data.json doesn't name the test images with copies; train again"),
+        (["RUN", "--unseen", "--split", "train"], "--unseen: is about test images; leave out --split train"),
+        (["COPIED", "--unseen"], "has a copy among the training images; leave it out"),
         (["PERFECT", "--temperature"], "perfect: all images are given their class"),
         (["BROKEN"], "test.npz: holds logits that are not finite"),
         (["YOUNG"], "let the run end first"),
@@ -206,8 +223,11 @@ def test_wrong_input_is_told_in_one_line(tmp_path, evaluate, words, message):
         "PERFECT": make_run(tmp_path / "perfect", 0, skill=50),
         "BROKEN": make_run(tmp_path / "broken", 0, sharpness=np.inf),
         "YOUNG": create_run(tmp_path / "young", {}, {"protocol": "official"}, {}, overwrite=False),
+        "COPIED": make_run(tmp_path / "copied", 0),
         "BARE": create_run(tmp_path / "bare", {}, {}, {}, overwrite=False),
     }
+    everything = [f"test/{i}.jpg" for i in range(160)]
+    runs["COPIED"].data.write_text(json.dumps({"protocol": "official", "crossing": {"copied": everything}}))
     code, out, err = evaluate(*(runs[word].folder if word in runs else word for word in words))
     assert (code, out) == (2, "")
     assert message in err

@@ -27,6 +27,7 @@ def evaluate(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
     split: Split = "test",
+    unseen: bool = False,
     compare: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
     temperature: bool = False,
     protocol: Protocol | None = None,
@@ -39,6 +40,7 @@ def evaluate(
     Args:
         runs: run folders.
         split: the images to evaluate on.
+        unseen: leave out the test images that have a near-duplicate among the training images of the data set.
         compare: tell by how much each run differs from this one, too; they must have the same images.
         temperature: first divide the logits by the temperature with the lowest log loss on the validation images.
         protocol: refuse runs that were trained under another protocol.
@@ -54,9 +56,13 @@ def evaluate(
         raise UserError(f"--seed {seed}: must be at least 0")
     if temperature and split == "validation":
         raise UserError("--temperature: is fitted on the validation images; evaluate it on --split test")
+    if unseen and split != "test":
+        raise UserError(f"--unseen: is about test images; leave out --split {split}")
     # Everything is read and checked before anything takes time.
     opened = [open_run(folder) for folder in (*runs, compare) if folder]
     predictions = [_read(run, split, protocol) for run in opened]
+    if unseen:
+        predictions = [_without_copies(run, of) for run, of in zip(opened, predictions, strict=True)]
     _check_same_classes(opened, predictions)
     if compare:
         _check_same_images(opened, predictions)
@@ -67,7 +73,7 @@ def evaluate(
         )
         for run, of, by in zip(opened, predictions, temperatures, strict=True)
     ]
-    evaluation = Evaluation(split, resamples, seed, tuple(columns), compared=compare is not None)
+    evaluation = Evaluation(split, resamples, seed, tuple(columns), compared=compare is not None, unseen=unseen)
     print(json.dumps(as_json(evaluation), indent=2, allow_nan=False) if machine_readable else table(evaluation))
 
 
@@ -81,6 +87,19 @@ def _read(run: Run, split: Split, protocol: Protocol | None) -> Predictions:
     if not np.isfinite(predictions.logits).all():
         raise UserError(f"{run.predictions(split)}: holds logits that are not finite; train again")
     return predictions
+
+
+def _without_copies(run: Run, predictions: Predictions) -> Predictions:
+    try:
+        copied = read_data(run)["crossing"]["copied"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again") from error
+    kept = ~np.isin(predictions.names, copied)
+    if not kept.any():
+        raise UserError(
+            f"--unseen: every test image of {run.folder} has a copy among the training images; leave it out"
+        )
+    return predictions.take(np.flatnonzero(kept))
 
 
 def _protocol(run: Run) -> str:

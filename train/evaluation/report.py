@@ -49,13 +49,17 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Runs side by side; if they are `compared`, it is with the last of them."""
+    """Runs side by side; if they are `compared`, it is with the last of them.
+
+    If the images are `unseen`, those with a copy among the training images of the data set have been left out.
+    """
 
     split: str
     resamples: int
     seed: int
     runs: tuple[Evaluated, ...]
     compared: bool
+    unseen: bool
 
     def differences(self) -> tuple[Estimates, ...]:
         """By how much each run but the last differs from that."""
@@ -67,6 +71,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     classes = evaluation.runs[0].predictions.classes
     content: dict[str, Any] = {
         "split": evaluation.split,
+        "unseen": evaluation.unseen,
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
         "level": LEVEL,
@@ -119,7 +124,8 @@ def _interval_json(found: Interval, place: tuple[int, ...]) -> dict[str, float |
 
 def table(evaluation: Evaluation) -> str:
     """A column a run, and one a difference if there are any."""
-    head = f"{evaluation.split} images; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
+    which = f"{evaluation.split} images{' without a copy in Training' if evaluation.unseen else ''}"
+    head = f"{which}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
     names = _column_names([run.folder for run in evaluation.runs])
     parts = [head, _aligned([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:

@@ -62,6 +62,10 @@ def test_leak_free_leaves_out_what_is_in_a_group_with_a_test_image_and_nothing_e
     for name in ("train", "validation"):
         assert most_alike(parts.splits[name], dataset.test) < 0.98
     assert (parts.leakage.groups, parts.leakage.train, parts.leakage.test) == (3, 4, 3)
+    copied = dataset.test.take(np.flatnonzero(np.isin(dataset.test.names, parts.leakage.copied)))
+    assert len(copied) == 3
+    for one in range(3):
+        assert most_alike(copied.take(np.array([one])), dataset.train) > 0.98
 
 
 def test_official_leaves_every_image_where_it_is(dataset: Dataset) -> None:
@@ -121,7 +125,7 @@ def test_the_description_is_json_with_counts_and_fingerprints(dataset: Dataset) 
     parts = partition(dataset, "leak-free", 0.2, seed=0)
     described = json.loads(json.dumps(describe(dataset, parts)))
     assert described["protocol"] == "leak-free"
-    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3}
+    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3, "copied": list(parts.leakage.copied)}
     assert described["left_out"] == 4
     assert {name: sum(counts.values()) for name, counts in described["images"].items()} == {
         name: len(split) for name, split in parts.splits.items()
