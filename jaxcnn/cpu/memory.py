@@ -6,7 +6,8 @@ import jax
 
 # Names and numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_NEVER = 2**31 - 1
+# As a size, the largest there is: a number of bytes would end at 2 GB, which the step of a large batch exceeds.
+_NEVER = -1
 
 
 def keep_freed_memory() -> None:
