@@ -1,6 +1,8 @@
 """What is measured, with this project. Each function prepares one piece of work and returns it, to be called again."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +48,17 @@ def uncached_transfer_training(batch: int, size: int) -> Work:
 def _training(config: TrainConfig, inputs: np.ndarray, size: int) -> Work:
     network, variables = build_network(config, 4, (size, size, 1))
     optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
-    state = create_state(network, optimizer, variables)
+    start = variables.then(partial(create_state, network, optimizer))
     if isinstance(config, UNetConfig) and config.cache:
         network = on_features(network)
     batch = Batch(inputs, random_labels(len(inputs)), np.ones(len(inputs), bool))
-    step = jax.jit(make_train_step(network, optimizer, LOSSES[config.loss]), donate_argnums=0)
     key = jax.random.key(0)
+    # As `build_trainer` does: the weights are drawn meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as background:
+        drawn = background.submit(start.compute)
+        train_step = jax.jit(make_train_step(network, optimizer, LOSSES[config.loss]), donate_argnums=0)
+        step = train_step.lower(start.shapes, batch, key).compile()
+    state = drawn.result()
 
     def work() -> None:
         nonlocal state
@@ -65,7 +72,8 @@ def simplecnn_inference(batch: int, size: int) -> Work:
     """Logits and scores of a batch."""
     config = SimpleCNNConfig()
     network, variables = build_network(config, 4, (size, size, 1))
-    state = create_state(network, build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0), variables)
+    optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
+    state = create_state(network, optimizer, variables.compute())
     step = jax.jit(make_eval_step(network, LOSSES[config.loss]))
     inputs = Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool))
     return lambda: jax.block_until_ready(step(state, inputs))

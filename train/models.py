@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxcnn.cpu import xla_only
 from jaxcnn.pretrained import Pretrained, load_unet
 from jaxcnn.unet import STAGE_NAMES
 from train.config import AUGMENTATIONS, SimpleCNNConfig, TrainConfig, UNetConfig
+from train.deferred import Deferred
 from train.framing import preprocessing_of
 from train.network import Network, simplecnn_network, unet_network
 from train.state import initial_variables
@@ -30,7 +32,7 @@ _HOW_TO_GET_AN_ENCODER = (
 
 def build_network(
     config: TrainConfig, classes: int, image_shape: tuple[int, int, int]
-) -> tuple[Network, dict[str, Any]]:
+) -> tuple[Network, Deferred[dict[str, Any]]]:
     """The network, and its variables before the first step.
 
     Raises:
@@ -46,7 +48,7 @@ def build_network(
     encoder = _load_encoder(config.encoder)
     network = unet_network(_unet_classifier(config, classes, encoder), preprocessing, augmentation)
     variables = initial_variables(network, seen, config.seed)
-    return network, variables if encoder is None else _with_encoder(variables, encoder.variables)
+    return network, variables if encoder is None else variables.then(partial(_with_encoder, unet=encoder.variables))
 
 
 def _simplecnn(config: SimpleCNNConfig, classes: int) -> SimpleCNN:
@@ -114,7 +116,7 @@ def _refusal(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
         with xla_only():
-            jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+            jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
     except ValueError as error:
         return str(error)
     return ""
@@ -131,7 +133,7 @@ def _load_encoder(encoder: str | None) -> Pretrained | None:
     return unet
 
 
-def _with_encoder(variables: Mapping[str, Any], unet: Mapping[str, Any]) -> dict[str, Any]:
+def _with_encoder(variables: Mapping[str, Any], *, unet: Mapping[str, Any]) -> dict[str, Any]:
     """The variables with those below `unet` taken from a U-Net."""
     below = {(collection, "unet", *path): leaf for (collection, *path), leaf in flatten_dict(unet).items()}
     return unflatten_dict(flatten_dict(variables) | below)

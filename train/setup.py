@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from jaxcnn.data.pipeline import WHOLE, Batch, Examples, Shard, evaluation_batch
 from jaxcnn.runs import Run
 from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig
+from train.deferred import Deferred
 from train.features import load_features
 from train.losses import LOSSES, LossFunction, balanced_weights, build_objective
 from train.models import build_network
@@ -59,7 +61,7 @@ class Setup:
 
 def prepare(
     config: TrainConfig, splits: Mapping[str, Split], framed: Mapping[str, Examples], classes: tuple[str, ...], run: Run
-) -> tuple[Setup, TrainState]:
+) -> tuple[Setup, Deferred[TrainState]]:
     """What a model is trained with, and its state before the first step.
 
     Args:
@@ -76,11 +78,13 @@ def prepare(
     examples, training = framed, _first_view(framed["train"])
     steps = steps_per_epoch(training, config.batch_size)
     schedule, optimizer = follow_schedule(config, steps, hyperparameters(config))
-    state = create_state(network, optimizer, variables)
+    state = variables.then(partial(create_state, network, optimizer))
     if config.ema:
-        state = start_average(state)
+        state = state.then(start_average)
     if network.frozen and isinstance(config, UNetConfig) and config.cache:
-        training, examples = _cached(config, network, state, splits, framed)
+        computed = state.compute()
+        state = dataclasses.replace(state, compute=lambda: computed)
+        training, examples = _cached(config, network, computed, splits, framed)
         network = on_features(network)
     # Another stream than that of the initial weights, which are drawn from key(seed) itself.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.stages import Traced
 
 from jaxcnn.cpu import xla_only
+from train.deferred import Deferred
 from train.network import Network
 
 Variables = Mapping[str, Any]
@@ -68,21 +70,28 @@ def create_state(network: Network, optimizer: optax.GradientTransformation, vari
     )
 
 
-def initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
+def initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> Deferred[dict[str, Any]]:
     """Random weights for images of shape (height, width, channel)."""
-    # Dropout has no weights: models that differ in it alone are compiled once.
-    return _compile_initializer(network.model.clone(dropout=0.0), image_shape)(jax.random.key(seed))
+    # Dropout has no weights: models that differ in it alone are traced and compiled once.
+    model = network.model.clone(dropout=0.0)
+    shapes = _trace_initializer(model, image_shape).out_info
+    return Deferred(shapes, lambda: _compile_initializer(model, image_shape)(jax.random.key(seed)))
+
+
+@functools.cache
+def _trace_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Traced:
+    def initialize(key: jax.Array) -> dict[str, Any]:
+        return dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
+
+    # No weight depends on what a convolution gives, and XLA's own is traced faster.
+    with xla_only():
+        return jax.jit(initialize).trace(jax.random.key(0))
 
 
 @functools.cache
 def _compile_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
-    def initialize(key: jax.Array) -> dict[str, Any]:
-        return dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
-
-    # It runs once or a few times, and no weight depends on what a convolution gives: XLA's own is traced faster, and
-    # without optimisation it all compiles in a third of the time.
-    with xla_only():
-        return jax.jit(initialize).lower(jax.random.key(0)).compile({"xla_backend_optimization_level": "0"})
+    # It runs once or a few times, and without optimisation it compiles in a third of the time.
+    return _trace_initializer(model, image_shape).lower().compile({"xla_backend_optimization_level": "0"})
 
 
 def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:

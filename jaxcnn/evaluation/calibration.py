@@ -7,7 +7,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy.optimize import brentq
 from scipy.special import softmax
 
 # Guo et al. use as many.
@@ -57,6 +56,9 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarr
         ValueError: there is no such temperature: every image is right, so that sharper is always better, or the logits
             are no better than chance, so that flatter is.
     """
+    # Only here, so that training starts without it.
+    from scipy.optimize import brentq
+
     wide = logits.astype(np.float64)
     of_label = wide[np.arange(len(labels)), labels]
 

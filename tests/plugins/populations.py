@@ -61,7 +61,7 @@ def results(configs: Sequence[TrainConfig], devices: int, alone: Sequence[int]) 
     splits = partition(dataset, "leak-free", 0.1, seed=0).splits
     framed = frame_splits(configs[0], splits)
     prepared = [prepare(config, splits, framed, dataset.classes, Run(Path("unused"))) for config in configs]
-    members, states = [setup for setup, _ in prepared], [jax.device_get(state) for _, state in prepared]
+    members, states = [setup for setup, _ in prepared], [jax.device_get(state.compute()) for _, state in prepared]
     population = build_population(members, states[0], jax.devices()[:devices])
     found = _together(population, states)
     return {

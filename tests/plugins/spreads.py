@@ -57,7 +57,7 @@ def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool
     labels = np.arange(BATCH_SIZE, dtype=np.int32) % 4
     # SGD, since Adam's first steps divide rounding errors by themselves.
     optimizer = optax.sgd(0.01)
-    state = start_average(create_state(network, optimizer, initial_variables(network, image_shape, 0)))
+    state = start_average(create_state(network, optimizer, initial_variables(network, image_shape, 0).compute()))
     views = views_of(images, "flip")
     if cached:
         encode = jax.jit(network.inputs)

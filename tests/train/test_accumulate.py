@@ -49,7 +49,7 @@ def without_norm(augmentation: Augmentation = Augmentation()) -> Network:  # noq
 def a_step(network: Network, batch: Batch, accumulate: int):
     """The state after one step, and its tally; plain SGD, so that the change of a parameter is its gradient."""
     optimizer = optax.sgd(1.0)
-    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0))
+    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0).compute())
     return jax.jit(make_train_step(network, optimizer, cross_entropy, accumulate=accumulate))(
         state, batch, jax.random.key(1)
     )
@@ -69,7 +69,7 @@ def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate
 def test_the_same_on_several_devices(batch):
     network = without_norm()
     optimizer = optax.sgd(1.0)
-    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0))
+    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0).compute())
     step = make_train_step(network, optimizer, cross_entropy, "device", accumulate=2)
     spread = jax.tree.map(lambda leaf: leaf.reshape(3, 4, *leaf.shape[1:]), batch)
     states, _ = jax.jit(jax.vmap(step, (None, 0, None), axis_name="device"))(state, spread, jax.random.key(1))

@@ -40,7 +40,7 @@ def batch():
 def trained(network, batch):
     """The states of some steps as they are compiled for training, where each is given the memory of the last one."""
     parallel = choose_devices(Placement(devices=1), len(batch.labels))
-    state = create_state(network, OPTIMIZER, initial_variables(network, (128, 128, 1), 0))
+    state = create_state(network, OPTIMIZER, initial_variables(network, (128, 128, 1), 0).compute())
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(jax.random.key(1))))
 
     def run(state, step):

@@ -36,7 +36,7 @@ def test_all_that_is_kept_stays_float32_and_the_step_is_nearly_the_same(name):
     results = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         network = build(model.clone(dtype=dtype), Preprocessing(), Augmentation())
-        state = create_state(network, optimizer, initial_variables(network, shape, 0))
+        state = create_state(network, optimizer, initial_variables(network, shape, 0).compute())
         state, counted = jax.jit(make_train_step(network, optimizer, cross_entropy))(state, batch, jax.random.key(1))
         floats = {leaf.dtype for leaf in jax.tree.leaves((state, counted)) if jnp.issubdtype(leaf.dtype, jnp.floating)}
         assert floats == {jnp.dtype(jnp.float32)}

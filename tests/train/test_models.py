@@ -22,7 +22,8 @@ TINY_UNET = UNet(features=2)
 @pytest.mark.slow
 def test_the_encoder_is_the_one_that_was_named(tmp_path):
     unet = save_random_weights(tmp_path / "unet", TINY_UNET, (32, 48, 3))
-    network, variables = build_network(UNetConfig(encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))
+    network, drawn = build_network(UNetConfig(encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))
+    variables = drawn.compute()
     assert network.model.features == 2
     assert network.frozen == tuple(("unet", stage) for stage in STAGE_NAMES[:4])
     for collection in ("params", "batch_stats"):

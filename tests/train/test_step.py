@@ -28,7 +28,7 @@ def network(**changes):
 
 
 def initial_state(optimizer, seed):
-    return create_state(network(), optimizer, initial_variables(network(), (SIZE, SIZE, 1), seed))
+    return create_state(network(), optimizer, initial_variables(network(), (SIZE, SIZE, 1), seed).compute())
 
 
 def stripes(count: int, seed: int = 0) -> Split:

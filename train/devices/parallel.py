@@ -94,6 +94,12 @@ def replicate(parallel: Parallel, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
 
 
+def replicated_shapes(parallel: Parallel, tree: Any) -> Any:
+    """The shapes of what `replicate` gives, of a tree of arrays or of shapes, to compile for them."""
+    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
+
 def distribute(parallel: Parallel, batch: Batch) -> Batch:
     """The batch that the processes hold parts of, each device with its share."""
     divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))

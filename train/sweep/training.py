@@ -127,7 +127,7 @@ def _train_together(
             setup, state = prepare(model.config, splits, framed, images.dataset.classes, run)
             setups.append(setup)
             # In the host's memory, so that the devices hold no state twice.
-            states.append(jax.device_get(state))
+            states.append(jax.device_get(state.compute()))
         population = build_population(setups, states[0], pick_devices(placement))
         train_together(population, states, left, lambda place, reason: _note(folder, models[place], reason))
 

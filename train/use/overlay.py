@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
@@ -19,7 +18,7 @@ from jaxcnn.trained import Trained
 from jaxcnn.tta import join_maps, views_of
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
-_COLOURS = mpl.colormaps["inferno"]
+_COLOURS = "inferno"
 _OPACITY = 0.6
 # An image of 128 pixels is too small to look at.
 _SCALE = 3
@@ -70,9 +69,12 @@ def draw_overlay(
         image: in [0, 1].
         saliency: in [0, 1]; the larger, the more colour. Where it is 0 the image stays as it is.
     """
+    # Only here, so that training starts without it.
+    import matplotlib as mpl
+
     grey = np.repeat(image, 3, axis=-1)
     opacity = _OPACITY * saliency[..., np.newaxis]
-    coloured = (1 - opacity) * grey + opacity * _COLOURS(saliency)[..., :3]
+    coloured = (1 - opacity) * grey + opacity * mpl.colormaps[_COLOURS](saliency)[..., :3]
     pixels = np.round(255 * np.concatenate([grey, coloured], axis=1)).astype(np.uint8)
     height, width = pixels.shape[:2]
     return Image.fromarray(pixels).resize((_SCALE * width, _SCALE * height), Image.Resampling.NEAREST)
