@@ -87,6 +87,7 @@ def test_both_gradients_of_a_convolution_cost_what_it_costs(stride):
     assert [product.operations for product in all_three] == [forward.operations] * 3
 
 
+@pytest.mark.slow
 def test_a_step_takes_no_less_than_its_arithmetic_and_its_bytes():
     for step in training_steps().values():
         for accelerator in ACCELERATORS:

@@ -69,6 +69,7 @@ def test_a_conversion_is_written_with_its_proof(convert_unet, states, save, tmp_
     assert (manifest["model"], manifest["normalization"]) == ("UNet", "per-image-z-score")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "simplecnn", "unet-classifier"])
 def test_every_array_arrives_under_the_name_that_the_manifest_gives(network, run_convert, states, save, tmp_path):
     assert run_convert(network, save(states[network]), tmp_path / "OUT")[0] == 0
@@ -93,6 +94,7 @@ def test_the_simplecnn_keeps_the_reference_projects_gate(run_convert, states, sa
     assert pretrained.manifest.fields["gate"] == "softmax"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "simplecnn", "unet-classifier"])
 def test_both_forms_of_a_checkpoint_are_read(network, run_convert, states, save, tmp_path):
     state = states[network]
@@ -111,6 +113,7 @@ def test_parameters_and_other_memory_layouts_are_arrays_too(convert_unet, states
     np.testing.assert_array_equal(kernel, states["unet"][KERNEL].numpy().transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32_and_the_report_says_so(convert_unet, states, save, tmp_path, dtype):
     state = {key: tensor.to(dtype) for key, tensor in states["unet"].items()}

@@ -53,6 +53,7 @@ def test_a_right_conversion_is_far_within_the_tolerance(case, mapped):
         assert difference.relative < TOLERANCE / 10, difference
 
 
+@pytest.mark.slow
 def test_every_wrong_array_is_caught(case, mapped):
     blocks = case.recipe.blocks
     images = random_images(case.recipe.image_shape, count=1)

@@ -107,6 +107,7 @@ RATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
 def test_no_two_labels_of_an_axis_overlap_and_none_is_cut_off(tmp_path, rates):
     for place, rate in enumerate(rates):

@@ -118,6 +118,7 @@ def test_models_of_different_images_are_not_compared_in_silence(tmp_path):
     assert ("models", "c") in facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["<script>alert(1)<", '&"x', "'--><!--", "$title ${script}", "</script><b>", "ä 脑"])
 def test_names_of_folders_are_text_everywhere(tmp_path, name):
     # A slash is a border of folders, so the name with one is that of a run in a sweep: there are two of the same name.

@@ -151,6 +151,7 @@ def test_an_output_channel_is_the_sum_of_the_input_channels_convolutions(batch, 
             assert (difference <= limit * sum_over_inputs(np.abs(image), np.abs(kernels[..., out]))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image_shape", "kernel_shape"),
     [((5, 6), (3, 3)), ((2, 3), (5, 7)), ((2, 5, 6), (3, 5)), ((2, 5, 6, 3), (3, 1, 3, 2))],

@@ -93,6 +93,7 @@ def give_nan_at_one_pixel(image, kernel):
     return conv2d(image, kernel).at[5, 5].set(jnp.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "failing"),
     [
@@ -111,6 +112,7 @@ def test_a_wrong_convolution_is_over_the_tolerance(monkeypatch, wrong, failing):
     assert [comparison.kernel for comparison in found if not comparison.ok] == failing
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_command_fails_when_anything_is_over_the_tolerance(monkeypatch, capsys):
     def record_rounded_layer(*arguments):
@@ -191,6 +193,7 @@ def test_the_manual_layer_is_flaxs(kernel_size):
     np.testing.assert_allclose(manual_conv_layer(inputs, kernel, bias), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_recorded_layer_is_the_networks_own():
     images = jax.random.uniform(jax.random.key(0), (2, 20, 20, 1))
     variables = TwoLayers().init(jax.random.key(1), images, train=False)

@@ -149,6 +149,7 @@ def test_a_layout_that_is_not_nhwc_is_xla_s():
     np.testing.assert_array_equal(found, lax.conv_general_dilated(x, kernel, (1, 1), "SAME"))
 
 
+@pytest.mark.slow
 def test_a_precision_around_the_call_or_the_switch_give_xla_s_to_the_bit():
     arguments = normal(0, 2, 32, 32, 16), normal(1, 5, 5, 16, 16)
     expected = np.asarray(xla(*arguments))
@@ -179,6 +180,7 @@ def test_rematerialised_the_gradients_are_the_same():
     assert_close(again, plain, tolerance=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel_shape",
     [

@@ -32,6 +32,7 @@ def test_the_masks_of_examples_are_independent():
     assert np.abs(correlation).max() < 5 / np.sqrt(2000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 6), (8, 3, 2, 2)])
 def test_a_batch_over_four_devices_drops_what_the_whole_would(shape):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)

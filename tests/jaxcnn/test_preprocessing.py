@@ -42,6 +42,7 @@ def test_the_size_is_that_of_pillows_bilinear_filter(size):
         np.testing.assert_allclose(other[..., 0], np.asarray(expected, float), atol=1)
 
 
+@pytest.mark.slow
 def test_crop_and_size_are_one_resampling():
     """Cropped at 128 and then reduced by Pillow is nearly the same; the crop of a reduced image is another."""
     cropped = np.asarray(frame(HEADS, Preprocessing(crop=True)))
@@ -51,6 +52,7 @@ def test_crop_and_size_are_one_resampling():
         assert np.abs(other[..., 0] - expected).mean() < 1.5
 
 
+@pytest.mark.slow
 def test_use_is_training_without_chance():
     preprocessing = Preprocessing(crop=True, image_size=80, normalization="foreground-z-score")
     framed = jax.jit(frame, static_argnums=1)(HEADS, preprocessing)

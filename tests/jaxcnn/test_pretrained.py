@@ -47,6 +47,7 @@ def test_how_a_model_is_run_is_no_property_of_its_weights():
     assert model_fields(UNet(axis_name="data", name="unet")) == model_fields(UNet())
 
 
+@pytest.mark.slow
 def test_the_encoder_comes_without_the_decoder(folder):
     whole = load_unet(folder).variables
     encoder = load_unet(folder, encoder_only=True)

@@ -49,6 +49,7 @@ def by_finite_differences(request):
     return model, images, variables, labels, np.stack([map_ / map_.max() for map_ in enlarged])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [4, 5])
 def test_the_map_is_that_of_finite_differences_whatever_is_frozen_in_training(by_finite_differences, frozen):
     model, images, variables, labels, expected = by_finite_differences

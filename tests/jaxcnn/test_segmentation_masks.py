@@ -26,6 +26,7 @@ def unet():
     return Pretrained(model, variables, manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 11])  # a part of a batch, and a batch and a part
 def test_masks_are_where_the_probability_is_above_a_half(unet, count):
     images = np.random.default_rng(1).integers(0, 256, (count, 32, 16, 3), np.uint8)

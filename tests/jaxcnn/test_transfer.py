@@ -43,6 +43,7 @@ def test_the_weights_of_a_unet_fit_as_they_are():
         assert classifier[collection]["unet"] == tree
 
 
+@pytest.mark.slow
 def test_the_head_is_the_published_formula():
     """From the bottleneck of the grey image in three channels, once more in NumPy."""
     images, variables = initialized(TINY, (2, 144, 160, 1))
@@ -106,6 +107,7 @@ def test_frozen_stages_stay_and_the_rest_learns(frozen):
     assert not np.array_equal(statistics["norm"]["mean"], before["norm"]["mean"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "frozen", "border"),
     [

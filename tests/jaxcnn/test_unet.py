@@ -53,6 +53,7 @@ def test_shapes_on_the_way_down_and_up():
     assert logits.shape == (2, 32, 48, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 5, 7, 3), (2, 1, 4, 6)])
 def test_upconv_is_the_transposed_convolution_of_flax(shape):
     x = jax.random.normal(jax.random.key(0), shape)
@@ -71,12 +72,14 @@ def test_upconv_is_the_transposed_convolution_of_flax(shape):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_upconv_keeps_the_variance_of_its_input():
     x = jax.random.normal(jax.random.key(0), (4, 16, 16, 256))
     outputs, _ = UpConv(64).init_with_output(jax.random.key(1), x)
     assert jnp.std(outputs) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("border", range(6))
 def test_the_way_down_in_two_parts_is_the_way_down(border):
     images, variables = initialized(TINY, method="encode")

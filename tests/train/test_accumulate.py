@@ -58,6 +58,7 @@ def a_step(network: Network, batch: Batch, accumulate: int):
 close = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate):
     """Augmentation and dropout included: an example is turned and loses the same in whatever micro-batch it comes."""

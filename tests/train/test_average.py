@@ -56,6 +56,7 @@ def trained(network, batch):
     return run(state, step), run(start_average(state), with_average(step, DECAY))
 
 
+@pytest.mark.slow
 def test_the_average_is_the_published_recursion_of_parameters_and_statistics(trained):
     _, states = trained
     expected = {"params": states[0].params, "batch_stats": states[0].batch_stats}
@@ -66,12 +67,14 @@ def test_the_average_is_the_published_recursion_of_parameters_and_statistics(tra
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected)
 
 
+@pytest.mark.slow
 def test_training_itself_is_the_same_bits(trained):
     for plain, averaging in zip(*trained, strict=True):
         assert plain.average == {}
         jax.tree.map(np.testing.assert_array_equal, averaging.replace(average={}), plain)
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_and_kept_is_the_average_with_what_is_frozen(network, batch, trained):
     (*_, plain), (*_, state) = trained
     _, logits = jax.jit(make_eval_step(network, cross_entropy))(state, batch)

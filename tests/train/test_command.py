@@ -146,8 +146,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     ("options", "message"),
     [
         (["--data", "/no/such/folder"], "/no/such/folder"),
-        (["--batch-size", "45"], "--batch-size 45: larger than the 44 training images"),
-        (["--max-images", "3"], "--validation-fraction 0.1: the 1 training images of glioma_tumor leave 0 to train on"),
+        pytest.param(
+            ["--batch-size", "45"],
+            "--batch-size 45: larger than the 44 training images",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--max-images", "3"],
+            "--validation-fraction 0.1: the 1 training images of glioma_tumor leave 0 to train on",
+            marks=pytest.mark.slow,
+        ),
         (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--overwrite", "--resume"], "--overwrite and --resume"),

@@ -122,6 +122,7 @@ def computed(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_features_are_the_border_activations_and_computed_once(computed):
     network, frozen = frozen_network()
     expected = network.model.apply(frozen, jnp.asarray(IMAGES.images / np.float32(255)), method="encode")

@@ -86,6 +86,7 @@ def expected_probabilities(trained, path):
     return np.exp(logits) / np.exp(logits).sum()
 
 
+@pytest.mark.slow
 def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict, trained, scans):
     code, out, err = predict(scans)
     assert (code, err) == (0, "")
@@ -114,6 +115,7 @@ def test_the_json_document_gives_the_same_in_full(predict, trained, scans, run):
         assert image["class"] == CLASSES[found.argmax()]
 
 
+@pytest.mark.slow
 def test_with_flips_a_scan_and_its_mirror_image_get_the_mean_of_both_and_one_map(predict, trained, tmp_path):
     run = save_random_run(tmp_path / "run", dataclasses.replace(trained, tta="flip"))
     scan = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE), np.uint8)
@@ -146,6 +148,7 @@ def test_files_come_in_the_order_given_and_keep_the_path_given(predict, scans, m
     assert paths == ["more/a.png", "a.png", "more/a.png", "more/d.jpg", "a.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_batches_are_of_one_size_and_change_nothing(predict, scans, monkeypatch, batch_size):
     shapes = set()

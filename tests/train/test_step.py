@@ -70,6 +70,7 @@ def test_a_few_steps_learn_four_easy_classes(state, optimizer):
     assert scores(total([counted])).accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_the_step_is_a_function_of_its_arguments(state, optimizer):
     step = jax.jit(make_train_step(network(dropout=0.5), optimizer, cross_entropy))
     batch = as_batch(stripes(8))
@@ -102,6 +103,7 @@ def test_a_batch_spread_over_a_named_axis_gives_the_whole_batch_s_step(state, op
         assert_trees_close(jax.tree.map(lambda leaf: leaf[device], states), whole_state, rtol=1e-3, atol=1e-5)  # noqa: B023
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 6, 23, 40])
 def test_evaluation_does_not_depend_on_the_batch_size(state, batch_size):
     split = stripes(23)

@@ -86,8 +86,14 @@ def test_random_draws_without_repetition_by_the_seed():
         (["--grid", "seed=0,1", "--random", "3"], "--random 3: the grid has 2 combinations; give 1 to that"),
         (["--grid", "seed=0,1", "--random", "0"], "--random 0: the grid has 2 combinations"),
         (["--grid", "seed=0,1", "--overwrite", "--resume"], "--overwrite and --resume"),
-        (["--grid", "batch_size=8,45"], "--batch-size 45: larger than the 44 training images"),
-        (["--grid", "seed=0,1", "--max-images", "3"], "--validation-fraction 0.1: "),
+        pytest.param(
+            ["--grid", "batch_size=8,45"],
+            "--batch-size 45: larger than the 44 training images",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--grid", "seed=0,1", "--max-images", "3"], "--validation-fraction 0.1: ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_written(

@@ -57,6 +57,7 @@ def test_steps_that_are_off_are_not_in_the_program():
         assert step not in brighter
 
 
+@pytest.mark.slow
 def test_a_step_draws_the_same_with_and_without_the_others():
     plain = augmented_copies(smooth_image(), 8, horizontal_flip=0.5)
     noisy = augmented_copies(smooth_image(), 8, horizontal_flip=0.5, noise=1e-3)
@@ -106,6 +107,7 @@ def test_flips_are_as_frequent_as_asked():
     assert sum(seen.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_intensities_change_by_the_formulas():
     image = 0.2 + 0.5 * smooth_image()
     mean = image.mean()
@@ -166,6 +168,7 @@ def test_blur_is_a_gaussian_filter():
     assert 1.1 < max(deviations) <= 1.51
 
 
+@pytest.mark.slow
 def test_noise_is_white_and_as_strong_as_asked():
     copies = augmented_copies(np.full((64, 64), 0.5), 300, noise=0.05) - 0.5
     assert_uniform(copies.std(axis=(1, 2)), -0.001, 0.0515)
@@ -174,6 +177,7 @@ def test_noise_is_white_and_as_strong_as_asked():
     assert np.abs(np.corrcoef(standard[:30])[~np.eye(30, dtype=bool)]).max() < 5 / 64
 
 
+@pytest.mark.slow
 def test_an_image_in_a_batch_is_what_it_is_among_others_and_elsewhere():
     images = random_images()
     expected = np.asarray(augmented(keys(8), images, EVERYTHING))
@@ -199,6 +203,7 @@ def test_a_batch_over_devices_and_under_vmap_is_changed_as_on_one():
         np.testing.assert_allclose(changed.reshape(images.shape), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_slices_stay_images():
     """The strongest changes keep values in [0, 1]; the recommended ones keep a head in its place."""
     y, x = np.mgrid[-12:12, -12:12]

@@ -80,6 +80,7 @@ def test_groups_are_the_connected_components_by_brute_force(threshold: float) ->
     assert duplicate_groups(images, threshold).tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 3, 7, 50, 80, 1000])
 def test_the_block_size_changes_nothing(block: int) -> None:
     images = related(80)

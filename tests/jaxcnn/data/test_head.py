@@ -161,6 +161,7 @@ def test_a_head_that_leaves_the_image_on_all_sides_is_not_cut():
     np.testing.assert_allclose(cropped(full), full, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_image_by_itself_and_of_any_shape(head):
     first, second = scan(head)[0], scan(head, 90, 10, 20)[0]
     images = jnp.asarray(np.stack([first, second])[..., None], jnp.float32)

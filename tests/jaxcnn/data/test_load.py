@@ -27,6 +27,7 @@ def test_the_phantom_has_balanced_splits_without_a_common_image() -> None:
     assert len(set(images)) == len(images)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_phantom_is_a_part_of_it() -> None:
     whole, part = load_dataset("phantom").train, load_dataset("phantom", max_images=8).train
     assert part.names == whole.names[:8]

@@ -85,6 +85,7 @@ def test_another_seed_and_another_index_give_another_image():
     assert np.abs(images[0].astype(int) - images[2]).mean() > 1
 
 
+@pytest.mark.slow
 def test_every_plane_occurs_and_the_images_use_their_range(heads):
     images, plane, *_ = heads
     assert set(plane.tolist()) == {AXIAL, CORONAL, SAGITTAL}
@@ -94,6 +95,7 @@ def test_every_plane_occurs_and_the_images_use_their_range(heads):
     assert (images.max(axis=(2, 3)) > 0.3).all()
 
 
+@pytest.mark.slow
 def test_a_tumour_lies_within_the_skull_and_is_seen(heads):
     *_, cavity, changed = heads
     outside = cavity < 0.01
@@ -104,6 +106,7 @@ def test_a_tumour_lies_within_the_skull_and_is_seen(heads):
     assert not changed[:, NO_TUMOR].any()
 
 
+@pytest.mark.slow
 def test_a_glioma_stays_in_one_hemisphere(heads):
     _, plane, x, _, _, changed = heads
     for head in np.flatnonzero(plane != SAGITTAL):
@@ -111,6 +114,7 @@ def test_a_glioma_stays_in_one_hemisphere(heads):
         assert abs(sides.mean()) == 1
 
 
+@pytest.mark.slow
 def test_a_meningioma_touches_the_inner_skull(heads):
     images, _, _, _, cavity, changed = heads
     rim = (cavity > 0.05) & (cavity < 0.95)
@@ -119,6 +123,7 @@ def test_a_meningioma_touches_the_inner_skull(heads):
         assert (grown & rim[head]).any()
 
 
+@pytest.mark.slow
 def test_a_pituitary_tumour_is_small_low_and_on_the_midline(heads):
     _, plane, x, y, _, changed = heads
     for head in range(HEADS):

@@ -103,6 +103,7 @@ def test_gradient_histograms_take_sides_that_no_cell_divides_and_refuse_the_tiny
         gradient_histograms(tiny, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nearest-neighbour", "hog"])
 def test_a_baseline_leaves_a_run_that_can_be_evaluated(tmp_path, run_baseline, monkeypatch, capsys, name):
     options = ("--max-images", 60, "--split-seed", 3, "--protocol", "official")
