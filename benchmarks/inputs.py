@@ -1,7 +1,11 @@
 """The same inputs for both sides."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
@@ -15,6 +19,17 @@ def random_images(batch: int, size: int, channels: int) -> UInt8[np.ndarray, "ba
 def random_labels(batch: int) -> Int32[np.ndarray, " batch"]:
     """Of four classes."""
     return np.random.default_rng(1).integers(0, 4, batch, np.int32)
+
+
+def random_weights(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Small parameters, and batch statistics of 1, for variables of these shapes."""
+    random = np.random.default_rng(3)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(0.05 * random.standard_normal(leaf.shape, np.float32))
+
+    batch_stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
+    return {"params": jax.tree.map(draw, shapes["params"]), "batch_stats": batch_stats}
 
 
 def encoded_images(count: int) -> list[bytes]:

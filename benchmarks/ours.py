@@ -7,8 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from benchmarks.inputs import encoded_images, random_images, random_labels
+from benchmarks.inputs import encoded_images, random_images, random_labels, random_weights
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.image import decode_grey
@@ -72,8 +73,7 @@ def simplecnn_inference(batch: int, size: int) -> Work:
     """Logits and scores of a batch."""
     config = SimpleCNNConfig()
     network, variables = build_network(config, 4, (size, size, 1))
-    optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
-    state = create_state(network, optimizer, variables.compute())
+    state = create_state(network, optax.identity(), random_weights(variables.shapes))
     step = jax.jit(make_eval_step(network, LOSSES[config.loss]))
     inputs = Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool))
     return lambda: jax.block_until_ready(step(state, inputs))
@@ -82,8 +82,8 @@ def simplecnn_inference(batch: int, size: int) -> Work:
 def unet_inference(batch: int, size: int) -> Work:
     """Mask logits of a batch."""
     model = UNet()
-    shape = jnp.zeros((1, size, size, 3))
-    variables = jax.jit(lambda key: model.init(key, shape, train=False))(jax.random.key(0))
+    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    variables = random_weights(shapes)
     predict = jax.jit(lambda variables, images: model.apply(variables, images / 255.0, train=False))
     images = random_images(batch, size, 3).astype(np.float32)
     return lambda: jax.block_until_ready(predict(variables, images))
