@@ -35,7 +35,7 @@ class Run:
     @property
     def name(self) -> str:
         """What a figure calls the run."""
-        return self.folder.name
+        return self.folder.resolve().name
 
     @property
     def config(self) -> Path:
@@ -116,6 +116,8 @@ def create_run(
 ) -> Run:
     """Make a new run folder, in the place of what is left of a run that was killed before it was made.
 
+    The caller holds the folder's lock (`jaxcnn.run_lock`): with `overwrite` all that is in it goes.
+
     Raises:
         UserError: the folder exists and `overwrite` is off, or it exists and is no run folder, or can't be written.
     """
@@ -146,7 +148,8 @@ def check_run_folder(run: Run) -> None:
         UserError: it holds something else.
     """
     try:
-        if not run.folder.exists() or run.config.is_file():
+        # Other programs have a config.json, too. It is written last, so that a run with one has the others as well.
+        if not run.folder.exists() or all(path.is_file() for path in (run.config, run.data, run.environment)):
             return
         names = {path.name for path in run.folder.iterdir()}
     except OSError as error:

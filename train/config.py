@@ -23,8 +23,8 @@ DTypeName = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Options that every model has."""
+class ImagesConfig:
+    """Options that choose the images, of models and baselines alike."""
 
     data: str = "phantom"
     """`phantom` (made in memory), or a folder made by `python -m jaxcnn.data prepare`."""
@@ -34,6 +34,24 @@ class TrainConfig:
     """`leak-free` trains on no near-duplicate of a test image; `official` keeps them, as published scores do."""
     validation_fraction: float = 0.1
     """Share of the training images held out, class by class and with all their copies, to choose the checkpoint by."""
+    split_seed: int = 0
+    """Of the choice of the held-out images: runs of several seeds are to differ in their training alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no images can be chosen by.
+
+        Raises:
+            ValueError: the message names the option and the values it takes.
+        """
+        _require(self, "max_images", self.max_images is None or self.max_images >= 1, "at least 1")
+        _require(self, "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1")
+        _require(self, "split_seed", 0 <= self.split_seed < 2**32, "at least 0 and below 2**32")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(ImagesConfig):
+    """Options that every model has."""
+
     epochs: int = 3
     """Passes over the training images."""
     batch_size: int = 16
@@ -77,8 +95,6 @@ class TrainConfig:
     """Steps between two checkpoints; there is one after each epoch as well."""
     seed: int = 0
     """Of the initial weights, the order of the images, dropout and augmentation."""
-    split_seed: int = 0
-    """Of the choice of the held-out images: runs of several seeds are to differ in their training alone."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made of.
@@ -86,8 +102,7 @@ class TrainConfig:
         Raises:
             ValueError: the message names the option and the values it takes.
         """
-        _require(self, "max_images", self.max_images is None or self.max_images >= 1, "at least 1")
-        _require(self, "validation_fraction", 0 < self.validation_fraction < 1, "above 0 and below 1")
+        super().__post_init__()
         _require(self, "image_size", self.image_size is None or self.image_size >= 1, "at least 1")
         _require(self, "epochs", self.epochs >= 1, "at least 1")
         _require(self, "batch_size", self.batch_size >= 1, "at least 1")
@@ -105,7 +120,6 @@ class TrainConfig:
                 f"--label-smoothing {self.label_smoothing}: has no use with --loss double-softmax; leave one out"
             )
         _require(self, "seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32")
-        _require(self, "split_seed", 0 <= self.split_seed < 2**32, "at least 0 and below 2**32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +159,8 @@ class UNetConfig(TrainConfig):
     cache: bool = True
     """Compute the frozen stages' outputs once, keep them in ~/.cache/jaxcnn, and train on those."""
     views: int = 8
-    """With --augment, so many random views of each image have their outputs computed; an epoch takes one of them."""
+    """With --augment, unless --no-cache is given: how many random versions of each training image have their outputs
+    computed beforehand; each epoch picks one of them for each image."""
 
     def __post_init__(self) -> None:
         """As for every model; the width must leave something."""
@@ -155,7 +170,7 @@ class UNetConfig(TrainConfig):
         _require(self, "width", 0 < self.width < math.inf, "above 0")
 
 
-def _require(config: TrainConfig, field: str, holds: bool, allowed: str) -> None:
+def _require(config: ImagesConfig, field: str, holds: bool, allowed: str) -> None:
     if not holds:
         raise ValueError(f"--{field.replace('_', '-')} {getattr(config, field)}: must be {allowed}")
 
@@ -163,6 +178,11 @@ def _require(config: TrainConfig, field: str, holds: bool, allowed: str) -> None
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The configuration as config.json holds it."""
     return {"model": MODEL_NAMES[type(config)]} | dataclasses.asdict(config)
+
+
+def default_options(model: str) -> dict[str, Any]:
+    """The options of a model, by its name, that are given none."""
+    return next(as_json(config()) for config, name in MODEL_NAMES.items() if name == model)
 
 
 MODEL_NAMES: dict[type[TrainConfig], str] = {SimpleCNNConfig: "simplecnn", UNetConfig: "unet"}

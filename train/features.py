@@ -22,6 +22,7 @@ from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches, images_of
 from jaxcnn.download import cache_folder
+from jaxcnn.example_keys import keys_at
 from train.network import Network
 from train.progress import bar
 
@@ -71,7 +72,7 @@ def compute_features(network: Network, frozen: Any, split: Split, *, view: tuple
 # Compiled once for all splits, and once more for all random views.
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(network: Network, frozen: Any, images: Array, places: Array, key: Array | None) -> Array:
-    keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    keys = None if key is None else keys_at(key, places)
     return network.inputs(frozen, images, keys)
 
 

@@ -32,6 +32,17 @@ class Interruption:
         self.requested = self._agree(self.signal_number)
         return self.requested != 0
 
+    def settle(self) -> None:
+        """At the end, when nobody polls any more: end here if a signal came since, to any of the processes.
+
+        Raises:
+            InterruptedRunError: one did.
+        """
+        # The first answer may be to what was asked before the signal came.
+        self.poll()
+        self.poll()
+        self.raise_if_requested()
+
     def raise_if_requested(self) -> None:
         """End the run here, if the last `poll` found that it is to stop.
 

@@ -83,7 +83,10 @@ def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]
             by_first(partial(write_epochs, trainer.run, lines))
             say(epoch_line(lines[-1], trainer.config.epochs))
             position = start_of_epoch(position.epoch + 1, len(trainer.classes))
-        return _write_predictions(trainer, interrupted, replicate(trainer.parallel, load_best_state(trainer, state)))
+        state = replicate(trainer.parallel, load_best_state(trainer, state))
+        results = _write_predictions(trainer, interrupted, state)
+        interrupted.settle()
+        return results
 
 
 def _resume(trainer: Trainer, saved: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:

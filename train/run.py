@@ -1,7 +1,6 @@
-"""One run, from its options to its scores: the images, the folder, the training, and how it may end."""
+"""One run, from its options to its scores: the folder, the training, and how it may end."""
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -11,31 +10,23 @@ from typing import Any
 import jax
 
 from jaxcnn.cli import UserError
-from jaxcnn.data.dataset import Dataset
-from jaxcnn.data.load import load_dataset
-from jaxcnn.data.protocol import Partition, describe, partition
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run, create_run, read_config, read_data, read_environment, remove_leftovers
-from train.config import MODEL_NAMES, TrainConfig, as_json
+from train.config import MODEL_NAMES, TrainConfig, as_json, default_options
 from train.devices.distributed import by_first, processes
 from train.devices.parallel import Parallel, choose_devices
 from train.devices.placement import Placement
-from train.environment import describe_environment, differences
+from train.environment import describe_environment, describe_placement, differences
+from train.images import Images, load_images, say_images
 from train.interruption import InterruptedRunError
 from train.loop import NonFiniteLossError, train
 from train.models import check_encoder, check_image_size
 from train.progress import say, score_table
 from train.trainer import build_trainer
 
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """A data set, how it is parted, and what data.json says of that."""
-
-    dataset: Dataset
-    parts: Partition
-    description: Mapping[str, Any]
+# Options that may change where a run goes on: how often it saves, and where its images lie, which fingerprints tell.
+MAY_CHANGE = ("checkpoint_every", "data")
 
 
 def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
@@ -48,6 +39,8 @@ def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *
         UserError: the options fit neither one another nor the run in the folder, or something can't be read or written.
     """
     check_intention(overwrite=overwrite, resume=resume)
+    if resume and run_dir is None:
+        raise UserError("--resume: of which run is not said; give its folder with --run-dir")
     check_encoder(config)
     with processes(placement):
         parallel = choose_devices(placement, config.batch_size, config.accumulate)
@@ -55,7 +48,7 @@ def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *
         images = load_images(config)
         check_images(config, images)
         run = Run(run_dir or _new_folder(config))
-        with opened(run, config, images, overwrite=overwrite, resume=resume):
+        with opened(run, config, images, placement, overwrite=overwrite, resume=resume):
             say_where(parallel.mesh.size, images)
             return _train(config, images, run, parallel)
 
@@ -76,20 +69,6 @@ def _new_folder(config: TrainConfig) -> Path:
     return Path("runs") / time.strftime(f"{MODEL_NAMES[type(config)]}-%Y%m%d-%H%M%S")
 
 
-def load_images(config: TrainConfig) -> Images:
-    """The images that the configuration names.
-
-    Raises:
-        UserError: there are none, or too few of a class to hold any out.
-    """
-    dataset = load_dataset(config.data, config.max_images)
-    try:
-        parts = partition(dataset, config.protocol, config.validation_fraction, seed=config.split_seed)
-    except ValueError as error:
-        raise UserError(f"--validation-fraction {config.validation_fraction}: {error}; use more images") from error
-    return Images(dataset, parts, describe(dataset, parts))
-
-
 def check_images(config: TrainConfig, images: Images) -> None:
     """See that the training images fill a batch and fit the network.
 
@@ -102,22 +81,26 @@ def check_images(config: TrainConfig, images: Images) -> None:
 
 
 @contextlib.contextmanager
-def opened(run: Run, config: TrainConfig, images: Images, *, overwrite: bool, resume: bool) -> Iterator[None]:
+def opened(
+    run: Run, config: TrainConfig, images: Images, placement: Placement, *, overwrite: bool, resume: bool
+) -> Iterator[None]:
     """Hold the run's folder: a new one, or with `resume` the one that is there.
 
     Raises:
         UserError: the run that is there has another configuration or other images, or is in use, or is to be kept.
     """
     with contextlib.ExitStack() as held:
+        environment = describe_environment() | describe_placement(placement)
 
         def prepare() -> None:
             held.enter_context(lock_run(run))
             if resume and run.config.is_file():
                 check_same_run(run, config, images)
                 remove_leftovers(run)
-                _say_differences(run)
+                if changed := differences(read_environment(run), environment):
+                    say(f"note       {changed}: the results may differ, if only by rounding")
             else:
-                create_run(run.folder, as_json(config), images.description, describe_environment(), overwrite=overwrite)
+                create_run(run.folder, as_json(config), images.description, environment, overwrite=overwrite)
 
         by_first(prepare)
         say(f"run        {run.folder}")
@@ -141,53 +124,40 @@ def check_same_run(run: Run, config: TrainConfig, images: Images) -> None:
 
 
 def check_same_options(now: Mapping[str, Any], before: Mapping[str, Any], started: str) -> None:
-    """See that something goes on with the options that it was started with.
+    """See that something goes on with the options that it was started with, but for those of `MAY_CHANGE`.
 
     Raises:
         UserError: it has others.
     """
-    for field in before.keys() | now.keys():
-        if before.get(field) != now.get(field):
-            option = f"--{field.replace('_', '-')}"
+    model, other = now["model"], before.get("model", before.get("baseline"))
+    if model != other:
+        raise UserError(f"{model}: {started} is of {other}; resume with that, or choose another folder")
+    # An option that is younger than the run had the value that leaves everything as it was.
+    before = default_options(model) | dict(before)
+    for field, value in now.items():
+        if field not in MAY_CHANGE and before[field] != value:
             raise UserError(
-                f"{option} {now.get(field)}: {started} has {before.get(field)}; "
+                f"--{field.replace('_', '-')} {value}: {started} has {before[field]}; "
                 "resume with the options it was started with"
             )
-
-
-def _say_differences(run: Run) -> None:
-    if changed := differences(read_environment(run), describe_environment()):
-        say(f"note       {changed}: the results are the same up to rounding, not to the bit")
 
 
 def say_where(devices: int, images: Images) -> None:
     """Tell which devices work on which images, and what a reader must know of these."""
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"device     {devices} x {jax.devices()[0].device_kind}{processes}")
-    counts = ", ".join(f"{len(split)} {name}" for name, split in images.parts.splits.items())
-    say(f"data       {images.dataset.source}: {counts}")
-    if images.parts.leakage.groups:
-        say(f"copies     {_leakage_line(images.parts)}")
-
-
-def _leakage_line(parts: Partition) -> str:
-    """What a reader must know of a data set with near-duplicates across its split."""
-    leakage, tested = parts.leakage, len(parts.splits["test"])
-    found = f"{leakage.test} of {tested} test images have near-duplicates among {leakage.train} training images"
-    if parts.protocol == "leak-free":
-        return f"{found}, which are left out"
-    return f"{found}; scores on them show memory (--protocol leak-free leaves those out)"
+    say_images(images)
 
 
 def _train(config: TrainConfig, images: Images, run: Run, parallel: Parallel) -> int:
     try:
         results = train(*build_trainer(config, images.parts.splits, images.dataset.classes, run, parallel))
     except NonFiniteLossError as error:
-        way_out = f"{run.checkpoints} keeps the last good state; try a lower --learning-rate"
+        way_out = "start again with a lower --learning-rate and --overwrite"
         print(f"error: {error}; {way_out}", file=sys.stderr)
         return 1
     except InterruptedRunError as error:
-        way_out = f"the same command with --resume goes on with {run.folder}"
+        way_out = f"the same command with --resume --run-dir {run.folder} goes on"
         print(f"stopped by {error}, and saved; {way_out}", file=sys.stderr)
         return error.exit_code
     say(f"\nThe best checkpoint by validation F1, protocol {config.protocol}:\n\n{score_table(results)}")

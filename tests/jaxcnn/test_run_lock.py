@@ -43,7 +43,8 @@ def read_only():
     with tempfile.TemporaryDirectory() as folder:
         user, run = os.geteuid(), Run(Path(folder) / "run")
         with lock_run(run):
-            run.config.touch()
+            for path in (run.config, run.data, run.environment):
+                path.touch()
         run.lock.chmod(0o444)
         for path, mode in ((run.folder, 0o555), (run.folder.parent, 0o755)):
             path.chmod(mode)

@@ -1,6 +1,7 @@
 """The run folder: what is written is read back, and what is there is never lost by mistake."""
 
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from jaxcnn.atomic import whole_file
 from jaxcnn.cli import UserError
 from jaxcnn.runs import (
     Predictions,
+    Run,
     best_epoch,
     create_run,
     open_run,
@@ -78,6 +80,20 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "precious"
     with pytest.raises(UserError, match="no run folder"):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_folder_of_another_program_that_has_a_config_json_is_never_replaced(tmp_path, locked):
+    for name in ("config.json", "model.safetensors", *([".lock"] if locked else [])):
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match="is no run folder"):
+        create_run(tmp_path, {}, {}, {}, overwrite=True)
+    assert (tmp_path / "config.json").read_text() == (tmp_path / "model.safetensors").read_text() == "precious"
+
+
+def test_a_run_has_the_name_of_its_folder_wherever_it_is_named_from(run, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    assert Run(Path(".")).name == Run(Path("../run")).name == "run"
 
 
 def test_a_run_folder_inside_a_file_is_refused(tmp_path):

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from planted import smooth_images
 
+import train.images
 import train.loop
 import train.run
 import train.setup
+from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
+from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.parallel import distribute
+from train.run import check_same_options
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
@@ -134,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         patch.setattr(train.setup, "learning_rate_schedule", explodes_in_the_second_epoch)
         assert run_train(monkeypatch, tmp_path / "run") == 1
     message = capsys.readouterr().err
-    assert f"at step {STEPS + 3}" in message
+    assert f"at step {STEPS + 3}; start again with a lower --learning-rate and --overwrite" in message
     assert message.count("\n") == 1
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == [str(STEPS)]
     # From there the run can go on, here with the learning rate it was configured with.
@@ -167,6 +171,33 @@ def test_wrong_input_is_refused_before_anything_is_written(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_without_a_name_can_not_be_gone_on_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "simplecnn", *OPTIONS, "--resume"])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert error.value.code == 2
+    assert capsys.readouterr().err == "error: --resume: of which run is not said; give its folder with --run-dir\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_with_its_own_options_but_may_save_as_often_as_it_likes_and_find_its_images_elsewhere():
+    before = as_json(UNetConfig(encoder="weights", data="data", checkpoint_every=10))
+    same = as_json(UNetConfig(encoder="weights", data="/mnt/data", checkpoint_every=99))
+    check_same_options(same, before, "the run")
+    with pytest.raises(UserError, match="--views 4: the run has 8; resume with the options"):
+        check_same_options(same | {"views": 4}, before, "the run")
+    with pytest.raises(UserError, match=r"^simplecnn: the run is of unet; resume with that"):
+        check_same_options(as_json(SimpleCNNConfig()), before, "the run")
+    with pytest.raises(UserError, match=r"^unet: the run is of hog; resume with that"):
+        check_same_options(same, {"baseline": "hog", "data": "phantom"}, "the run")
+    # A run that is older than an option had what the option is when it isn't given.
+    old = {field: value for field, value in before.items() if field != "views"}
+    check_same_options(same, old, "the run")
+    with pytest.raises(UserError, match="--views 4: the run has 8"):
+        check_same_options(same | {"views": 4}, old, "the run")
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_safe_from_other_options_and_from_being_started_again(finished, monkeypatch, capsys):
     before = result(finished)[0]
@@ -194,7 +225,7 @@ def start(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(train.run, "train", dict)
 
     def run(copies: int, *options: str):
-        monkeypatch.setattr(train.run, "load_dataset", lambda *_: planted(copies))
+        monkeypatch.setattr(train.images, "load_dataset", lambda *_: planted(copies))
         code = run_train(monkeypatch, tmp_path / "run", *options)
         captured = capsys.readouterr()
         return code, captured.out + captured.err, read_data(open_run(tmp_path / "run"))

@@ -15,7 +15,8 @@ from scipy import stats
 import train.sweep.training
 from jaxcnn.cli import UserError
 from jaxcnn.metrics import Scores
-from jaxcnn.runs import open_run
+from jaxcnn.run_lock import lock_run
+from jaxcnn.runs import Run, open_run
 from jaxcnn.sweeps import open_sweep
 from train.__main__ import main
 from train.config import SimpleCNNConfig, UNetConfig
@@ -132,7 +133,7 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
 
     for options, message in {
         ("--grid", "seed=0,1,2"): f"--sweep-dir {folder}: holds a sweep; go on with --resume, replace it",
-        ("--grid", "seed=0,1", "--resume"): "--grid {'seed': [0, 1]}: the sweep in",
+        ("--grid", "seed=0,1", "--resume"): f"--grid seed=0,1: the sweep in {folder} has seed=0,1,2; resume with",
         ("--grid", "seed=0,1,2", "--random", "3", "--resume"): "--random 3: the sweep in",
         ("--grid", "seed=0,1,2", "--width", "0.1", "--resume"): "--width 0.1: the sweep in",
     }.items():
@@ -141,6 +142,14 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"} == {
         path: content for path, content in before.items() if path.name != ".lock"
     }
+    (folder / "figures").mkdir()
+    with lock_run(Run(folder / "2-seed=1")):
+        assert run("--grid", "seed=0", "--overwrite") == 2
+        assert "2-seed=1: in use by process" in capsys.readouterr().err
+    assert [run.name for run in open_sweep(folder)] == ["1-seed=0", "2-seed=1"]
+    run("--grid", "seed=5", "--overwrite")
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "1-seed=5", "sweep.json"]
+    capsys.readouterr()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     assert run_sweep(monkeypatch, tmp_path / "other", "--grid", "seed=0", "--overwrite") == 2

@@ -13,10 +13,11 @@ from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.distributed import by_first, processes
 from train.devices.parallel import pick_devices
 from train.devices.placement import Placement
+from train.images import load_images
 from train.interruption import InterruptedRunError
 from train.models import check_encoder
 from train.progress import say
-from train.run import check_images, check_intention, load_images, say_where
+from train.run import check_images, check_intention, say_where
 from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.seeds import format_settings, over_seeds, write_settings

@@ -4,18 +4,21 @@ sweep.json       what was asked for: the model, its options, the grid, and the n
 diverged.json    of each model that diverged, at which step
 table.csv        the models, the best on the validation images first
 seeds.csv        of a sweep over seeds: mean and interval of the models that differ in nothing else
+figures/         the report and pictures
 .lock            held by the process that works on the sweep; marks the folder as one of ours
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.atomic import whole_file
 from jaxcnn.cli import UserError
+from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run
 from train.run import check_same_options
 
@@ -45,6 +48,11 @@ class SweepFolder:
     def seeds(self) -> Path:
         """CSV: a line for all models that differ in their seed alone."""
         return self.folder / "seeds.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of pictures."""
+        return self.folder / "figures"
 
     @property
     def lock(self) -> Path:
@@ -77,11 +85,13 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
     """Begin a sweep, or with `resume` go on with the one that is there; the caller holds the folder.
 
     Raises:
-        UserError: there is one, and neither is asked for; or it was asked for something else; or it can't be written.
+        UserError: there is one, and neither is asked for; or it was asked for something else; or it can't be written;
+            or a run that is to be replaced is in use.
     """
     try:
-        for leftover in sweep.folder.glob(".*-*"):
-            leftover.unlink()
+        for path in (sweep.asked, sweep.diverged, sweep.table, sweep.seeds):
+            for leftover in sweep.folder.glob(f".{path.stem}-*{path.suffix}"):
+                leftover.unlink()
         if sweep.asked.is_file():
             before = json.loads(sweep.asked.read_text())
             if resume:
@@ -92,8 +102,8 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
                     f"--sweep-dir {sweep.folder}: holds a sweep; go on with --resume, replace it with --overwrite"
                 )
             # The list of what is to go goes last, so that a kill leaves a sweep that can be replaced again.
-            for name in before["models"]:
-                shutil.rmtree(sweep.run(name).folder, ignore_errors=True)
+            _remove_runs([sweep.run(name) for name in before["models"]])
+            shutil.rmtree(sweep.figures, ignore_errors=True)
             sweep.table.unlink(missing_ok=True)
             sweep.seeds.unlink(missing_ok=True)
             sweep.diverged.unlink(missing_ok=True)
@@ -103,12 +113,30 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
         raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; {way_out}") from error
 
 
+def _remove_runs(runs: Sequence[Run]) -> None:
+    """Remove run folders, all or, where another process works on one of them, none."""
+    with contextlib.ExitStack() as held:
+        there = [run for run in runs if run.folder.is_dir()]
+        for run in there:
+            held.enter_context(lock_run(run))
+        for run in there:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
 def _check_same(sweep: SweepFolder, asked: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     started = f"the sweep in {sweep.folder}"
     check_same_options(asked["options"], before["options"], started)
     same = json.loads(json.dumps(asked))
-    for part in ("grid", "random"):
-        check_same_options({part: same[part]}, {part: before[part]}, started)
+    for part, words in (("grid", _as_typed), ("random", str)):
+        if same[part] != before[part]:
+            raise UserError(
+                f"--{part} {words(same[part])}: {started} has {words(before[part])}; "
+                "resume with the options it was started with"
+            )
+
+
+def _as_typed(grid: Mapping[str, Sequence[Any]]) -> str:
+    return " ".join(f"{field}={','.join(map(str, values))}" for field, values in grid.items())
 
 
 def read_diverged(sweep: SweepFolder) -> dict[str, str]:

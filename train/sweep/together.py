@@ -92,6 +92,7 @@ def train_together(
             }
         if positions:
             _write_predictions(training, initial, positions)
+        interrupted.settle()
 
 
 def _first(positions: Positions) -> Position:

@@ -12,9 +12,10 @@ from train.devices.distributed import by_first
 from train.devices.parallel import choose_devices, pick_devices
 from train.devices.placement import Placement
 from train.framing import frame_splits
+from train.images import Images
 from train.loop import NonFiniteLossError, train
 from train.progress import say
-from train.run import Images, check_same_run, opened
+from train.run import check_same_run, opened
 from train.setup import prepare
 from train.sweep.folder import SweepFolder, read_diverged, write_diverged
 from train.sweep.grid import Model
@@ -106,7 +107,7 @@ def _stand_together(runs: Sequence[Run]) -> bool:
 def _train_alone(model: Model, placement: Placement, images: Images, folder: SweepFolder) -> None:
     config, run = model.config, folder.run(model.name)
     parallel = choose_devices(placement, config.batch_size, config.accumulate)
-    with opened(run, config, images, overwrite=False, resume=True):
+    with opened(run, config, images, placement, overwrite=False, resume=True):
         try:
             train(*build_trainer(config, images.parts.splits, images.dataset.classes, run, parallel))
         except NonFiniteLossError as error:
@@ -119,7 +120,7 @@ def _train_together(
     with contextlib.ExitStack() as held:
         for place in left:
             run = folder.run(models[place].name)
-            held.enter_context(opened(run, models[place].config, images, overwrite=False, resume=True))
+            held.enter_context(opened(run, models[place].config, images, placement, overwrite=False, resume=True))
         splits, setups, states = images.parts.splits, [], []
         framed = frame_splits(models[0].config, splits)
         for model in models:

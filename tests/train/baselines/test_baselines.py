@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from jaxcnn.data.dataset import CLASSES, Split
 from jaxcnn.data.duplicates import closest, make_thumbnails
 from jaxcnn.data.prepare import prepare
-from jaxcnn.runs import open_run, read_config, read_data, read_predictions
+from jaxcnn.run_lock import lock_run
+from jaxcnn.runs import create_run, open_run, read_config, read_data, read_predictions
 from train.__main__ import main
 from train.baselines.gradient_histograms import gradient_histograms
 from train.baselines.nearest_neighbour import nearest_neighbour
@@ -168,6 +169,19 @@ def test_a_run_is_replaced_only_when_asked(tmp_path, run_baseline):
     assert read_config(open_run(tmp_path / "run"))["split_seed"] == 0
     assert run_baseline(*words, "--split-seed", 1, "--overwrite")[0] == 0
     assert read_config(open_run(tmp_path / "run"))["split_seed"] == 1
+
+
+def test_a_run_that_someone_works_on_and_a_folder_that_is_none_are_left_alone(tmp_path, run_baseline):
+    words = ("nearest-neighbour", "--max-images", 40, "--overwrite", "--run-dir")
+    run = create_run(tmp_path / "run", {"model": "simplecnn"}, {}, {}, overwrite=False)
+    with lock_run(run):
+        code, printed = run_baseline(*words, run.folder)
+    assert (code, read_config(run)) == (2, {"model": "simplecnn"})
+    assert "in use by process" in printed
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    assert run_baseline(*words, tmp_path / "other")[0] == 2
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,34 @@
+"""A signal is acted on however late it comes."""
+
+import os
+import signal
+
+import pytest
+
+from train.interruption import InterruptedRunError, interruption
+
+
+def late():
+    """An agreement that answers with what was asked the time before, as that of several processes does."""
+    asked = [0]
+
+    def agree(number):
+        asked.append(number)
+        return asked[-2]
+
+    return agree
+
+
+def test_a_signal_after_the_last_poll_ends_the_run_all_the_same():
+    with interruption(late()) as interrupted:
+        assert not interrupted.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(InterruptedRunError, match="SIGTERM") as error:
+            interrupted.settle()
+    assert error.value.exit_code == 128 + signal.SIGTERM
+
+
+def test_without_a_signal_a_run_ends_as_it_should():
+    with interruption(late()) as interrupted:
+        interrupted.settle()
+    assert not interrupted.requested
