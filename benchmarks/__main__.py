@@ -58,7 +58,7 @@ def benchmarks(
     if not contests:
         return
     if importlib.util.find_spec("torch") is None:
-        raise UserError("torch: not installed; `pip install -c constraints.txt '.[convert]'` gets it")
+        raise UserError("torch: not installed; `pip install -c constraints.txt -e '.[convert]'` gets it")
     results = _run(contests, rounds)
     if out is not None:
         _write(out, results)

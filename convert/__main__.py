@@ -86,7 +86,9 @@ def unet_classifier(checkpoint: CheckpointPath, out: OutPath, *, overwrite: bool
 def _check(out: Path, *, overwrite: bool) -> None:
     """What would fail in the end fails at once."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError("python -m convert needs PyTorch, which is not installed: pip install 'jaxcnn[convert]'")
+        raise UserError(
+            "python -m convert needs PyTorch, which is not installed: pip install -c constraints.txt -e '.[convert]'"
+        )
     check_free(out, overwrite=overwrite)
 
 

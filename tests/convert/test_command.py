@@ -353,4 +353,5 @@ def test_too_few_or_too_many_paths(run_convert, words):
 def test_without_torch_one_line_says_what_to_install(network, run_convert, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
-    assert_refused(run_convert(network, "checkpoint.pt", tmp_path / "OUT"), "pip install 'jaxcnn[convert]'")
+    printed = "pip install -c constraints.txt -e '.[convert]'"
+    assert_refused(run_convert(network, "checkpoint.pt", tmp_path / "OUT"), printed)

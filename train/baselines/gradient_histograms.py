@@ -55,5 +55,5 @@ def _features(images: UInt8[np.ndarray, "n height width 1"]) -> Float64[np.ndarr
 def _not_installed() -> UserError:
     return UserError(
         "hog: needs scikit-learn and scikit-image, which are not installed: "
-        "pip install -c constraints.txt '.[baselines]'"
+        "pip install -c constraints.txt -e '.[baselines]'"
     )

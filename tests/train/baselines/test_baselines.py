@@ -156,7 +156,7 @@ def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, m
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     code, printed = run_baseline("hog", "--max-images", 60, "--run-dir", tmp_path / "run")
     assert code == 2
-    assert "not installed: pip install -c constraints.txt '.[baselines]'" in printed
+    assert "not installed: pip install -c constraints.txt -e '.[baselines]'" in printed
     assert not (tmp_path / "run").exists()
 
 
