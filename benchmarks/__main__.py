@@ -13,7 +13,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.roofline import print_roofline
 from jaxcnn import cli
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 CONTESTS = {
     "simplecnn-training": Contest("simplecnn_training", 32),

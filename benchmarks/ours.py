@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -14,6 +13,7 @@ from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.image import decode_grey
 from jaxcnn.data.pipeline import Batch
+from jaxcnn.models import variable_shapes
 from jaxcnn.program_cache import keep_programs
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
 from train.losses import LOSSES
@@ -82,8 +82,7 @@ def simplecnn_inference(batch: int, size: int) -> Work:
 def unet_inference(batch: int, size: int) -> Work:
     """Mask logits of a batch."""
     model = UNet()
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    variables = random_weights(shapes)
+    variables = random_weights(variable_shapes(model, (size, size, 3)))
     predict = jax.jit(lambda variables, images: model.apply(variables, images / 255.0, train=False))
     images = random_images(batch, size, 3).astype(np.float32)
     return lambda: jax.block_until_ready(predict(variables, images))

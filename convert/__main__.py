@@ -10,8 +10,8 @@ import tyro
 from convert.hub import ADDRESS, NAME, check_hash, fetch_weights
 from jaxcnn import SimpleCNN, UNet, UNetClassifier, cli
 from jaxcnn.checkpoints import check_free
-from jaxcnn.cli import UserError
 from jaxcnn.download import cache_folder
+from jaxcnn.errors import UserError
 from jaxcnn.normalization import NormalizationName
 from jaxcnn.pretrained import save_pretrained
 

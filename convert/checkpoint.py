@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 # So many names are listed of each kind of problem; a file of another network has all of them wrong.
 _LISTED = 10

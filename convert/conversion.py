@@ -1,16 +1,14 @@
 """From a checkpoint to variables that are proven to compute the same."""
 
 import dataclasses
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import torch
 
 from convert.checkpoint import Checkpoint, conform, converted_types
 from convert.mapping import Mapped, map_arrays
 from convert.parity import Difference, compare, random_images
 from convert.recipes import Recipe
+from jaxcnn.models import variable_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +42,8 @@ def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
     layout = network.state_dict()
     tensors = conform(checkpoint, layout)
     arrays = {key: tensor.numpy(force=True) for key, tensor in tensors.items()}
-    mapped = map_arrays(recipe.table, arrays, expected_variables(recipe))
+    mapped = map_arrays(recipe.table, arrays, variable_shapes(recipe.model, recipe.image_shape))
     network.load_state_dict(tensors, strict=True, assign=True)
     images = random_images(recipe.image_shape)
     differences = compare(recipe.blocks, network, recipe.model, mapped.variables, images)
     return Conversion(mapped, converted_types(checkpoint, layout), differences)
-
-
-def expected_variables(recipe: Recipe) -> dict[str, Any]:
-    """The shapes and types of the Flax model's tree."""
-    images = jnp.zeros((1, *recipe.image_shape))
-    return jax.eval_shape(lambda: recipe.model.init(jax.random.key(0), images, train=False))

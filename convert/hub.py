@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
 from jaxcnn.download import download
+from jaxcnn.errors import UserError
 
 ADDRESS = "https://github.com/mateuszbuda/brain-segmentation-pytorch/releases/download/v1.0/unet-e012d006.pt"
 NAME = "unet-e012d006.pt"

@@ -12,6 +12,8 @@ import torch
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float32
 
+from jaxcnn.cpu.device import cpu_device
+
 # Float32 sums in another order differ by about 1e-6 of the largest value; a wrong array by 1e-2 or more.
 TOLERANCE = 1e-4
 
@@ -118,8 +120,12 @@ def torch_outputs(
 def flax_outputs(
     model: nn.Module, variables: Mapping[str, Any], images: Float32[np.ndarray, "batch height width channel"]
 ) -> Outputs:
-    """What every module of the model gives, by its path."""
-    with jax.default_device(jax.devices("cpu")[0]), jax.default_matmul_precision("highest"):
+    """What every module of the model gives, by its path.
+
+    Raises:
+        UserError: JAX_PLATFORMS leaves out the CPU.
+    """
+    with jax.default_device(cpu_device("is where PyTorch computes")), jax.default_matmul_precision("highest"):
         return jax.device_get(_capture(model, variables, images))
 
 

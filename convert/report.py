@@ -11,7 +11,8 @@ from convert.checkpoint import Checkpoint
 from convert.conversion import Conversion
 from convert.parity import TOLERANCE, Difference
 from convert.recipes import Recipe
-from jaxcnn.pretrained import Manifest, model_fields
+from jaxcnn.models import model_fields
+from jaxcnn.pretrained import Manifest
 
 PACKAGES = ("jaxcnn", "torch", "jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 

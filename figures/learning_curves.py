@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from figures.run_folders import Folders, is_run, open_folders
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.runs import Run, best_epoch, rank, read_epochs
 
 PANELS = {

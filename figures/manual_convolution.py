@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from figures.saving import save_figure
-from jaxcnn.cli import UserError
 from jaxcnn.convolution import gaussian_kernel, horizontal_edge_kernel, manual_conv2d, sharpening_kernel
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
+from jaxcnn.errors import UserError
 
 KERNELS = {
     "Horizontal edges": horizontal_edge_kernel,

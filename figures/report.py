@@ -25,7 +25,7 @@ from figures.run_title import run_title
 from figures.saving import save_page
 from figures.score_colours import ON_BLACK, ON_WHITE, score_range
 from figures.scored_models import SPLITS, Model, best_model, read_models
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import fit_temperature
 from jaxcnn.runs import Predictions, read_predictions
 

@@ -13,7 +13,7 @@ from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures, roc_curve
 from jaxcnn.runs import read_predictions
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from figures.short_names import short_names
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.runs import Run, open_run
 from jaxcnn.sweeps import open_sweep
 

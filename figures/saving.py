@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from figures.run_folders import is_run, open_folders
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
 from jaxcnn.runs import Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.saving import save_figure
-from jaxcnn.cli import UserError
 from jaxcnn.data.slices import Slices, load_slices
+from jaxcnn.errors import UserError
 from jaxcnn.pretrained import load_unet
 from jaxcnn.segmentation import dice, predict_masks
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 the user's input is wrong, told in one line on stderr; 1 a
 import contextlib
 import functools
 import io
+import logging
 import os
 import re
 import sys
@@ -14,14 +15,9 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from jaxcnn.errors import UserError
+
 Options = TypeVar("Options")
-
-
-class UserError(Exception):
-    """The user's input is wrong.
-
-    The message is one line that names the file or option, says what is wrong with it, and what to do.
-    """
 
 
 def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> NoReturn:
@@ -32,11 +28,18 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
         commands: one function, or one a subcommand; its signature and docstring become the command line.
         summary: the first paragraph of ``--help``.
     """
+    # Orbax tells each step of a save at level INFO, and pages of what goes wrong before it raises it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         exit_code = _call(program, commands, summary)
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except PermissionError as error:
+        # Even `Path.exists` raises it, in a folder that may not be searched. Without a name it is no file's.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; choose files and folders that you may read and write")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 _TIMEOUT_SECONDS = 30
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)

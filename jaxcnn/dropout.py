@@ -11,8 +11,9 @@ from jaxcnn.example_keys import example_places, keys_at
 class Dropout(nn.Module):
     """Dropout (Srivastava et al., 2014), scaled while training (inverted) as `flax.linen.Dropout`.
 
-    That module draws one mask for the whole batch; this one draws a mask an example from `example_keys`, so that a
-    batch spread over devices drops what it would drop on one, and one that comes in parts what it would drop whole.
+    That module draws one mask for the whole batch; this one draws a mask an example, by its key (`example_keys.py`), so
+    that a batch spread over devices drops what it would drop on one, and one that comes in parts what it would drop
+    whole.
 
     Attributes:
         rate: share of the values that become 0, in [0, 1]. It may be traced, so that `vmap` trains models of several

@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from jaxcnn.checkpoints import load_tree, read_manifest, save_tree
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
+from jaxcnn.models import build_model, model_fields, variable_shapes
 from jaxcnn.normalization import NORMALIZATIONS, NormalizationName
-from jaxcnn.simplecnn import SimpleCNN
-from jaxcnn.transfer import UNetClassifier
 from jaxcnn.unet import UNet
-
-MODELS: dict[str, type[nn.Module]] = {"SimpleCNN": SimpleCNN, "UNet": UNet, "UNetClassifier": UNetClassifier}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +64,6 @@ class Pretrained:
     manifest: Manifest
 
 
-def model_fields(model: nn.Module) -> dict[str, Any]:
-    """What distinguishes the model from others of its class, as JSON; how it is run is no part of it."""
-    how_it_is_run = ("parent", "name", "axis_name", "places", "dtype")
-    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in how_it_is_run}
-
-
-def build_model(name: str, fields: Mapping[str, Any]) -> nn.Module:
-    """The module that a manifest names, from its `model_fields`."""
-    # JSON knows no tuples; the fields of a module are hashable.
-    return MODELS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-
-
 def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manifest, *, overwrite: bool) -> None:
     """Write converted weights; the folder appears whole or not at all.
 
@@ -125,8 +108,7 @@ def _open(folder: Path) -> tuple[Manifest, nn.Module]:
 
 def _load(folder: Path, manifest: Manifest, model: nn.Module, method: str | None = None) -> Pretrained:
     """The variables that this method of the model uses."""
-    images = jnp.zeros((1, *manifest.image_shape))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False, method=method))
+    shapes = variable_shapes(model, manifest.image_shape, method)
     try:
         return Pretrained(model, load_tree(folder, shapes), manifest)
     except ValueError as error:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.metrics import confusion_matrix
 
 

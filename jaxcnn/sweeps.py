@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.runs import Run
 
 

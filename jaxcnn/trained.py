@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxcnn.checkpoints import load_tree, read_manifest, save_tree
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
+from jaxcnn.models import build_model, model_fields, variable_shapes
+from jaxcnn.normalization import NORMALIZATIONS
 from jaxcnn.preprocessing import Preprocessing, preprocess
-from jaxcnn.pretrained import build_model, model_fields
 from jaxcnn.runs import Run
-from jaxcnn.tta import TTAName, average_probabilities, views_of
+from jaxcnn.tta import VIEWS, TTAName, average_probabilities, views_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +76,19 @@ def load_trained(folder: Path) -> Trained:
     try:
         model = build_model(content["model"], content["fields"])
         preprocessing = Preprocessing(**content["preprocessing"])
+        NORMALIZATIONS[preprocessing.normalization]
         image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
+        # Classifiers that were saved before there was a choice have none.
+        tta = content.get("tta", "none")
+        VIEWS[tta]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: has a manifest of another version; train again") from error
-    seen = preprocessing.framed_shape(image_shape)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *seen)), train=False))
+    shapes = variable_shapes(model, preprocessing.framed_shape(image_shape))
     try:
         variables = load_tree(folder, shapes)
     except ValueError as error:
         raise UserError(f"{error}; train again") from error
-    # Classifiers that were saved before there was a choice have none.
-    return Trained(model, variables, preprocessing, image_shape, classes, epoch, content.get("tta", "none"))
+    return Trained(model, variables, preprocessing, image_shape, classes, epoch, tta)
 
 
 def load_best(run: Run) -> Trained:

@@ -1,7 +1,8 @@
 """Test-time augmentation: a prediction is the mean over several views of an image."""
 
 import math
-from typing import Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,19 @@ _SHAPE = "batch height width channel"
 Images = TypeVar("Images", UInt8[Array, _SHAPE], UInt8[np.ndarray, _SHAPE])
 
 
+# The images themselves come first; `join_maps` takes the others for mirror images.
+VIEWS: dict[TTAName, Callable[[Any], tuple[Any, ...]]] = {
+    "none": lambda images: (images,),
+    "flip": lambda images: (images, images[:, :, ::-1]),
+}
+
+
 def views_of(images: Images, tta: TTAName) -> tuple[Images, ...]:
     """The views that a prediction is the mean over: the images; with `flip` their mirror images, left for right, too.
 
     Each is an image like any other, and goes through all that images go through.
     """
-    return (images,) if tta == "none" else (images, images[:, :, ::-1])
+    return VIEWS[tta](images)
 
 
 def average_probabilities(logits: Float[Array, "rows classes"], views: int) -> Float[Array, "batch classes"]:

@@ -18,10 +18,10 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float32
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches, images_of
 from jaxcnn.download import cache_folder
+from jaxcnn.errors import UserError
 from jaxcnn.example_keys import keys_at
 from train.network import Network
 from train.progress import bar

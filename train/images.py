@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.protocol import Partition, describe, partition
+from jaxcnn.errors import UserError
 from train.config import ImagesConfig
 from train.progress import say
 

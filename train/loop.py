@@ -14,8 +14,8 @@ from jaxtyping import Float32
 
 from jaxcnn import checkpoints
 from jaxcnn.checkpoints import Checkpoints
-from jaxcnn.cli import UserError
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
+from jaxcnn.errors import UserError
 from jaxcnn.metrics import Scores, Tally, scores, total
 from jaxcnn.runs import Predictions, best_epoch, read_epochs, write_epochs, write_predictions
 from jaxcnn.trained import Trained, load_best, save_trained

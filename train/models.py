@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.cli import UserError
 from jaxcnn.cpu import xla_only
+from jaxcnn.errors import UserError
 from jaxcnn.pretrained import Pretrained, load_unet
 from jaxcnn.unet import STAGE_NAMES
 from train.config import AUGMENTATIONS, SimpleCNNConfig, TrainConfig, UNetConfig

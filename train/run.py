@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run, create_run, read_config, read_data, read_environment, remove_leftovers

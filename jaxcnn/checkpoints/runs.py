@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as orbax
 
 from jaxcnn.checkpoints.checksums import checksums, verify
 from jaxcnn.checkpoints.failures import as_os_error, without_logs
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 State = TypeVar("State")
 Checkpoints: TypeAlias = orbax.training.Checkpointer

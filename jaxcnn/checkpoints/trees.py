@@ -16,8 +16,8 @@ from orbax.checkpoint import v1 as orbax
 
 from jaxcnn.atomic import replace_folder
 from jaxcnn.checkpoints.checksums import checksums, verify
-from jaxcnn.checkpoints.failures import as_os_error
-from jaxcnn.cli import UserError
+from jaxcnn.checkpoints.failures import as_os_error, without_logs
+from jaxcnn.errors import UserError
 
 _MANIFEST = "manifest.json"
 _CHECKSUMS = "checksums.json"
@@ -31,8 +31,10 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     """
     if not folder.exists():
         return
-    if not (folder / _MANIFEST).is_file():
-        raise UserError(f"{folder}: exists and holds no weights (no {_MANIFEST}); choose another place")
+    # Browser extensions and others have a manifest.json, too.
+    for name in (_MANIFEST, _CHECKSUMS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: exists and holds no weights (no {name}); choose another place")
     if not overwrite:
         raise UserError(f"{folder}: exists; replace it with --overwrite")
 
@@ -47,15 +49,17 @@ def save_tree(folder: Path, tree: Mapping[str, Any], manifest: Mapping[str, Any]
         OSError: the folder can't be written.
     """
     check_free(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_neighbour(folder) as temporary:
-        written, replaced = Path(temporary, "written").absolute(), Path(temporary, "replaced")
+    # "." and ".." have neighbours, too.
+    target = folder.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_neighbour(target) as temporary:
+        written, replaced = Path(temporary, "written"), Path(temporary, "replaced")
         with as_os_error(folder):
             orbax.save(written, tree)
         if jax.process_index() == 0:
             (written / _CHECKSUMS).write_text(json.dumps(checksums(tree)) + "\n")
             (written / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            replace_folder(folder, written, replaced=replaced)
+            replace_folder(target, written, replaced=replaced)
 
 
 @contextlib.contextmanager
@@ -112,7 +116,8 @@ def load_tree(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the folder is no tree or a damaged one, or a leaf is missing or has another shape or type.
     """
     try:
-        stored = flatten_dict(orbax.metadata(folder.absolute()).metadata, sep="/")
+        with without_logs():
+            stored = flatten_dict(orbax.metadata(folder.absolute()).metadata, sep="/")
     except Exception as error:  # Orbax and what lies below it raise many kinds.
         raise ValueError(f"{folder} holds no tree, or a damaged one") from error
     # Orbax gives a leaf that is missing back as it was asked for, without a word.
@@ -127,7 +132,7 @@ def load_tree(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     context = _this_process_alone()
     context.pytree.loading.partial_load = True
     try:
-        with context:
+        with context, without_logs():
             tree = orbax.load(folder.absolute(), abstract)
         verify(json.loads((folder / _CHECKSUMS).read_text()), tree)
         return tree

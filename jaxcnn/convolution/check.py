@@ -15,7 +15,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Float64
 from PIL import Image
 
-from jaxcnn.cli import UserError
 from jaxcnn.convolution import (
     conv2d,
     gaussian_kernel,
@@ -24,6 +23,7 @@ from jaxcnn.convolution import (
     sharpening_kernel,
 )
 from jaxcnn.data.phantom import phantom_images
+from jaxcnn.errors import UserError
 from jaxcnn.simplecnn import SimpleCNN
 
 T = TypeVar("T")

@@ -51,7 +51,8 @@ def choose_method(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], pads:
     """The rule; docs/performance.md has the measurements that it comes from."""
     rows, columns, *channels = kernel_shape
     height, width = output_size(x_shape, (rows, columns), pads)
-    if min(height, width) < 1:
+    # Nothing is left of the image, or the border is cut off (`im2col` adds it with `jnp.pad`).
+    if min(height, width) < 1 or min(pads[0] + pads[1]) < 0:
         return XLA
     one_product = (rows, columns) == (1, 1) or (height, width) == (1, 1)
     if one_product and pads == ((0, 0), (0, 0)):
@@ -98,7 +99,7 @@ def _varying_as(x: Array, other: Array) -> Array:
 
 
 def _is_plain(x: Array, kernel: Array, strides: Sequence[int], options: Mapping[str, Any]) -> bool:
-    """Whether it is a two-dimensional convolution in float32 that has stride 1 and no options."""
+    """Whether it is a two-dimensional convolution in float32 that has stride 1 and no options, and no mistake."""
     if x.ndim != 4 or not x.dtype == kernel.dtype == jnp.float32 or any(step != 1 for step in strides):
         return False
     options = {name: value for name, value in options.items() if value is not None}
@@ -111,6 +112,8 @@ def _is_plain(x: Array, kernel: Array, strides: Sequence[int], options: Mapping[
         and jax.config.jax_default_matmul_precision is None  # type: ignore[attr-defined]
         and all(number == 1 for number in (*dilations, *groups))
         and layout(numbers) == layout(NHWC)
+        # A reshape would hide that the channels don't fit.
+        and x.shape[3] == kernel.shape[2]
     )
 
 

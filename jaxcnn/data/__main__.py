@@ -15,6 +15,7 @@ from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.download import cache_folder
+from jaxcnn.errors import UserError
 
 
 def prepare(
@@ -40,7 +41,7 @@ def prepare(
     from jaxcnn.data.prepare import prepare as write_dataset
 
     if download == (path is not None):
-        raise cli.UserError("PATH, --download: give one of the two")
+        raise UserError("PATH, --download: give one of the two")
     archive = _download() if path is None else path
     print(f"reading {archive}", flush=True)
     prepared = write_dataset(archive, out, size=size, skip_broken=skip_broken, overwrite=overwrite)
@@ -86,7 +87,7 @@ def audit(
         out: where audit.json and crossing-pairs.png go.
     """
     if not 0 < threshold < 1:
-        raise cli.UserError(f"--threshold {threshold}: must be above 0 and below 1")
+        raise UserError(f"--threshold {threshold}: must be above 0 and below 1")
     collection = read_collection(source)
     for name, reason in collection.broken.items():
         print(f"left out: {name} {reason}")
@@ -103,7 +104,7 @@ def _write_audit(found: Audit, folder: Path) -> None:
         with whole_file(sheet) as temporary:
             contact_sheet(found).save(temporary)
     except OSError as error:
-        raise cli.UserError(f"--out {folder}: can't be written: {error.strerror or error}; choose another") from error
+        raise UserError(f"--out {folder}: can't be written: {error.strerror or error}; choose another") from error
     print(f"\n{report}\n{sheet}")
 
 

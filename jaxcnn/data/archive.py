@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import CLASSES, SplitName
+from jaxcnn.errors import UserError
 
 SPLIT_FOLDERS: Mapping[str, SplitName] = {"Training": "train", "Testing": "test"}
 # A slice is some 30 kB; what is larger than this is no slice, and is not read into memory.

@@ -12,10 +12,10 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.archive import Scan, open_archive
 from jaxcnn.data.dataset import CLASSES, SplitName
 from jaxcnn.data.image import decode_grey
+from jaxcnn.errors import UserError
 
 # Part of the path on the disk. A change of the decoding or of the features must change it.
 VERSION = "1.0.0"

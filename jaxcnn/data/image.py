@@ -11,6 +11,8 @@ from PIL import Image
 _FORMATS = ("JPEG", "PNG")
 # By these names images are found among other files, which are taken for notes.
 SUFFIXES = (".jpg", ".jpeg", ".png")
+# Where a PNG has its bits a channel: after the signature, the first chunk's length and name, width and height.
+_PNG_BIT_DEPTH = 24
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 
@@ -38,7 +40,7 @@ def decode_grey(encoded: bytes, size: int) -> UInt8[np.ndarray, "{size} {size} 1
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-                _check_header(image)
+                _check_header(image, encoded)
                 grey = image.convert("L")
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(f"is too large: more than {MAX_PIXELS // 10**6} megapixels") from error
@@ -55,7 +57,7 @@ def pixel_size(encoded: bytes) -> tuple[int, int]:
         return image.size
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, encoded: bytes) -> None:
     """Refuse what must not be decoded; only the header has been read so far."""
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -65,3 +67,6 @@ def _check_header(image: Image.Image) -> None:
     if image.mode == "F" or image.mode.startswith("I"):
         # Pillow's conversion to "L" would cut every value above 255 down to white.
         raise ValueError(f"has more than 8 bits a pixel (Pillow mode {image.mode}); convert it to 8 bits first")
+    if image.format == "PNG" and encoded[_PNG_BIT_DEPTH] > 8:
+        # Pillow opens it as 8 bits by leaving out the lower ones: a scan that uses 12 bits would turn black.
+        raise ValueError(f"has {encoded[_PNG_BIT_DEPTH]} bits a channel, more than 8; convert it to 8 bits first")

@@ -5,8 +5,8 @@ import zipfile
 from pathlib import Path
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
 from jaxcnn.download import download
+from jaxcnn.errors import UserError
 
 PAGE = "https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset"
 ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor-mri-dataset"

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import CLASSES, Dataset, Split, SplitName
 from jaxcnn.data.phantom import phantom_images
+from jaxcnn.errors import UserError
 
 # The folder that TFDS makes for the data set, with a folder a size and in that a folder a version.
 DATA_SET = "brain_tumor_mri"

@@ -18,6 +18,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8, UInt32
 
+from jaxcnn.cpu.device import cpu_device
 from jaxcnn.data.dataset import CLASSES
 
 SIZE = 128
@@ -50,6 +51,7 @@ def phantom_images(
 
     Raises:
         ValueError: the seed or an index lies outside its range.
+        UserError: JAX_PLATFORMS leaves out the CPU.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), got {seed}")
@@ -57,7 +59,7 @@ def phantom_images(
         raise ValueError(f"indices must lie in [0, 2**31), got {indices.min()} to {indices.max()}")
     padded = np.zeros(-(-len(indices) // _CHUNK) * _CHUNK, np.int32)
     padded[: len(indices)] = indices
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(cpu_device("draws the phantom")):
         chunks = [np.asarray(_render_chunk(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
     images = np.concatenate([np.zeros((0, SIZE, SIZE, 1), np.uint8), *chunks])[: len(indices)]
     return images, (indices % len(CLASSES)).astype(np.int32)

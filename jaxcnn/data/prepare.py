@@ -11,11 +11,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxcnn.atomic import replace_folder
-from jaxcnn.cli import UserError
 from jaxcnn.data.brain_tumor_mri import VERSION, BrainTumorMri, BrokenFile
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.image import MIN_SIDE
 from jaxcnn.data.load import DATA_SET, load_dataset
+from jaxcnn.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 # Pillow knows dozens of formats; some of them start other programs.
 _FORMATS = ("JPEG", "PNG", "TIFF")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.contest import Contest, Measured, Result, run_contest
 from benchmarks.roofline import ACCELERATORS, products, training_steps
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():

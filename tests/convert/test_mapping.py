@@ -11,10 +11,10 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 
 from convert import recipes
-from convert.conversion import expected_variables
 from convert.mapping import LeftOut, Rule, map_arrays
 from convert.rules import conv_kernel, dense_kernel, flattened_kernel
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
+from jaxcnn.models import variable_shapes
 
 FULL_SIZE = {
     "unet": lambda: recipes.unet(UNet(), "none"),
@@ -98,7 +98,7 @@ def test_each_table_fits_its_network_at_full_size(name):
         layout = recipe.build_network().state_dict()
     # One zero seen as a whole array takes no memory.
     arrays = {key: np.broadcast_to(np.float32(0), tuple(tensor.shape)) for key, tensor in layout.items()}
-    mapped = map_arrays(recipe.table, arrays, expected_variables(recipe))
+    mapped = map_arrays(recipe.table, arrays, variable_shapes(recipe.model, recipe.image_shape))
     assert mapped.paths.keys() | mapped.left_out.keys() == layout.keys()
     assert len(set(mapped.paths.values())) == len(mapped.paths)
     if name == "unet":

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convert.conversion import expected_variables
 from convert.mapping import map_arrays
 from convert.parity import TOLERANCE, Difference, compare, differences, flax_outputs, random_images, torch_outputs
+from jaxcnn.errors import UserError
+from jaxcnn.models import variable_shapes
 
 
 @pytest.fixture(scope="module")
 def mapped(case):
     arrays = {key: tensor.numpy() for key, tensor in case.network.state_dict().items()}
-    return map_arrays(case.recipe.table, arrays, expected_variables(case.recipe))
+    return map_arrays(case.recipe.table, arrays, variable_shapes(case.recipe.model, case.recipe.image_shape))
 
 
 def mutations(path, leaf, original):
@@ -106,3 +107,14 @@ def test_a_block_that_gives_nothing_proves_nothing(case, mapped):
     found = compare(case.recipe.blocks, network, case.recipe.model, zeros, images)
     assert {difference.absolute for difference in found} == {0.0}
     assert {difference.block for difference in found if difference.within_tolerance} <= {"mask"}  # sigmoid(0) is 0.5
+
+
+def test_both_sides_need_the_cpu(case, mapped, monkeypatch):
+    def no_cpu(*, backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    images = random_images(case.recipe.image_shape)
+    with pytest.raises(UserError, match=r"JAX_PLATFORMS=cuda leaves out the CPU, .*; set it to cuda,cpu"):
+        flax_outputs(case.recipe.model, mapped.variables, images)

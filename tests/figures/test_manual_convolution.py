@@ -7,9 +7,9 @@ from scipy.signal import convolve2d
 
 from figures import manual_convolution as module
 from figures.manual_convolution import manual_convolution, manual_convolution_figure, one_of_each_tumour
-from jaxcnn.cli import UserError
 from jaxcnn.convolution import gaussian_kernel, horizontal_edge_kernel, sharpening_kernel
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.errors import UserError
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from jaxcnn import checkpoints
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 TREE = {
     "params": {"a": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4)}, "b": {"bias": np.ones(5, np.float32)}},
@@ -97,6 +98,30 @@ def test_a_folder_or_file_of_something_else_is_never_replaced(tmp_path, overwrit
     for path in (tmp_path / "folder", tmp_path / "file"):
         with pytest.raises(UserError, match=f"{path}: exists and holds no weights"):
             checkpoints.save_tree(path, TREE, {}, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_manifest_alone_makes_no_tree(tmp_path, overwrite):
+    """A browser extension has one, too."""
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3}')
+    (tmp_path / "background.js").write_text("precious")
+    with pytest.raises(UserError, match=rf"{tmp_path}: exists and holds no weights \(no checksums.json\); choose"):
+        checkpoints.save_tree(tmp_path, TREE, {}, overwrite=overwrite)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "background.js"}
+    assert (tmp_path / "background.js").read_text() == "precious"
+
+
+@pytest.mark.parametrize("here", [".", "../tree", "inside/.."])
+def test_the_folder_that_one_stands_in_can_be_replaced(folder, monkeypatch, here):
+    monkeypatch.chdir(folder)
+    (folder / "inside").mkdir()
+    with pytest.raises(UserError, match="exists; replace it with --overwrite"):
+        checkpoints.save_tree(Path(here), TREE, {})
+    changed = jax.tree.map(lambda leaf: leaf + 1, TREE)
+    checkpoints.save_tree(Path(here), changed, {"made": "again"}, overwrite=True)
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.load_tree(folder, shapes(TREE)), changed)
+    assert checkpoints.read_manifest(folder) == {"made": "again"}
+    assert [path.name for path in folder.parent.iterdir()] == ["tree"]
 
 
 def test_a_folder_without_a_tree_says_so(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import checkpoints
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 
 
 def state(step):

@@ -1,6 +1,9 @@
 """Exit codes, and one line for whoever typed something wrong."""
 
 import dataclasses
+import errno
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 import tyro
 
 from jaxcnn import cli
+from jaxcnn.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +32,15 @@ def train(options: Options, *, overwrite: bool = False) -> None:
 def evaluate(run: tyro.conf.Positional[Path]) -> int:
     """Evaluate."""
     if run.name == "missing":
-        raise cli.UserError(f"{run}: no run folder;\nmake one")
+        raise UserError(f"{run}: no run folder;\nmake one")
     if run.name == "interrupted":
         raise KeyboardInterrupt
+    if run.name == "locked":
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run))
+    if run.name == "bug":
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    if run.name == "noisy":
+        logging.getLogger("absl").error("pages of what Orbax can't do")
     return 1
 
 
@@ -81,3 +91,28 @@ def test_wrong_input_is_told_in_one_line_with_exit_code_2(monkeypatch, capsys, a
 def test_ctrl_c_exits_with_130_and_no_traceback(monkeypatch, capsys):
     assert exit_code(monkeypatch, "evaluate", "interrupted") == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_folder_that_may_not_be_read_is_named_in_one_line_with_exit_code_2(monkeypatch, capsys):
+    """Python 3.11 raises it for a mere `Path.exists`, which no command takes care of."""
+    assert exit_code(monkeypatch, "evaluate", "/root/locked") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: /root/locked: Permission denied; choose ")
+    assert shown.err.count("\n") == 1
+
+
+def test_what_is_not_permitted_but_no_matter_of_a_file_is_a_bug(monkeypatch):
+    with pytest.raises(PermissionError):
+        exit_code(monkeypatch, "evaluate", "bug")
+
+
+def test_orbax_logs_nothing_beside_what_a_command_says(monkeypatch, caplog):
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        exit_code(monkeypatch, "evaluate", "noisy")
+        assert not caplog.records
+    finally:
+        logger.setLevel(level)

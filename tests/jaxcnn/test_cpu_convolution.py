@@ -75,6 +75,13 @@ def test_winograd_s_value_and_both_gradients_are_xla_s(x_shape, kernel_shape, pa
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("padding", [((-1, -1), (-1, -1)), ((0, 2), (1, -1))], ids=str)
+def test_where_the_border_is_cut_off_value_and_both_gradients_are_xla_s(padding):
+    arguments = normal(0, 2, 7, 6, 2), normal(1, 3, 2, 2, 3)
+    found, expected = (values_and_gradients(lambda x, w, f=f: f(x, w, padding), *arguments) for f in (ours, xla))
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_winograd_is_the_definition_s_convolution(size):
     image, kernel = normal(0, 37, 41), normal(1, size, size)
@@ -113,6 +120,7 @@ def test_more_points_than_there_are_is_an_error_that_says_how_many():
         pytest.param((16, 59, 59, 64), (7, 7, 64, 64), NO_PADS, PATCHES, id="7x7"),
         pytest.param((16, 59, 59, 64), (3, 3, 64, 64), ((3, 3), (0, 0)), PATCHES, id="padded by more than the kernel"),
         pytest.param((16, 2, 2, 64), (3, 3, 64, 64), NO_PADS, XLA, id="kernel larger than the image"),
+        pytest.param((16, 59, 59, 64), (3, 3, 64, 64), ((0, 0), (1, -1)), XLA, id="border cut off"),
     ],
 )
 def test_the_rule(x_shape, kernel_shape, pads, method):
@@ -147,6 +155,26 @@ def test_a_layout_that_is_not_nhwc_is_xla_s():
     x, kernel = normal(0, 2, 16, 20, 24), normal(1, 16, 16, 3, 3)
     found = conv_general_dilated(x, kernel, (1, 1), "SAME")
     np.testing.assert_array_equal(found, lax.conv_general_dilated(x, kernel, (1, 1), "SAME"))
+
+
+@pytest.mark.parametrize(
+    "kernel_shape",
+    [
+        pytest.param((1, 1, 3, 5), id="matmul, 1x1"),
+        pytest.param((8, 8, 3, 5), id="matmul, as large as the image"),
+        pytest.param((3, 3, 3, 5), id="patches"),
+        pytest.param((3, 3, 32, 16), id="winograd"),
+    ],
+)
+def test_channels_that_do_not_fit_are_lax_s_error(kernel_shape):
+    """A matrix product takes six channels for two pixels of three."""
+    x, kernel = normal(0, 2, 8, 8, 6), normal(1, *kernel_shape)
+    with pytest.raises(ValueError, match="feature dimension") as expected:
+        xla(x, kernel, "VALID")
+    for convolve in (ours, jax.jit(ours, static_argnums=2)):
+        with pytest.raises(ValueError, match="feature dimension") as found:
+            convolve(x, kernel, "VALID")
+        assert str(found.value) == str(expected.value)
 
 
 @pytest.mark.slow

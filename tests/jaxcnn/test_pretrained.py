@@ -11,8 +11,9 @@ import pytest
 from random_weights import save_random_weights
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.cli import UserError
-from jaxcnn.pretrained import load_pretrained, load_unet, model_fields, save_pretrained
+from jaxcnn.errors import UserError
+from jaxcnn.models import model_fields
+from jaxcnn.pretrained import load_pretrained, load_unet, save_pretrained
 
 TINY_UNET = UNet(features=2)
 MODELS = {

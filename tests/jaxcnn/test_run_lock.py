@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run
 

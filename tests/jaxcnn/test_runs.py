@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.runs import (
     Predictions,
     Run,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.runs import create_run
 from jaxcnn.sweeps import open_sweep
 

@@ -1,11 +1,15 @@
 """Test-time augmentation: the mean of probabilities, as logits, and maps that lie over one another."""
 
+import inspect
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.special import softmax
 
-from jaxcnn.tta import average_probabilities, join_maps, views_of
+from jaxcnn.tta import VIEWS, TTAName, average_probabilities, join_maps, views_of
 
 
 def test_the_views_are_the_image_and_its_mirror_image():
@@ -15,6 +19,14 @@ def test_the_views_are_the_image_and_its_mirror_image():
         plain, mirrored = views_of(of, "flip")
         np.testing.assert_array_equal(plain, images)
         np.testing.assert_array_equal(mirrored, np.flip(images, 2))
+
+
+def test_every_name_has_its_views_and_another_has_none():
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
+    assert set(VIEWS) == set(get_args(TTAName))
+    with pytest.raises(KeyError):
+        # Without the check of types that tests have and users don't.
+        inspect.unwrap(views_of)(images, "rotate")
 
 
 def test_the_softmax_of_the_averaged_logits_is_the_mean_of_the_views_probabilities():

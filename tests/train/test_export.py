@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(comman
     assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path):
+def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert command("export", run, out)[0] == 0
     (out / "classifier.json").write_text("older")
@@ -161,6 +161,13 @@ def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(comma
     assert code == 2
     assert "exists and holds no exported classifier" in err
     assert (tmp_path / "other" / "precious").exists()
+
+    (out / "precious").touch()
+    code, _, err = command("export", run, out, "--overwrite")
+    assert (code, err) == (2, f"error: {out}: holds precious beside an exported classifier; choose another place\n")
+    (out / "precious").unlink()
+    monkeypatch.chdir(out)
+    assert command("export", run, ".", "--overwrite")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
 

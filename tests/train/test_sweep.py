@@ -13,7 +13,7 @@ from processes import command
 from scipy import stats
 
 import train.sweep.training
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.metrics import Scores
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run, open_run

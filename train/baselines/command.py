@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32
 from tyro.conf import Positional
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Split
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
 from jaxcnn.metrics import Scores
 from jaxcnn.run_lock import lock_run

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import Split
+from jaxcnn.errors import UserError
 
 # Cells along each side: 16 pixels wide in an image of 128.
 _CELLS = 8

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from train.devices.parallel import AXIS, Parallel
 from train.devices.placement import Placement
 

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.pipeline import Batch, Shard
+from jaxcnn.errors import UserError
 from train.devices.placement import Mode, Placement
 
 AXIS = "data"

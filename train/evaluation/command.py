@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.protocol import Protocol
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.runs import Predictions, Run, open_run, read_data, read_predictions

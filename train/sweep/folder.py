@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run
 from train.run import check_same_options

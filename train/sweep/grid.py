@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from jaxcnn.cli import UserError, replace_option
+from jaxcnn.cli import replace_option
+from jaxcnn.errors import UserError
 from train.config import TrainConfig
 
 Config = TypeVar("Config", bound=TrainConfig)

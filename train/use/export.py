@@ -13,14 +13,15 @@ import tyro
 from jax import export as jax_export
 
 from jaxcnn.atomic import replace_folder
-from jaxcnn.cli import UserError
 from jaxcnn.cpu import xla_only
+from jaxcnn.errors import UserError
 from jaxcnn.runs import Run, open_run, read_data, read_environment, read_epochs
 from jaxcnn.trained import Trained, classify, load_best
 from jaxcnn.tta import TTAName
 
 ARTIFACT = "classifier.jax"
 METADATA = "classifier.json"
+README = "README.md"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -44,14 +45,14 @@ def export(
     files = {
         ARTIFACT: bytes(serialize_classifier(trained)),
         METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),
-        "README.md": _readme(metadata).encode(),
+        README: _readme(metadata).encode(),
     }
     try:
         _write_folder(out, files)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
     print(f"{out / ARTIFACT}  {len(files[ARTIFACT]) / 1e6:.1f} MB, for {', '.join(PLATFORMS)}")
-    print(f"{out / 'README.md'}  how to use it")
+    print(f"{out / README}  how to use it")
 
 
 def serialize_classifier(trained: Trained) -> bytearray:
@@ -72,6 +73,8 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         return
     if not (out / ARTIFACT).is_file():
         raise UserError(f"{out}: exists and holds no exported classifier (no {ARTIFACT}); choose another place")
+    if others := sorted({path.name for path in out.iterdir()} - {ARTIFACT, METADATA, README}):
+        raise UserError(f"{out}: holds {others[0]} beside an exported classifier; choose another place")
     if not overwrite:
         raise UserError(f"{out}: exists; replace it with --overwrite")
 
@@ -112,6 +115,8 @@ def _scores(epoch: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def _write_folder(out: Path, files: dict[str, bytes]) -> None:
     """All files appear at once, or none."""
+    # "." has neighbours, too.
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     # A neighbour is on the same file system, so that renaming is all that is left to do in the end.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:

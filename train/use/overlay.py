@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from jaxcnn.atomic import whole_file
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.preprocessing import preprocess
 from jaxcnn.saliency import grad_cam
 from jaxcnn.trained import Trained

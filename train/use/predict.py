@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from jaxtyping import Float32, UInt8
 
-from jaxcnn.cli import UserError
+from jaxcnn.errors import UserError
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs import open_run
 from jaxcnn.trained import Trained, compile_classifier, load_best

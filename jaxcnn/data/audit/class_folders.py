@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.archive import open_files
 from jaxcnn.data.image import SUFFIXES
+from jaxcnn.errors import UserError
 
 _LAYOUTS = "CLASS/image.jpg or SPLIT/CLASS/image.jpg"
 

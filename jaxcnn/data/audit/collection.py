@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.audit.class_folders import ClassFile, open_class_folders
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
 from jaxcnn.data.image import decode_grey, pixel_size
 from jaxcnn.data.load import DATA_SET, load_dataset
+from jaxcnn.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

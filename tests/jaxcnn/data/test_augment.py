@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage, optimize, stats
 
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation, augment
-from jaxcnn.example_keys import example_keys
+from jaxcnn.example_keys import example_places, keys_at
 
 EVERYTHING = dataclasses.replace(BRAIN_MRI, vertical_flip=0.5)
 
@@ -19,7 +19,7 @@ augmented = jax.jit(augment, static_argnums=2)
 
 
 def keys(count, seed=0):
-    return example_keys(jax.random.key(seed), count)
+    return keys_at(jax.random.key(seed), example_places(count))
 
 
 def random_images(count=8, size=24):
@@ -192,13 +192,13 @@ def test_a_batch_over_devices_and_under_vmap_is_changed_as_on_one():
     images, runs = random_images(), jax.random.split(jax.random.key(0), 2)
 
     def share(run, images):
-        return augment(example_keys(run, len(images), "devices"), images, EVERYTHING)
+        return augment(keys_at(run, example_places(len(images), "devices")), images, EVERYTHING)
 
     over_devices = jax.vmap(share, in_axes=(None, 0), axis_name="devices")
     over_models = jax.jit(jax.vmap(over_devices, in_axes=(0, None)))
     spread = np.asarray(over_models(runs, images.reshape(4, 2, *images.shape[1:])))
     for run, changed in zip(runs, spread, strict=True):
-        expected = augmented(example_keys(run, 8), images, EVERYTHING)
+        expected = augmented(keys_at(run, example_places(8)), images, EVERYTHING)
         # XLA may round otherwise in a program of other shapes.
         np.testing.assert_allclose(changed.reshape(images.shape), expected, atol=1e-5)
 

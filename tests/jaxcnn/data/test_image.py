@@ -1,6 +1,8 @@
 """An image file becomes the same grey square that Pillow makes of it, and whatever is no good is refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +19,18 @@ def encode(image: Image.Image, file_format: str = "PNG") -> bytes:
 
 def noise(*shape: int, dtype: type = np.uint8) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True))
+
+
+def png(side: int, bits: int, color_type: int) -> bytes:
+    """A black square as PNG; Pillow writes no colours of 16 bits."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", side, side, bits, color_type, 0, 0, 0)
+    rows = bytes(side * (1 + side * channels * bits // 8))  # the first byte of a row names its filter
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
@@ -59,6 +73,14 @@ def test_a_truncated_jpeg_is_damaged(kept: float) -> None:
 def test_what_is_refused(encoded: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_grey(encoded, 32)
+
+
+@pytest.mark.parametrize("color_type", [0, 2, 4, 6], ids=["grey", "colours", "grey, alpha", "colours, alpha"])
+def test_a_png_of_16_bits_is_refused_whatever_its_colours(color_type: int) -> None:
+    """Pillow opens all but plain grey as 8 bits, so that a scan of 12 bits would turn black."""
+    np.testing.assert_array_equal(decode_grey(png(20, 8, color_type), 20), np.zeros((20, 20, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"more than 8.*; convert it to 8 bits first"):
+        decode_grey(png(20, 16, color_type), 20)
 
 
 # Below Pillow's own limits, between its warning and its error, and above its error.

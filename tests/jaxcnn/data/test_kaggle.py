@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.cli import UserError
 from jaxcnn.data import kaggle
 from jaxcnn.data.kaggle import fetch_archive, is_known_archive
 from jaxcnn.download import cache_folder
+from jaxcnn.errors import UserError
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.load import PHANTOM_TEST_IMAGES, PHANTOM_TRAIN_IMAGES, load_dataset
 from jaxcnn.data.prepare import prepare
+from jaxcnn.errors import UserError
 
 
 @pytest.mark.slow

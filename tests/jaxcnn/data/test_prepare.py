@@ -14,11 +14,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxcnn.cli import UserError
 from jaxcnn.data import brain_tumor_mri
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
+from jaxcnn.errors import UserError
 
 SIZE = 32
 LAYOUT = "brain_tumor_classification"

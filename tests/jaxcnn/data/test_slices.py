@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.cli import UserError
 from jaxcnn.data.slices import load_slices
+from jaxcnn.errors import UserError
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (3, 16, 32, 3), np.uint8)
