@@ -23,7 +23,7 @@ from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_pred
 from train.__main__ import main
 from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.parallel import distribute
-from train.run import check_same_options
+from train.opening import check_same_options
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]

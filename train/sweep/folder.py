@@ -20,7 +20,7 @@ from jaxcnn.atomic import whole_file
 from jaxcnn.errors import UserError
 from jaxcnn.run_lock import lock_run
 from jaxcnn.runs import Run
-from train.run import check_same_options
+from train.opening import check_same_options
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from train.devices.placement import Placement
 from train.framing import frame_splits
 from train.images import Images
 from train.loop import NonFiniteLossError, train
+from train.opening import check_same_run, opened
 from train.progress import say
-from train.run import check_same_run, opened
 from train.setup import prepare
 from train.sweep.folder import SweepFolder, read_diverged, write_diverged
 from train.sweep.grid import Model
