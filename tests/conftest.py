@@ -1,6 +1,7 @@
-"""What every test shares: strict dtype promotion, and the way to the real data where there is some."""
+"""What every test shares: strict dtype promotion, a cache of programs, and the way to the real data, if there is some."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -8,8 +9,18 @@ import pytest
 
 # A silent promotion to a wider dtype is a bug on an accelerator; in the tests it is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# What the tests compile is not kept in the developer's home.
-jax.config.update("jax_enable_compilation_cache", False)
+# What one test compiles the next one finds, and nothing of it is kept in the developer's home.
+_CACHE = tempfile.TemporaryDirectory(prefix="jaxcnn-tests-")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_sessionstart():
+    # Not above: the first import of the project must come after the checks of its signatures are in place.
+    from jaxcnn.program_cache import keep_programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", _CACHE.name)
+        keep_programs()
 
 
 @pytest.fixture(scope="session")
