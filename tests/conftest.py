@@ -1,4 +1,4 @@
-"""What every test shares: strict dtype promotion, a cache of programs, and the way to the real data, if there is some."""
+"""What every test shares: strict dtype promotion, a cache of programs, and the way to real data, if there is some."""
 
 import os
 import tempfile
