@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
 from jaxcnn.cpu import xla_only
 from jaxcnn.errors import UserError
+from jaxcnn.models import variable_shapes
 from jaxcnn.pretrained import Pretrained, load_unet
 from jaxcnn.unet import STAGE_NAMES
 from train.config import AUGMENTATIONS, SimpleCNNConfig, TrainConfig, UNetConfig
@@ -113,10 +113,9 @@ def check_image_size(config: TrainConfig, image_shape: tuple[int, int, int]) -> 
 @functools.cache
 def _refusal(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
     """Why the network doesn't take such images: it is traced, which computes nothing. Empty if it does."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:
         with xla_only():
-            jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+            variable_shapes(model, image_shape)
     except ValueError as error:
         return str(error)
     return ""

@@ -28,10 +28,10 @@ def opened(
         UserError: the run that is there has another configuration or other images, or is in use, or is to be kept.
     """
     with contextlib.ExitStack() as held:
-        environment = describe_environment() | describe_placement(placement)
 
         def prepare() -> None:
             held.enter_context(lock_run(run))
+            environment = describe_environment() | describe_placement(placement)
             if resume and run.config.is_file():
                 check_same_run(run, config, images)
                 remove_leftovers(run)

@@ -101,8 +101,7 @@ class Agreement:
 
     def __init__(self, parallel: Parallel) -> None:
         self._divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))
-        everywhere = NamedSharding(parallel.mesh, PartitionSpec())
-        self._maximum = jax.jit(lambda numbers: numbers.max(), out_shardings=everywhere)
+        self._maximum = jax.jit(lambda numbers: numbers.max(), out_shardings=parallel.everywhere)
         self._pending: jax.Array | None = None
 
     def largest(self, number: int) -> int:

@@ -39,6 +39,11 @@ class Parallel:
         return AXIS if self.mode == "pmap" else None
 
     @property
+    def everywhere(self) -> NamedSharding:
+        """The same array on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
     def shard(self) -> Shard:
         """The part of each batch that this process reads."""
         return Shard(jax.process_index(), jax.process_count())
@@ -90,14 +95,14 @@ def _check_processes(placement: Placement, devices: list[jax.Device]) -> None:
 
 def replicate(parallel: Parallel, tree: Any) -> Any:
     """The same arrays on every device; every process must hold the same."""
-    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(parallel.everywhere, np.asarray(leaf)), tree
+    )
 
 
 def replicated_shapes(parallel: Parallel, tree: Any) -> Any:
     """The shapes of what `replicate` gives, of a tree of arrays or of shapes, to compile for them."""
-    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=parallel.everywhere), tree)
 
 
 def distribute(parallel: Parallel, batch: Batch) -> Batch:
@@ -114,8 +119,7 @@ def compile_train_step(parallel: Parallel, step: Callable[..., Any], *arguments:
     if parallel.mode == "pmap":
         mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=_devices(parallel))
         return mapped.lower(*arguments).compile()
-    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=everywhere).lower(*arguments).compile()
+    return jax.jit(step, donate_argnums=0, out_shardings=parallel.everywhere).lower(*arguments).compile()
 
 
 def compile_eval_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
@@ -129,8 +133,7 @@ def compile_eval_step(parallel: Parallel, step: Callable[..., Any], *arguments: 
             return counted, logits.reshape(-1, logits.shape[-1])
 
         return unmapped
-    everywhere = NamedSharding(parallel.mesh, PartitionSpec())
-    return jax.jit(step, out_shardings=everywhere).lower(*arguments).compile()
+    return jax.jit(step, out_shardings=parallel.everywhere).lower(*arguments).compile()
 
 
 def _devices(parallel: Parallel) -> list[jax.Device]:
