@@ -11,8 +11,8 @@ import optax
 from benchmarks.inputs import encoded_images, random_images, random_labels, random_weights
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
+from jaxcnn.data.batch import Batch
 from jaxcnn.data.image import decode_grey
-from jaxcnn.data.pipeline import Batch
 from jaxcnn.models import variable_shapes
 from jaxcnn.program_cache import keep_programs
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig

@@ -48,11 +48,12 @@ def tally(
     mask: Bool[Array | np.ndarray, " batch"],
 ) -> Tally:
     """Sums over the images of a batch for which `mask` holds."""
-    classes = logits.shape[1]
-    cell = labels * classes + jnp.argmax(logits, axis=1).astype(labels.dtype)
-    counts = jnp.zeros(classes * classes, jnp.int32).at[cell].add(mask.astype(jnp.int32))
+    classes = jnp.arange(logits.shape[1])
+    true = (labels[:, None] == classes) & mask[:, None]
+    predicted = jnp.argmax(logits, axis=1)[:, None] == classes
+    confusion = jnp.sum(true[:, :, None] & predicted[:, None, :], axis=0, dtype=jnp.int32)
     # where(), not a product: the loss of a padded row may be inf or NaN.
-    return Tally(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), counts.reshape(classes, classes))
+    return Tally(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), confusion)
 
 
 def total(tallies: list[Tally]) -> Tally:

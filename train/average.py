@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.batch import Batch
 from jaxcnn.metrics import Tally
 from train.state import TrainState
 from train.step import TrainStep

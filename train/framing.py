@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxcnn.data.batch import Examples
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import Examples
 from jaxcnn.preprocessing import Preprocessing, frame
 from jaxcnn.tta import views_of
 from train.config import TrainConfig

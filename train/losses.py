@@ -19,7 +19,8 @@ def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, " batch"]:
     """Cross-entropy in nats of the softmax of `logits`."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # Not the one with integer labels: the gradient of its indexing is a scatter.
+    return optax.losses.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype))
 
 
 def double_softmax(

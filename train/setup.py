@@ -10,8 +10,9 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxcnn.data.augment import Augmentation
+from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import WHOLE, Batch, Examples, Shard, evaluation_batches, steps_per_epoch
+from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch
 from jaxcnn.runs import Run
 from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig

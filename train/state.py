@@ -90,8 +90,14 @@ def _trace_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> T
 
 @functools.cache
 def _compile_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
-    # It runs once or a few times, and without optimisation it compiles in a third of the time.
-    return _trace_initializer(model, image_shape).lower().compile({"xla_backend_optimization_level": "0"})
+    # It runs once or a few times, so that what counts is the time to compile: without optimisation, and by XLA's older
+    # emitters, it is a sixth. An XLA that has them no more takes the option for an error.
+    lowered = _trace_initializer(model, image_shape).lower()
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+    try:
+        return lowered.compile(options | {"xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile(options)
 
 
 def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.batch import Batch
 from jaxcnn.example_keys import example_places, keys_at
 from jaxcnn.metrics import Tally, tally
 from jaxcnn.tta import average_probabilities

@@ -1,74 +1,12 @@
 """From examples in memory to batches: a training order that is a function of (seed, epoch), and exact evaluation."""
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
-import flax.struct
 import grain
 import numpy as np
-from jaxtyping import Int, Int32, Shaped
+from jaxtyping import Int, Shaped
 
-from jaxcnn.data.dataset import Split
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """What a model learns from or is judged by.
-
-    Attributes:
-        inputs: one or several views of the examples: images as bytes, or features that were computed from them.
-        labels: one for each example.
-    """
-
-    inputs: tuple[Shaped[np.ndarray, "n ..."], ...]
-    labels: Int32[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """The part of every batch that one of several processes reads: its `index`-th part of `count` equal ones."""
-
-    index: int = 0
-    count: int = 1
-
-    def of(self, batch_size: int) -> slice:
-        """Its places in a batch.
-
-        Raises:
-            ValueError: the batch can't be divided so.
-        """
-        if batch_size % self.count:
-            raise ValueError(f"a batch of {batch_size} can't be shared by {self.count} processes")
-        size = batch_size // self.count
-        return slice(self.index * size, (self.index + 1) * size)
-
-
-WHOLE = Shard()
-
-
-@flax.struct.dataclass
-class Batch:
-    """What a step gets.
-
-    Attributes:
-        inputs: (batch, ...), or in evaluation (batch * views, ...), the views of an example one after the other; images
-            travel to the device as uint8 (batch, height, width, 1), a quarter of their size as floats.
-        labels: int32 (batch,).
-        mask: bool (batch,), false for what only fills up the batch.
-    """
-
-    inputs: Any
-    labels: Any
-    mask: Any
-
-
-def images_of(split: Split) -> Examples:
-    """The images of a split, in their one view."""
-    return Examples((split.images,), split.labels)
+from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
 
 
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:

@@ -11,7 +11,8 @@ import optax
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.data.pipeline import Batch, Examples, evaluation_batches
+from jaxcnn.data.batch import Batch, Examples
+from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.preprocessing import Preprocessing
 from jaxcnn.tta import views_of
 from train.average import start_average, with_average

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 
 from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.batch import Batch
 from jaxcnn.dropout import Dropout
 from jaxcnn.preprocessing import Preprocessing
 from train.losses import cross_entropy

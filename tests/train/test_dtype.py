@@ -8,7 +8,7 @@ import pytest
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.batch import Batch
 from jaxcnn.preprocessing import Preprocessing
 from train.losses import cross_entropy
 from train.network import simplecnn_network, unet_network

@@ -8,8 +8,9 @@ import pytest
 
 from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
+from jaxcnn.data.batch import Batch, images_of
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import Batch, evaluation_batches, images_of
+from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.metrics import scores, total
 from jaxcnn.preprocessing import Preprocessing
 from train.losses import LOSSES, cross_entropy

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcnn.data.pipeline import Batch, Shard
+from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.errors import UserError
 from train.devices.placement import Mode, Placement
 

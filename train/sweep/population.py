@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.batch import Batch
 from jaxcnn.metrics import Tally
 from train.config import TrainConfig, UNetConfig
 from train.models import RANDOM

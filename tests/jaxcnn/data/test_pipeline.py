@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from jaxcnn.data.batch import Examples, Shard, images_of
 from jaxcnn.data.dataset import Split
-from jaxcnn.data.pipeline import Examples, Shard, evaluation_batches, images_of, steps_per_epoch, training_batches
+from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 
 
 def numbered(count: int, classes: int = 4) -> Split:
