@@ -9,9 +9,14 @@ import numpy as np
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """CRC-32 of the bytes of each array."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    return {jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves}
+    """CRC-32 of the bytes of each array, by its name."""
+    leaves = jax.tree.leaves(jax.device_get(tree))
+    return {name: zlib.crc32(np.ascontiguousarray(leaf)) for name, leaf in zip(leaf_names(tree), leaves, strict=True)}
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """Where each leaf is, in Python's notation."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def verify(written: Mapping[str, int], tree: Any) -> None:

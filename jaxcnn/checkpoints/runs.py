@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import jax
 from orbax.checkpoint import v1 as orbax
 
-from jaxcnn.checkpoints.checksums import checksums, verify
+from jaxcnn.checkpoints.checksums import checksums, leaf_names, verify
 from jaxcnn.checkpoints.failures import as_os_error, without_logs
 from jaxcnn.errors import UserError
 
@@ -89,7 +90,7 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
         until: the last step that the state may be of.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: there are checkpoints, and all are damaged, or one is of a state with other leaves.
     """
     damaged: list[str] = []
     steps = sorted((checkpoint.step for checkpoint in checkpoints.checkpoints), reverse=True)
@@ -100,8 +101,10 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
         try:
             with without_logs():
                 state, progress = _load(checkpoints, step, like)
+        except UserError:
+            raise
         except Exception as error:  # Orbax and what lies below it raise many kinds.
-            reason = str(error).split("\n")[0]
+            reason = textwrap.shorten(str(error).split("\n")[0], 200)
             damaged.append(f"{Path(checkpoints.directory) / str(step)} is damaged ({reason})")
             continue
         for newer in steps[: len(damaged)]:
@@ -114,6 +117,12 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
 
 def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict[str, Any]]:
     metadata = checkpoints.metadata(step).custom_metadata
+    # Orbax would say so too, in a line of ten thousand characters.
+    if other := set(metadata["checksums"]).symmetric_difference(leaf_names(like)):
+        raise UserError(
+            f"{Path(checkpoints.directory) / str(step)}: is of a version that trains another state ({min(other)});"
+            " go on with the version that environment.json names, or start again with --overwrite"
+        )
     state = checkpoints.load(step, jax.tree.map(_abstract, like))
     verify(metadata["checksums"], state)
     return state, metadata["progress"]

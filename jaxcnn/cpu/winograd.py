@@ -229,13 +229,11 @@ def _every(x: Array, axis: int, step: int, count: int, starts: int) -> list[Arra
 
 def _combine(matrix: np.ndarray, parts: Sequence[Array] | Array, axis: int) -> Array:
     """The small matrix times the vector of arrays. What it has of 0 and 1 costs no multiplication."""
-    # lax's functions, since jnp's take four times as long to trace, and there are hundreds of them.
     sums = [
-        functools.reduce(lax.add, (_times(part, weight) for weight, part in zip(row, parts, strict=True) if weight))
+        functools.reduce(
+            jnp.add,
+            (part if weight == 1 else part * float(weight) for weight, part in zip(row, parts, strict=True) if weight),
+        )
         for row in matrix
     ]
     return jnp.stack(sums, axis)
-
-
-def _times(x: Array, weight: float) -> Array:
-    return x if weight == 1 else lax.mul(x, lax.full_like(x, weight))

@@ -136,3 +136,11 @@ def test_what_a_killed_save_leaves_behind_is_no_checkpoint(tmp_path):
     save_all(tmp_path, 4)
     shutil.copytree(tmp_path / "4", tmp_path / "8.orbax-checkpoint-tmp")
     assert_is(load_latest(tmp_path), 4)
+
+
+def test_a_state_with_other_leaves_is_refused_and_kept(tmp_path):
+    save_all(tmp_path, 4, 8)
+    other = {name: leaf for name, leaf in state(0).items() if name != "kernel"} | {"vector": jnp.zeros(72)}
+    with checkpoints.open_checkpoints(tmp_path) as saved, pytest.raises(UserError, match=r"8: .* \(\['kernel'\]\);"):
+        checkpoints.load_latest(saved, other)
+    assert_is(load_latest(tmp_path), 8)
