@@ -20,7 +20,7 @@ def cross_entropy(
 ) -> Float[Array, " batch"]:
     """Cross-entropy in nats of the softmax of `logits`."""
     # Not the one with integer labels: the gradient of its indexing is a scatter.
-    return optax.losses.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype))
+    return optax.losses.softmax_cross_entropy(logits, _one_hot(labels, logits))
 
 
 def double_softmax(
@@ -43,10 +43,16 @@ def smoothed_cross_entropy(smoothing: float) -> LossFunction:
     def loss(
         logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
     ) -> Float[Array, " batch"]:
-        targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype), smoothing)
+        targets = optax.losses.smooth_labels(_one_hot(labels, logits), smoothing)
         return optax.losses.softmax_cross_entropy(logits, targets)
 
     return loss
+
+
+def _one_hot(
+    labels: Int[Array | np.ndarray, " batch"], logits: Float[Array, "batch classes"]
+) -> Float[Array, "batch classes"]:
+    return jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
 
 
 LOSSES: dict[LossName, LossFunction] = {"cross-entropy": cross_entropy, "double-softmax": double_softmax}
