@@ -12,8 +12,8 @@ from benchmarks.contest import Contest, Result, run_contest
 from benchmarks.machine import describe_machine
 from benchmarks.roofline import print_roofline
 from jaxcnn import cli
-from jaxcnn.atomic import whole_file
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import whole_file
 
 CONTESTS = {
     "simplecnn-training": Contest("simplecnn_training", 32),

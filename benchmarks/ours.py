@@ -13,7 +13,7 @@ from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.image import decode_grey
-from jaxcnn.models import variable_shapes
+from jaxcnn.models.table import variable_shapes
 from jaxcnn.program_cache import keep_programs
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
 from train.losses import LOSSES

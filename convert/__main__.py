@@ -9,11 +9,11 @@ import tyro
 
 from convert.hub import ADDRESS, NAME, check_hash, fetch_weights
 from jaxcnn import SimpleCNN, UNet, UNetClassifier, cli
-from jaxcnn.checkpoints import check_free
+from jaxcnn.data.normalization import NormalizationName
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
-from jaxcnn.normalization import NormalizationName
-from jaxcnn.pretrained import save_pretrained
+from jaxcnn.inference.pretrained import save_pretrained
+from jaxcnn.runs.trees import check_free
 
 if TYPE_CHECKING:
     from convert.recipes import Recipe

@@ -8,7 +8,7 @@ from convert.checkpoint import Checkpoint, conform, converted_types
 from convert.mapping import Mapped, map_arrays
 from convert.parity import Difference, compare, random_images
 from convert.recipes import Recipe
-from jaxcnn.models import variable_shapes
+from jaxcnn.models.table import variable_shapes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from jaxcnn.atomic import whole_file
 from jaxcnn.download import download
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import whole_file
 
 ADDRESS = "https://github.com/mateuszbuda/brain-segmentation-pytorch/releases/download/v1.0/unet-e012d006.pt"
 NAME = "unet-e012d006.pt"

@@ -12,7 +12,7 @@ from convert.networks import HubUNet, ReferenceSimpleCNN, ReferenceUNetClassifie
 from convert.parity import Block
 from convert.rules import UNET, simplecnn_table, unet_classifier_table
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.normalization import NormalizationName
+from jaxcnn.data.normalization import NormalizationName
 
 
 @dataclasses.dataclass(frozen=True)

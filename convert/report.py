@@ -11,8 +11,8 @@ from convert.checkpoint import Checkpoint
 from convert.conversion import Conversion
 from convert.parity import TOLERANCE, Difference
 from convert.recipes import Recipe
-from jaxcnn.models import model_fields
-from jaxcnn.pretrained import Manifest
+from jaxcnn.inference.pretrained import Manifest
+from jaxcnn.models.table import model_fields
 
 PACKAGES = ("jaxcnn", "torch", "jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 

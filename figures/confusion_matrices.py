@@ -13,7 +13,7 @@ from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
-from jaxcnn.runs import read_predictions
+from jaxcnn.runs.folder import read_predictions
 
 
 def confusion_matrices_figure(

@@ -15,7 +15,7 @@ from figures.run_folders import Folders, is_run, open_folders
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.runs import Run, best_epoch, rank, read_epochs
+from jaxcnn.runs.folder import Run, best_epoch, rank, read_epochs
 
 PANELS = {
     "train_loss": "training loss",

@@ -13,7 +13,7 @@ from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import Reliability, fit_temperature, measures, reliability
-from jaxcnn.runs import read_predictions
+from jaxcnn.runs.folder import read_predictions
 
 # Wong, Points of view: Color blindness, Nature Methods 8 (2011); they differ in lightness, too.
 _BARS, _GAP = "#0072b2", "#d55e00"

@@ -27,7 +27,8 @@ from figures.score_colours import ON_BLACK, ON_WHITE, score_range
 from figures.scored_models import SPLITS, Model, best_model, read_models
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import fit_temperature
-from jaxcnn.runs import Predictions, read_predictions
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.runs.folder import read_predictions
 
 
 def report_page(title: str, models: Sequence[Model]) -> str:

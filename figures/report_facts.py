@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from figures.scored_models import SPLITS, Model
-from jaxcnn.runs import Run, read_data, read_environment
+from jaxcnn.runs.folder import Run, read_data, read_environment
 
 _FINGERPRINT = 12  # Digits that are shown.
 _NAMES = 3  # Of the models of a group.

@@ -15,7 +15,7 @@ from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures, roc_curve
-from jaxcnn.runs import read_predictions
+from jaxcnn.runs.folder import read_predictions
 
 # Wong, Points of view: Color blindness, Nature Methods 8 (2011). Dashes tell the lines apart without colour.
 _STYLES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#000000", (0, (6, 1, 1, 1))))

@@ -8,8 +8,7 @@ import tyro
 
 from figures.short_names import short_names
 from jaxcnn.errors import UserError
-from jaxcnn.runs import Run, open_run
-from jaxcnn.sweeps import open_sweep
+from jaxcnn.runs.folder import Run, open_run, open_sweep
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
 """The argument of a command that takes one of them."""

@@ -1,6 +1,6 @@
 """What a figure of one run is called: the run, and the protocol without which its scores can't be read."""
 
-from jaxcnn.runs import Run, read_data
+from jaxcnn.runs.folder import Run, read_data
 
 
 def run_title(run: Run) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jaxcnn.atomic import whole_file
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import whole_file
 
 
 def save_figure(figure: Figure, path: Path) -> None:

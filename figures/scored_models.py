@@ -9,7 +9,7 @@ from typing import Any
 from figures.run_folders import is_run, open_folders
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.runs import Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
+from jaxcnn.runs.folder import Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
 
 SPLITS = ("train", "validation", "test")
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from figures.saving import save_figure
 from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
-from jaxcnn.pretrained import load_unet
-from jaxcnn.segmentation import dice, predict_masks
+from jaxcnn.inference.pretrained import load_unet
+from jaxcnn.inference.segmentation import dice, predict_masks
 
 # Told apart by people who see no red or no green, and in grey.
 _COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}

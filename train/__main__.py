@@ -6,14 +6,14 @@ from typing import Any
 
 from jaxcnn import cli
 from jaxcnn.cpu import keep_freed_memory
+from jaxcnn.evaluation.evaluate import evaluate
+from jaxcnn.inference.export import export
+from jaxcnn.inference.predict import predict
 from train.baselines.command import baseline
 from train.config import SimpleCNNConfig, UNetConfig
 from train.devices.placement import Placement
-from train.evaluation.command import evaluate
 from train.run import run_model
 from train.sweep.command import sweep
-from train.use.export import export
-from train.use.predict import predict
 
 
 def simplecnn(

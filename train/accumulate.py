@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxcnn.metrics import Tally
+from jaxcnn.evaluation.counts import Tally
 
 # (batch statistics, examples) -> (mean gradient, batch statistics, sums).
 GradientsOf = Callable[[Any, Any], tuple[Any, Any, Tally]]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn.data.batch import Batch
-from jaxcnn.metrics import Tally
+from jaxcnn.evaluation.counts import Tally
 from train.state import TrainState
 from train.step import TrainStep
 

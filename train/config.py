@@ -5,10 +5,10 @@ import math
 from typing import Any, Literal
 
 from jaxcnn.data.augment import ANY_SEQUENCE, BRAIN_MRI, Augmentation
+from jaxcnn.data.normalization import NormalizationName
 from jaxcnn.data.protocol import Protocol
-from jaxcnn.normalization import NormalizationName
-from jaxcnn.transfer import HeadName
-from jaxcnn.tta import TTAName
+from jaxcnn.inference.tta import TTAName
+from jaxcnn.models.unet_classifier import HeadName
 from train.losses import ClassWeightsName, LossName
 from train.optimizer import ScheduleName
 

@@ -17,13 +17,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float32
 
-from jaxcnn.atomic import whole_file
 from jaxcnn.data.batch import images_of
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
-from jaxcnn.example_keys import keys_at
+from jaxcnn.models.example_keys import keys_at
+from jaxcnn.runs.files import whole_file
 from train.network import Network
 from train.progress import bar
 

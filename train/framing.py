@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 
 from jaxcnn.data.batch import Examples
 from jaxcnn.data.dataset import Split
-from jaxcnn.preprocessing import Preprocessing, frame
-from jaxcnn.tta import views_of
+from jaxcnn.data.preprocessing import Preprocessing, frame
+from jaxcnn.inference.tta import views_of
 from train.config import TrainConfig
 
 _BATCH_SIZE = 64

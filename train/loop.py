@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from jaxcnn import checkpoints
-from jaxcnn.checkpoints import Checkpoints
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
-from jaxcnn.metrics import Scores, Tally, scores, total
-from jaxcnn.runs import Predictions, best_epoch, read_epochs, write_epochs, write_predictions
-from jaxcnn.trained import Trained, load_best, save_trained
+from jaxcnn.evaluation.counts import Scores, Tally, scores, total
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.trained import Trained, load_best, save_trained
+from jaxcnn.runs import checkpoints
+from jaxcnn.runs.checkpoints import Checkpoints
+from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
 from train.devices.distributed import Agreement, by_first, end_with_the_others
 from train.devices.parallel import distribute, replicate
 from train.interruption import InterruptedRunError, Interruption, interruption

@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
 from jaxcnn.cpu import xla_only
 from jaxcnn.errors import UserError
-from jaxcnn.models import variable_shapes
-from jaxcnn.pretrained import Pretrained, load_unet
-from jaxcnn.unet import STAGE_NAMES
+from jaxcnn.inference.pretrained import Pretrained, load_unet
+from jaxcnn.models.table import variable_shapes
+from jaxcnn.models.unet import STAGE_NAMES
 from train.config import AUGMENTATIONS, SimpleCNNConfig, TrainConfig, UNetConfig
 from train.deferred import Deferred
 from train.framing import preprocessing_of

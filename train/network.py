@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Key
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
-from jaxcnn.preprocessing import Preprocessing, as_inputs
-from jaxcnn.unet import STAGE_NAMES
+from jaxcnn.data.preprocessing import Preprocessing, as_inputs
+from jaxcnn.models.unet import STAGE_NAMES
 
 Keys = Key[Array, " batch"]
 # (frozen variables, what the batch holds, a key an example or None) -> what the learning part takes.

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxcnn.errors import UserError
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import Run, create_run, read_config, read_data, read_environment, remove_leftovers
+from jaxcnn.runs.folder import Run, create_run, read_config, read_data, read_environment, remove_leftovers
+from jaxcnn.runs.lock import lock_run
 from train.config import TrainConfig, as_json, default_options
 from train.devices.distributed import by_first
 from train.devices.placement import Placement

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.metrics import Tally
+from jaxcnn.evaluation.counts import Tally
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from jaxcnn.metrics import Scores
+from jaxcnn.evaluation.counts import Scores
 from train.devices.distributed import is_first
 
 Item = TypeVar("Item")

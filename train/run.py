@@ -8,7 +8,7 @@ import jax
 
 from jaxcnn.errors import UserError
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.runs import Run
+from jaxcnn.runs.folder import Run
 from train.config import MODEL_NAMES, TrainConfig
 from train.devices.distributed import processes
 from train.devices.parallel import Parallel, choose_devices

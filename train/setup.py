@@ -13,7 +13,7 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch
-from jaxcnn.runs import Run
+from jaxcnn.runs.folder import Run
 from train.average import start_average, with_average
 from train.config import TrainConfig, UNetConfig
 from train.deferred import Deferred

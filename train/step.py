@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxcnn.data.batch import Batch
-from jaxcnn.example_keys import example_places, keys_at
-from jaxcnn.metrics import Tally, tally
-from jaxcnn.tta import average_probabilities
+from jaxcnn.evaluation.counts import Tally, tally
+from jaxcnn.inference.tta import average_probabilities
+from jaxcnn.models.example_keys import example_places, keys_at
 from train.accumulate import accumulate_gradients
 from train.losses import LossFunction
 from train.network import Network

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 
 from jaxcnn.data.dataset import Split
-from jaxcnn.runs import Run
+from jaxcnn.runs.folder import Run
 from train.config import TrainConfig
 from train.devices.parallel import (
     Parallel,

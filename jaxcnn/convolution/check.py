@@ -24,7 +24,7 @@ from jaxcnn.convolution import (
 )
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.errors import UserError
-from jaxcnn.simplecnn import SimpleCNN
+from jaxcnn.models.simplecnn import SimpleCNN
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Convolution and max-pooling that are fast on a CPU; on other devices they are XLA's own.
 
-A model does not know about it: `jaxcnn.layers` gives the functions to Flax, and inside `jaxcnn.cpu.xla_only()` the same
-models are compiled with XLA's own operations.
+A model does not know about it: `jaxcnn.models.layers` gives the functions to Flax, and inside
+`jaxcnn.cpu.xla_only()` the same models are compiled with XLA's own operations.
 """
 
 from jaxcnn.cpu.convolution import conv_general_dilated

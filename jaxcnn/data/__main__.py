@@ -8,7 +8,6 @@ import numpy as np
 import tyro
 
 from jaxcnn import cli
-from jaxcnn.atomic import whole_file
 from jaxcnn.data.audit import Audit, as_json, contact_sheet, read_collection, table
 from jaxcnn.data.audit import audit as find_duplicates
 from jaxcnn.data.dataset import Dataset
@@ -16,6 +15,7 @@ from jaxcnn.data.duplicates import THRESHOLD
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import whole_file
 
 
 def prepare(

@@ -96,7 +96,7 @@ def augment(
     and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others.
 
     Args:
-        keys: one an image, as `jaxcnn.example_keys.keys_at` makes them.
+        keys: one an image, as `jaxcnn.models.example_keys.keys_at` makes them.
         images: in [0, 1], and so are the results.
         augmentation: the strengths; they are constants of the compiled program.
     """

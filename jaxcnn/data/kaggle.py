@@ -4,9 +4,9 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from jaxcnn.atomic import whole_file
 from jaxcnn.download import download
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import whole_file
 
 PAGE = "https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset"
 ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor-mri-dataset"

@@ -10,12 +10,12 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxcnn.atomic import replace_folder
 from jaxcnn.data.brain_tumor_mri import VERSION, BrainTumorMri, BrokenFile
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.image import MIN_SIDE
 from jaxcnn.data.load import DATA_SET, load_dataset
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import replace_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,5 +119,7 @@ def _read(path: Path, mode: str) -> UInt8[np.ndarray, "height width *channels"]:
             if image.mode not in _EIGHT_BIT_MODES:
                 raise UserError(f"{path}: has Pillow mode {image.mode}; convert it to 8 bits a channel first")
             return np.asarray(image.convert(mode))
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: is no {', '.join(_FORMATS)} image, or a damaged one; remove or replace it") from error

@@ -7,7 +7,7 @@ from jaxtyping import Float64
 
 from jaxcnn.evaluation.bootstrap import RESAMPLES, interval, resampled_measures
 from jaxcnn.evaluation.measures import Measures, measures
-from jaxcnn.runs import Predictions
+from jaxcnn.evaluation.predictions import Predictions
 
 
 @dataclasses.dataclass(frozen=True)

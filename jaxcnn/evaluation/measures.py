@@ -33,7 +33,7 @@ class Measures:
     both hold, ROC AUC without images of the class or without others. The means over the classes are over those that
     are defined with all images, and NaN where one of them isn't defined in a resample, so that every value is a mean
     over the same classes. The exception is F1, where classes that are neither given nor occur count as 0, as in
-    `jaxcnn.metrics` (and scikit-learn with `zero_division=0`).
+    `jaxcnn.evaluation.counts` (and scikit-learn with `zero_division=0`).
 
     Attributes:
         accuracy: share of the images that are given their class.

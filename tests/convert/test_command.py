@@ -19,7 +19,7 @@ from convert import recipes
 from convert.mapping import Rule
 from convert.rules import UNET
 from jaxcnn import SimpleCNN
-from jaxcnn.pretrained import load_pretrained
+from jaxcnn.inference.pretrained import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 

@@ -14,7 +14,7 @@ from convert import recipes
 from convert.mapping import LeftOut, Rule, map_arrays
 from convert.rules import conv_kernel, dense_kernel, flattened_kernel
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.models import variable_shapes
+from jaxcnn.models.table import variable_shapes
 
 FULL_SIZE = {
     "unet": lambda: recipes.unet(UNet(), "none"),

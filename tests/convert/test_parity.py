@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from convert.mapping import map_arrays
 from convert.parity import TOLERANCE, Difference, compare, differences, flax_outputs, random_images, torch_outputs
 from jaxcnn.errors import UserError
-from jaxcnn.models import variable_shapes
+from jaxcnn.models.table import variable_shapes
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from sklearn.metrics import auc, roc_auc_score
 
 from figures.reliability import reliability_figure
 from figures.roc_curves import roc_curves_figure
-from jaxcnn.runs import Predictions, create_run, write_predictions
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.runs.folder import create_run, write_predictions
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 

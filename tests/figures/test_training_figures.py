@@ -11,7 +11,8 @@ from scored_runs import options, save_grid, save_run
 
 from figures.confusion_matrices import confusion_matrices_figure
 from figures.learning_curves import learning_curves_figure
-from jaxcnn.runs import Predictions, create_run, write_epochs, write_predictions
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.runs.folder import create_run, write_epochs, write_predictions
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 COLUMNS = ("train_loss", "test_loss", "train_f1_macro", "test_f1_macro")

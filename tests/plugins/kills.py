@@ -22,7 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as orbax
 from processes import Finished, Processes, command
 
-from jaxcnn.runs import Run, read_epochs, read_predictions
+from jaxcnn.runs.folder import Run, read_epochs, read_predictions
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch, checkpoints after steps 2, 4 and 5.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]

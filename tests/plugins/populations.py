@@ -19,7 +19,7 @@ from jaxcnn import UNet
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.data.protocol import partition
-from jaxcnn.runs import Run
+from jaxcnn.runs.folder import Run
 from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
 from train.framing import frame_splits
 from train.setup import make_steps, prepare

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from random_network import random_network
 
 from jaxcnn.data.dataset import CLASSES
-from jaxcnn.preprocessing import Preprocessing
-from jaxcnn.runs import create_run, write_epochs
-from jaxcnn.trained import Trained, save_trained
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.inference.trained import Trained, save_trained
+from jaxcnn.runs.folder import create_run, write_epochs
 
 SCORES = ("loss", "accuracy", "f1_macro", "f1_weighted")
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from random_network import random_network
 
-from jaxcnn.models import model_fields
-from jaxcnn.pretrained import Manifest, save_pretrained
+from jaxcnn.inference.pretrained import Manifest, save_pretrained
+from jaxcnn.models.table import model_fields
 
 
 def save_random_weights(folder: Path, model: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:

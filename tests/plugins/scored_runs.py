@@ -4,7 +4,8 @@ import numpy as np
 
 from jaxcnn.data.dataset import CLASSES
 from jaxcnn.evaluation import measures
-from jaxcnn.runs import Predictions, create_run, write_epochs, write_predictions
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.runs.folder import create_run, write_epochs, write_predictions
 
 SPLITS = ("train", "validation", "test")
 DATA = {

@@ -13,8 +13,8 @@ from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch, Examples
 from jaxcnn.data.pipeline import evaluation_batches
-from jaxcnn.preprocessing import Preprocessing
-from jaxcnn.tta import views_of
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.inference.tta import views_of
 from train.average import start_average, with_average
 from train.devices.parallel import (
     Parallel,

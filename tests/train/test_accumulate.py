@@ -14,8 +14,8 @@ from jaxtyping import Array, Int
 from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
-from jaxcnn.dropout import Dropout
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.models.dropout import Dropout
 from train.losses import cross_entropy
 from train.network import Network, simplecnn_network
 from train.state import create_state, initial_variables

@@ -9,7 +9,7 @@ import pytest
 from jaxcnn import UNetClassifier
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
 from train.average import start_average, with_average
 from train.devices.parallel import choose_devices, compile_train_step, distribute, replicate
 from train.devices.placement import Placement

@@ -19,7 +19,7 @@ import train.run
 import train.setup
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.errors import UserError
-from jaxcnn.runs import open_run, read_config, read_data, read_epochs, read_predictions
+from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
 from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.parallel import distribute

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kills import training
 
-from jaxcnn.runs import Run, read_epochs, read_predictions
+from jaxcnn.runs.folder import Run, read_epochs, read_predictions
 from train.devices.placement import Placement
 
 

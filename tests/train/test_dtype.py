@@ -9,7 +9,7 @@ import pytest
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
 from train.losses import cross_entropy
 from train.network import simplecnn_network, unet_network
 from train.state import create_state, initial_variables

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 from kills import Moment, assert_same_run, killed_at, train
 
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import Run, read_environment
+from jaxcnn.runs.folder import Run, read_environment
+from jaxcnn.runs.lock import lock_run
 
 pytestmark = pytest.mark.slow
 

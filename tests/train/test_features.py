@@ -12,11 +12,11 @@ from random_network import random_network
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.load import load_dataset
-from jaxcnn.preprocessing import Preprocessing
-from jaxcnn.runs import open_run, read_epochs, read_predictions
-from jaxcnn.trained import compile_classifier, load_trained
-from jaxcnn.transfer import UNetClassifier
-from jaxcnn.unet import STAGE_NAMES
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.inference.trained import compile_classifier, load_trained
+from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.models.unet_classifier import UNetClassifier
+from jaxcnn.runs.folder import open_run, read_epochs, read_predictions
 from train import features
 from train.__main__ import main
 from train.features import load_features

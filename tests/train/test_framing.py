@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.load import load_dataset
-from jaxcnn.runs import open_run, read_predictions
-from jaxcnn.trained import compile_classifier, load_best
+from jaxcnn.inference.trained import compile_classifier, load_best
+from jaxcnn.runs.folder import open_run, read_predictions
 from train.__main__ import main
 
 FRAMED = ["--crop", "--image-size", "64", "--normalization", "per-image-z-score", "--tta", "flip"]

@@ -5,7 +5,7 @@ import sys
 import pytest
 from sklearn.metrics import f1_score
 
-from jaxcnn.runs import open_run, read_predictions
+from jaxcnn.runs.folder import open_run, read_predictions
 from train.__main__ import main
 
 

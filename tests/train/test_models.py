@@ -10,7 +10,7 @@ import pytest
 from random_weights import save_random_weights
 
 from jaxcnn import SimpleCNN, UNet
-from jaxcnn.unet import STAGE_NAMES
+from jaxcnn.models.unet import STAGE_NAMES
 from train.__main__ import main
 from train.config import UNetConfig
 from train.models import build_network

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
 from train.config import SimpleCNNConfig
 from train.losses import LOSSES, balanced_weights, build_objective, cross_entropy
 from train.network import simplecnn_network

@@ -13,8 +13,7 @@ from kills import train as train_alone
 from populations import write_results
 from processes import command
 
-from jaxcnn.runs import open_run, read_epochs, read_predictions
-from jaxcnn.sweeps import open_sweep
+from jaxcnn.runs.folder import open_run, open_sweep, read_epochs, read_predictions
 from train.config import SimpleCNNConfig, UNetConfig
 from train.devices.placement import Placement
 from train.sweep.grid import make_models, parse_grid

@@ -11,8 +11,8 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch, images_of
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.pipeline import evaluation_batches
-from jaxcnn.metrics import scores, total
-from jaxcnn.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.evaluation.counts import scores, total
 from train.losses import LOSSES, cross_entropy
 from train.network import simplecnn_network
 from train.state import create_state, initial_variables, parameter_count

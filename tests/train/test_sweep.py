@@ -14,10 +14,9 @@ from scipy import stats
 
 import train.sweep.training
 from jaxcnn.errors import UserError
-from jaxcnn.metrics import Scores
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import Run, open_run
-from jaxcnn.sweeps import open_sweep
+from jaxcnn.evaluation.counts import Scores
+from jaxcnn.runs.folder import Run, open_run, open_sweep
+from jaxcnn.runs.lock import lock_run
 from train.__main__ import main
 from train.config import SimpleCNNConfig, UNetConfig
 from train.interruption import InterruptedRunError

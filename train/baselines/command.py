@@ -14,9 +14,10 @@ from tyro.conf import Positional
 from jaxcnn.data.dataset import Split
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.metrics import Scores
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import Predictions, Run, check_run_folder, create_run, write_predictions
+from jaxcnn.evaluation.counts import Scores
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.runs.folder import Run, check_run_folder, create_run, write_predictions
+from jaxcnn.runs.lock import lock_run
 from train.baselines.gradient_histograms import gradient_histograms
 from train.baselines.nearest_neighbour import nearest_neighbour
 from train.config import ImagesConfig
@@ -66,6 +67,8 @@ def baseline(
 def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str, ...]) -> dict[str, Predictions]:
     try:
         logits = _BASELINES[name](splits, len(classes))
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{name}: {error}; give other --data") from error
     return {

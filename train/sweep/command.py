@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.run_lock import lock_file
+from jaxcnn.runs.lock import lock_file
 from train.config import SimpleCNNConfig, UNetConfig, as_json
 from train.devices.distributed import by_first, processes
 from train.devices.parallel import pick_devices

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.atomic import whole_file
 from jaxcnn.errors import UserError
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import Run
+from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.folder import Run
+from jaxcnn.runs.lock import lock_run
 from train.opening import check_same_options
 
 

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
 from jaxcnn.data.batch import Batch
-from jaxcnn.metrics import Tally
+from jaxcnn.evaluation.counts import Tally
 from train.config import TrainConfig, UNetConfig
 from train.models import RANDOM
 from train.progress import say

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxcnn.atomic import whole_file
+from jaxcnn.runs.files import whole_file
 from train.sweep.table import SCORE_COLUMNS, SCORE_NAMES, SCORES, Row, align
 
 _CONFIDENCE = 0.95

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.atomic import whole_file
-from jaxcnn.checkpoints import read_manifest
-from jaxcnn.metrics import Scores, Tally, scores
-from jaxcnn.runs import Run, read_predictions
+from jaxcnn.evaluation.counts import Scores, Tally, scores
+from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.folder import Run, read_predictions
+from jaxcnn.runs.trees import read_manifest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from jaxcnn import checkpoints
-from jaxcnn.checkpoints import Checkpoints
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
-from jaxcnn.metrics import Tally, total
-from jaxcnn.runs import best_epoch, read_epochs, write_epochs
+from jaxcnn.evaluation.counts import Tally, total
+from jaxcnn.runs import checkpoints
+from jaxcnn.runs.checkpoints import Checkpoints
+from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs
 from train.interruption import Interruption, interruption
 from train.loop import (
     NonFiniteLossError,

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs import Run, read_epochs
+from jaxcnn.runs.folder import Run, read_epochs
 from train.devices.distributed import by_first
 from train.devices.parallel import choose_devices, pick_devices
 from train.devices.placement import Placement

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage, optimize, stats
 
 from jaxcnn.data.augment import BRAIN_MRI, Augmentation, augment
-from jaxcnn.example_keys import example_places, keys_at
+from jaxcnn.models.example_keys import example_places, keys_at
 
 EVERYTHING = dataclasses.replace(BRAIN_MRI, vertical_flip=0.5)
 

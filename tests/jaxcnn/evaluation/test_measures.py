@@ -8,8 +8,8 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
+from jaxcnn.evaluation.counts import Tally, confusion_matrix, scores
 from jaxcnn.evaluation.measures import OVERALL, PER_CLASS, Measures, measures
-from jaxcnn.metrics import Tally, confusion_matrix, scores
 
 CLASSES = 4
 

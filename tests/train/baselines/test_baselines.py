@@ -10,8 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from jaxcnn.data.dataset import CLASSES, Split
 from jaxcnn.data.duplicates import closest, make_thumbnails
 from jaxcnn.data.prepare import prepare
-from jaxcnn.run_lock import lock_run
-from jaxcnn.runs import create_run, open_run, read_config, read_data, read_predictions
+from jaxcnn.runs.folder import create_run, open_run, read_config, read_data, read_predictions
+from jaxcnn.runs.lock import lock_run
 from train.__main__ import main
 from train.baselines.gradient_histograms import gradient_histograms
 from train.baselines.nearest_neighbour import nearest_neighbour

@@ -1,0 +1,32 @@
+"""The predictions of a model for the images of a split."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from jaxcnn.evaluation.counts import confusion_matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The logits of a model for every image of a split, in the split's order.
+
+    `groups` gives for each image the place of the first of its near-duplicates in the split, its own where it is that
+    (`jaxcnn.data.duplicates.duplicate_groups`): images of one group are no independent observations.
+    """
+
+    logits: Float32[np.ndarray, "n classes"]
+    labels: Int32[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def take(self, chosen: Int[np.ndarray, " k"]) -> "Predictions":
+        """Those for the images at the places `chosen`; `groups` still names places in the whole split."""
+        names = tuple(self.names[i] for i in chosen)
+        return Predictions(self.logits[chosen], self.labels[chosen], self.groups[chosen], names, self.classes)
+
+    def confusion(self) -> np.ndarray:
+        """Counts: rows are true classes, columns predicted ones."""
+        return confusion_matrix(self.labels, self.logits.argmax(axis=1), len(self.classes))

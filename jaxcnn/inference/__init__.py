@@ -1,0 +1,1 @@
+"""What a trained network is used for: load, classify, segment, explain, export."""

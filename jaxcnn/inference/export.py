@@ -1,0 +1,197 @@
+"""python -m train export: the best classifier of a run as one file that needs JAX alone, not this project."""
+
+import dataclasses
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax import export as jax_export
+
+from jaxcnn.cpu import xla_only
+from jaxcnn.errors import UserError
+from jaxcnn.inference.trained import Trained, classify, load_best
+from jaxcnn.inference.tta import TTAName
+from jaxcnn.runs.files import replace_folder
+from jaxcnn.runs.folder import Run, open_run, read_data, read_environment, read_epochs
+
+ARTIFACT = "classifier.jax"
+METADATA = "classifier.json"
+README = "README.md"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write the best classifier of a run as a program that JAX runs without this project. This is no medical device.
+
+    Args:
+        run: a run folder.
+        out: the folder to make: the program, its metadata, and a README.md that shows how to use it.
+        overwrite: replace an older export.
+    """
+    _check_free(out, overwrite=overwrite)
+    opened = open_run(run)
+    trained = load_best(opened)
+    metadata = _metadata(opened, trained)
+    files = {
+        ARTIFACT: bytes(serialize_classifier(trained)),
+        METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),
+        README: _readme(metadata).encode(),
+    }
+    try:
+        _write_folder(out, files)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
+    print(f"{out / ARTIFACT}  {len(files[ARTIFACT]) / 1e6:.1f} MB, for {', '.join(PLATFORMS)}")
+    print(f"{out / README}  how to use it")
+
+
+def serialize_classifier(trained: Trained) -> bytearray:
+    """The classifier with its weights and its preprocessing, as `jax.export` writes it.
+
+    It takes uint8 (batch, height, width, 1) for any batch and gives float32 (batch, classes).
+    """
+    (batch,) = jax_export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.uint8)
+    program = jax.jit(lambda images: classify(trained, images))
+    # What is fastest on a CPU depends on the batch, which isn't known here.
+    with xla_only():
+        return jax_export.export(program, platforms=PLATFORMS)(images).serialize()
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not (out / ARTIFACT).is_file():
+        raise UserError(f"{out}: exists and holds no exported classifier (no {ARTIFACT}); choose another place")
+    if others := sorted({path.name for path in out.iterdir()} - {ARTIFACT, METADATA, README}):
+        raise UserError(f"{out}: holds {others[0]} beside an exported classifier; choose another place")
+    if not overwrite:
+        raise UserError(f"{out}: exists; replace it with --overwrite")
+
+
+def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
+    """What is known of a classifier: what it takes, and where it comes from."""
+    try:
+        data, environment, epochs = read_data(run), read_environment(run), read_epochs(run)
+        return {
+            "classes": trained.classes,
+            "image_shape": trained.image_shape,
+            "preprocessing": dataclasses.asdict(trained.preprocessing),
+            "tta": trained.tta,
+            "model": type(trained.model).__name__,
+            "run": run.name,
+            "epoch": trained.epoch,
+            "protocol": data["protocol"],
+            "images": {split: sum(counts.values()) for split, counts in data["images"].items()},
+            # A run that was stopped while it evaluated the epoch has no scores for it yet.
+            "scores": next((_scores(epoch) for epoch in epochs if epoch["epoch"] == trained.epoch), {}),
+            "git_revision": environment["git_revision"],
+            "jax": version("jax"),
+            "platforms": PLATFORMS,
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run.folder}: data.json, environment.json or metrics.jsonl is missing or damaged ({error!r}), so that"
+            " nobody could tell where the classifier comes from; train again"
+        ) from error
+
+
+def _scores(epoch: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        split: {score: epoch[f"{split}_{score}"] for score in ("accuracy", "f1_macro", "f1_weighted")}
+        for split in ("validation", "test")
+    }
+
+
+def _write_folder(out: Path, files: dict[str, bytes]) -> None:
+    """All files appear at once, or none."""
+    # "." has neighbours, too.
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A neighbour is on the same file system, so that renaming is all that is left to do in the end.
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        written, replaced = Path(temporary, "written"), Path(temporary, "replaced")
+        written.mkdir()
+        for name, content in files.items():
+            (written / name).write_bytes(content)
+        replace_folder(out, written, replaced=replaced)
+
+
+def _readme(metadata: dict[str, Any]) -> str:
+    height, width, _ = metadata["image_shape"]
+    classes = metadata["classes"]
+    listed = "\n".join(f"{place}. {name}" for place, name in enumerate(classes))
+    return f"""# A classifier of brain-MRI slices
+
+`{ARTIFACT}` is the {metadata["model"]} of the run `{metadata["run"]}` as one program: its weights, and what is done to
+an image before. It needs `pip install jax flatbuffers`, and `pillow` for images from files.
+
+This is research software, no medical device.
+
+## Use
+
+```python
+from pathlib import Path
+from jax import export
+
+classify = export.deserialize(bytearray(Path("{ARTIFACT}").read_bytes())).call
+probabilities = classify(images)
+```
+
+- `images`: uint8 (n, {height}, {width}, 1), grey, 0 black and 255 white, for any n; each new n is compiled once.
+- `probabilities`: float32 (n, {len(classes)}){_averaged(metadata["tta"])}, for the classes
+
+{listed}
+
+The program is for {", ".join(metadata["platforms"])}. It was made by JAX {metadata["jax"]}; versions up to 3 weeks
+older and 6 months newer are promised to run it.
+
+## Images
+
+As in training: grey by the ITU-R 601-2 luma, resized to {width}x{height} with Pillow's BILINEAR filter, which smooths
+where it reduces, whatever the shape of the image.
+
+```python
+import numpy as np
+from PIL import Image
+files = ["scan.jpg"]
+grey = [Image.open(file).convert("L").resize(({width}, {height}), Image.Resampling.BILINEAR) for file in files]
+images = np.stack([np.asarray(image)[:, :, np.newaxis] for image in grey])
+```
+
+## Where it comes from
+
+{_origin(metadata)}
+"""
+
+
+def _averaged(tta: TTAName) -> str:
+    return "" if tta == "none" else ", the mean of those of the image and of its mirror image"
+
+
+def _origin(metadata: dict[str, Any]) -> str:
+    images, scores = metadata["images"], metadata["scores"]
+    lines = [
+        f"- Run `{metadata['run']}`, after epoch {metadata['epoch']}: the best by macro F1 on the validation images.",
+        f"- Protocol `{metadata['protocol']}`: "
+        + ", ".join(f"{count} {split}" for split, count in images.items())
+        + " images.",
+        f"- Code: git revision {metadata['git_revision'] or 'unknown'}.",
+    ]
+    if not scores:
+        return "\n".join([*lines, "- Scores: none yet, the run was stopped before."])
+    table = ["", "| split | accuracy | macro F1 | weighted F1 |", "| --- | --- | --- | --- |"]
+    table += [
+        f"| {split} | " + " | ".join(f"{value:.3f}" for value in of.values()) + " |" for split, of in scores.items()
+    ]
+    return "\n".join(lines + table)

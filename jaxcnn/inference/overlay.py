@@ -1,0 +1,103 @@
+"""Pictures of what speaks for the class of an image: the image under its saliency map."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+from PIL import Image
+
+from jaxcnn.data.preprocessing import preprocess
+from jaxcnn.errors import UserError
+from jaxcnn.inference.saliency import grad_cam
+from jaxcnn.inference.trained import Trained
+from jaxcnn.inference.tta import join_maps, views_of
+from jaxcnn.runs.files import whole_file
+
+# Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
+_COLOURS = "inferno"
+_OPACITY = 0.6
+# An image of 128 pixels is too small to look at.
+_SCALE = 3
+
+# (names, images, classes to explain) -> where the pictures are; more images than names fill up the batch.
+Draw = Callable[[Sequence[str], UInt8[np.ndarray, "batch height width 1"], Int[np.ndarray, " batch"]], list[Path]]
+
+
+def open_gallery(trained: Trained, folder: Path) -> Draw:
+    """Build `draw(names, images, labels)`, which writes a picture an image, FOLDER/NAME-CLASS.png.
+
+    Images of the same name and class are numbered: NAME-CLASS-2.png.
+
+    Raises:
+        UserError: the folder can't be made; `draw` raises it where a picture can't be written.
+    """
+
+    @jax.jit
+    def explain(variables: Mapping[str, Any], images: Array, labels: Array) -> tuple[Array, Array]:
+        """The images as the network sees them, but for their intensities, and their maps."""
+        visible = preprocess(images, dataclasses.replace(trained.preprocessing, normalization="none"))
+        views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
+        return visible, join_maps(tuple(grad_cam(trained.model, variables, view, labels) for view in views))
+
+    taken: set[str] = set()
+
+    def draw(names: Sequence[str], images: np.ndarray, labels: np.ndarray) -> list[Path]:
+        seen, maps = jax.device_get(explain(trained.variables, images, labels))
+        written = []
+        for name, label, image, saliency in zip(names, labels, seen, maps, strict=False):
+            written.append(folder / _unused(f"{name}-{trained.classes[label]}", taken))
+            _save(draw_overlay(image, saliency), written[-1])
+        return written
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return draw
+
+
+def draw_overlay(
+    image: Float[np.ndarray, "height width 1"], saliency: Float[np.ndarray, "height width"]
+) -> Image.Image:
+    """The image, and on its right the same under the map, three times as large.
+
+    Args:
+        image: in [0, 1].
+        saliency: in [0, 1]; the larger, the more colour. Where it is 0 the image stays as it is.
+    """
+    # Only here, so that training starts without it.
+    import matplotlib as mpl
+
+    grey = np.repeat(image, 3, axis=-1)
+    opacity = _OPACITY * saliency[..., np.newaxis]
+    coloured = (1 - opacity) * grey + opacity * mpl.colormaps[_COLOURS](saliency)[..., :3]
+    pixels = np.round(255 * np.concatenate([grey, coloured], axis=1)).astype(np.uint8)
+    height, width = pixels.shape[:2]
+    return Image.fromarray(pixels).resize((_SCALE * width, _SCALE * height), Image.Resampling.NEAREST)
+
+
+def _unused(stem: str, taken: set[str]) -> str:
+    """STEM.png, or STEM-2.png and so on if that is taken; what is given is taken from then on."""
+    name, number = f"{stem}.png", 1
+    # Some file systems don't tell capital letters from small ones.
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}.png"
+    taken.add(name.casefold())
+    return name
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    try:
+        with whole_file(path) as temporary:
+            picture.save(temporary)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"--saliency {folder}: can't be written: {error.strerror or error}; choose another")

@@ -1,0 +1,113 @@
+"""Where in an image the evidence for a class lies: Grad-CAM."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcnn.models.simplecnn import SimpleCNN
+from jaxcnn.models.unet_classifier import UNetClassifier
+
+Features = Float[Array, "batch rows columns channel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """The activations that a map is made of, and where in the image their cells lie.
+
+    Attributes:
+        seen_by: names of the layer whose input they are; a model has one of these.
+        first: pixel on which the first cell is centred, in rows as in columns; the centre of pixel 0 is 0.
+        stride: pixels from one cell to the next.
+    """
+
+    seen_by: tuple[str, ...]
+    first: float
+    stride: float
+
+
+# The deepest activations that still resolve an image, both after a ReLU.
+# SimpleCNN: 14x14 cells behind the skip connection. Behind conv3 there would be 5x5, 16 pixels apart and none nearer to
+# the border than 24 pixels. The convolutions of the stem are not padded and the last max-pool drops a rest, so that the
+# cells don't cover the image evenly: conv1 begins 1 pixel further in, the max-pools half and three pixels, conv2 four.
+# UNetClassifier: the 8x8 cells of the bottleneck, each in the middle of its 16x16 pixels.
+FEATURE_MAPS: dict[type[nn.Module], FeatureMap] = {
+    SimpleCNN: FeatureMap(("conv3",), first=8.5, stride=8),
+    UNetClassifier: FeatureMap(("conv", "pool"), first=7.5, stride=16),
+}
+
+
+def grad_cam(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: Float[Array, "batch height width channel"],
+    labels: Int[Array, " batch"],
+) -> Float[Array, "batch height width"]:
+    """Grad-CAM (Selvaraju et al., 2017): the parts of each image that speak for a class.
+
+    The channels of the last feature map are added up, each weighted by the mean gradient of the class's logit with
+    respect to it (equation 1), and what is negative is cut off (equation 2). The sum is interpolated to the image and
+    divided by its maximum, so that maps of different images can't be compared in strength.
+
+    Args:
+        model: one of `FEATURE_MAPS`.
+        variables: what `model.apply` takes.
+        images: preprocessed, as the model expects them.
+        labels: the class of each image to explain.
+
+    Returns:
+        Values in [0, 1]; all 0 where nothing speaks for the class.
+
+    Raises:
+        ValueError: the model is another one.
+    """
+    if type(model) not in FEATURE_MAPS:
+        raise ValueError(f"no feature map is known of {type(model).__name__}")
+    layer = FEATURE_MAPS[type(model)]
+    features, logits_of = _split(model, variables, images, layer.seen_by)
+
+    def explained(features: Features) -> Float[Array, ""]:
+        # In inference an image's logits depend on its own features alone, so one sum gives every image's gradient.
+        return jnp.sum(jnp.take_along_axis(logits_of(features), labels[:, None], axis=1))
+
+    weights = jnp.mean(jax.grad(explained)(features), axis=(1, 2))
+    cells = nn.relu(jnp.einsum("brck,bk->brc", features, weights))
+    (height, width), (rows, columns) = images.shape[1:3], cells.shape[1:3]
+    down, across = _interpolation(height, rows, layer), _interpolation(width, columns, layer)
+    maps = jnp.einsum("hr,brc,wc->bhw", down, cells, across)
+    largest = jnp.max(maps, axis=(1, 2), keepdims=True)
+    return maps / jnp.where(largest > 0, largest, 1)
+
+
+def _split(
+    model: nn.Module, variables: Mapping[str, Any], images: Array, layer: tuple[str, ...]
+) -> tuple[Features, Callable[[Features], Float[Array, "batch classes"]]]:
+    """The input of a layer for these images, and the rest of the model: from that input to the logits."""
+    seen: list[Features] = []
+
+    def logits(change: Callable[[Features], Features]) -> Array:
+        def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            if context.module.path not in [(name,) for name in layer] or context.method_name != "__call__":
+                return call(*args, **kwargs)
+            return call(change(*args), **kwargs)
+
+        with nn.intercept_methods(intercept):
+            return cast(Array, model.apply(variables, images, train=False))
+
+    def remember(features: Features) -> Features:
+        seen.append(features)
+        return features
+
+    logits(remember)
+    (features,) = seen
+    return features, lambda features: logits(lambda _: features)
+
+
+def _interpolation(size: int, cells: int, layer: FeatureMap) -> Float[Array, "size cells"]:
+    """The weights of the cells for each pixel along one axis: linear, and beyond the outermost cells constant."""
+    place = jnp.clip((jnp.arange(size, dtype=jnp.float32) - layer.first) / layer.stride, 0, cells - 1)
+    return jnp.maximum(0, 1 - jnp.abs(place[:, None] - jnp.arange(cells, dtype=jnp.float32)))

@@ -1,0 +1,128 @@
+"""A trained classifier by itself: written by training, read by what predicts, explains and exports.
+
+RUN/best/manifest.json      the model, what is done to images before it, its classes, and where it comes from
+RUN/best/...                Orbax's files: `params` and `batch_stats`
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jaxcnn.data.normalization import NORMALIZATIONS
+from jaxcnn.data.preprocessing import Preprocessing, preprocess
+from jaxcnn.errors import UserError
+from jaxcnn.inference.tta import VIEWS, TTAName, average_probabilities, views_of
+from jaxcnn.models.table import build_model, model_fields, variable_shapes
+from jaxcnn.runs.folder import Run
+from jaxcnn.runs.trees import load_tree, read_manifest, save_tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits of a view.
+
+    Attributes:
+        model: the module.
+        variables: what `model.apply` takes.
+        preprocessing: of images as bytes.
+        image_shape: (height, width, channel) of the images.
+        classes: names, in the order of the logits.
+        epoch: after which the weights were taken.
+        tta: the views of an image that its probabilities are the mean over.
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any]
+    preprocessing: Preprocessing
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    epoch: int
+    tta: TTAName = "none"
+
+
+def save_trained(folder: Path, trained: Trained) -> None:
+    """Write a classifier in the place of the one that is in the folder.
+
+    Raises:
+        UserError, OSError: see `jaxcnn.runs.trees.save_tree`.
+    """
+    manifest = {
+        "model": type(trained.model).__name__,
+        "fields": model_fields(trained.model),
+        "preprocessing": dataclasses.asdict(trained.preprocessing),
+        "image_shape": trained.image_shape,
+        "classes": trained.classes,
+        "epoch": trained.epoch,
+        "tta": trained.tta,
+    }
+    save_tree(folder, jax.device_get(trained.variables), manifest, overwrite=True)
+
+
+def load_trained(folder: Path) -> Trained:
+    """The classifier that was saved in the folder, on the default device.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    content = read_manifest(folder, writer="python -m train")
+    try:
+        model = build_model(content["model"], content["fields"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+        NORMALIZATIONS[preprocessing.normalization]
+        image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
+        # Classifiers that were saved before there was a choice have none.
+        tta = content.get("tta", "none")
+        VIEWS[tta]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: has a manifest of another version; train again") from error
+    shapes = variable_shapes(model, preprocessing.framed_shape(image_shape))
+    try:
+        variables = load_tree(folder, shapes)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{error}; train again") from error
+    return Trained(model, variables, preprocessing, image_shape, classes, epoch, tta)
+
+
+def load_best(run: Run) -> Trained:
+    """The best classifier of a run, on the default device.
+
+    Raises:
+        UserError: it has none, or a damaged one.
+    """
+    if not run.best.is_dir():
+        raise UserError(
+            f"{run.folder}: keeps no network (it has no best/): a baseline's run, or one that was stopped in its first"
+            " epoch; give a run of python -m train simplecnn or unet"
+        )
+    return load_trained(run.best)
+
+
+def classify(
+    trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
+) -> Float[Array, "batch classes"]:
+    """The probability of each class for images as bytes."""
+    views = views_of(jnp.asarray(images), trained.tta)
+    side_by_side = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
+    logits = trained.model.apply(trained.variables, preprocess(side_by_side, trained.preprocessing), train=False)
+    return jax.nn.softmax(average_probabilities(cast(Array, logits), len(views)))
+
+
+def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch classes"]]:
+    """`classify` of these weights, compiled once for each shape of images."""
+
+    @jax.jit
+    def compiled(variables: Mapping[str, Any], images: Array) -> Array:
+        return classify(dataclasses.replace(trained, variables=variables), images)
+
+    # As an argument the weights are shared; as constants of the program they would be copied into it for each shape.
+    return partial(compiled, trained.variables)

@@ -1,0 +1,174 @@
+"""The blocks that the models share.
+
+The functions are called inside a module's `@nn.compact` method and add their layers to that module under the names
+given, so that a model's parameter tree is flat and reads like the table of its layers.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcnn import cpu
+from jaxcnn.models.dropout import Dropout
+
+# Flax's convolution, by methods that are fast on a CPU.
+Conv = partial(nn.Conv, conv_general_dilated=cpu.conv_general_dilated)
+
+# PyTorch's BatchNorm defaults, in Flax's convention: torch's momentum 0.1 weighs the new value, Flax's 0.9 the old one.
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.9
+
+GATES: dict[str, Callable[[Float[Array, "batch channel"]], Float[Array, "batch channel"]]] = {
+    "sigmoid": nn.sigmoid,
+    "softmax": nn.softmax,
+}
+
+
+def batch_norm(
+    x: Float[Array, "batch *space channel"], *, train: bool, axis_name: str | None, name: str, dtype: Any = jnp.float32
+) -> Float[Array, "batch *space channel"]:
+    """BatchNorm (Ioffe & Szegedy, 2015) with PyTorch's constants; under `axis_name` the statistics are global."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        axis_name=axis_name,
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def conv_norm_relu(
+    x: Float[Array, "batch height width channel"],
+    features: int,
+    kernel_size: int,
+    *,
+    train: bool,
+    names: tuple[str, str],
+    strides: int = 1,
+    padding: Literal["SAME", "VALID"] = "VALID",
+    use_bias: bool = True,
+    axis_name: str | None = None,
+    dtype: Any = jnp.float32,
+) -> Float[Array, "batch out_height out_width features"]:
+    """Square convolution, BatchNorm and ReLU; `names` are those of the convolution and the norm."""
+    conv, norm = names
+    kernel = (kernel_size, kernel_size)
+    x = Conv(features, kernel, strides=strides, padding=padding, use_bias=use_bias, dtype=dtype, name=conv)(x)
+    return nn.relu(batch_norm(x, train=train, axis_name=axis_name, name=norm, dtype=dtype))
+
+
+def max_pool(
+    x: Float[Array, "batch height width channel"], size: int
+) -> Float[Array, "batch out_height out_width channel"]:
+    """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch."""
+    return cpu.max_pool(x, size)
+
+
+class MeanMaxPool(nn.Module):
+    """Global mean and global maximum of every channel, for images of any size (fastai's `AdaptiveConcatPool2d`).
+
+    A module, though it has no parameters, for `jaxcnn.inference.saliency` to find its input by name.
+    """
+
+    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch 2*channel"]:
+        """Return the means, and behind them the maxima."""
+        return jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al., 2018): channels scaled by a gate computed from their global means.
+
+    Attributes:
+        features: width of the bottleneck between the two dense layers.
+        gate: ``sigmoid`` as in the paper; ``softmax`` over the channels as in the reference project.
+        dropout: rate on the channel means.
+        axis_name: mapped axis that the batch is spread over, or None.
+        places: of the examples in the global batch; see `Dropout`.
+        dtype: of activations.
+    """
+
+    features: int
+    gate: Literal["sigmoid", "softmax"] = "sigmoid"
+    dropout: float | Float[Array, ""] = 0.0
+    axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], *, train: bool
+    ) -> Float[Array, "batch height width channel"]:
+        """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
+        squeezed = jnp.mean(x, axis=(1, 2))
+        squeezed = Dropout(self.dropout, self.axis_name, self.places)(squeezed, train=train)
+        excited = nn.relu(nn.Dense(self.features, dtype=self.dtype, name="reduce")(squeezed))
+        scale = GATES[self.gate](nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(excited))
+        return x * scale[:, None, None, :]
+
+
+class DoubleConv(nn.Module):
+    """A stage of a U-Net (Ronneberger et al., 2015): twice a 3x3 convolution without bias, BatchNorm and ReLU.
+
+    The input is padded with zeros, so that the size stays, as in most U-Nets since; the paper crops.
+
+    Attributes:
+        features: width of both convolutions.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of activations.
+    """
+
+    features: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], *, train: bool
+    ) -> Float[Array, "batch height width features"]:
+        """Features of the same size; with `train`, BatchNorm uses the batch."""
+        for names in (("conv1", "norm1"), ("conv2", "norm2")):
+            x = conv_norm_relu(
+                x,
+                self.features,
+                3,
+                train=train,
+                names=names,
+                padding="SAME",
+                use_bias=False,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+            )
+        return x
+
+
+class UpConv(nn.Module):
+    """Transposed 2x2 convolution with stride 2: twice the height and the width.
+
+    The windows don't overlap, so that each input pixel becomes a square of 2x2 output pixels by a matrix product, and
+    the squares are put beside each other (depth-to-space). That is exact, and far faster than XLA's transposed
+    convolution on CPU. The parameters are those of
+    `nn.ConvTranspose(features, (2, 2), strides=(2, 2), padding="VALID", transpose_kernel=True)`.
+
+    Attributes:
+        features: width of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch 2*height 2*width features"]:
+        """Features of twice the size."""
+        batch, height, width, channels = x.shape
+        # Each output pixel sees one input pixel: the fan-in is the channels alone, not the window as well.
+        initializer = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=(0, 1))
+        kernel = self.param("kernel", initializer, (2, 2, self.features, channels))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        squares = jnp.einsum("bhwc,ijfc->bhiwjf", x, kernel) + bias
+        return squares.reshape(batch, 2 * height, 2 * width, self.features)

@@ -1,0 +1,123 @@
+"""The U-Net of mateuszbuda/brain-segmentation-pytorch, which PyTorch hub offers for brain MRI."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcnn.models.layers import Conv, DoubleConv, UpConv, max_pool
+
+# The way down.
+STAGE_NAMES = ("encoder1", "encoder2", "encoder3", "encoder4", "bottleneck")
+STAGES = len(STAGE_NAMES)
+
+
+class UNet(nn.Module):
+    """The hub's network (Buda et al., 2019); 7,763,041 parameters at its default widths.
+
+    Four stages go down, each of twice the width and half the size of the one before; below them lies the bottleneck;
+    four go up, each beside the features of its size from the way down.
+
+    Attributes:
+        in_channels: of the images; the hub's are three MRI sequences: before contrast, FLAIR, after contrast.
+        out_channels: masks in an output.
+        features: width of the first stage; the bottleneck has 16 times as much.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        dtype: of the way down's activations; the way up is float32.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 1
+    features: int = 32
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """The layers, under the hub's names."""
+        stage = partial(DoubleConv, axis_name=self.axis_name)
+        width = self.features
+        down = partial(stage, dtype=self.dtype)
+        self.encoder1 = down(width)
+        self.encoder2 = down(width * 2)
+        self.encoder3 = down(width * 4)
+        self.encoder4 = down(width * 8)
+        self.bottleneck = down(width * 16)
+        self.upconv4 = UpConv(width * 8)
+        self.decoder4 = stage(width * 8)
+        self.upconv3 = UpConv(width * 4)
+        self.decoder3 = stage(width * 4)
+        self.upconv2 = UpConv(width * 2)
+        self.decoder2 = stage(width * 2)
+        self.upconv1 = UpConv(width)
+        self.decoder1 = stage(width)
+        self.conv = Conv(self.out_channels, (1, 1))
+
+    def __call__(
+        self, images: Float[Array, "batch height width channel"], *, train: bool
+    ) -> Float[Array, "batch height width masks"]:
+        """Mask logits; the hub's module gives their sigmoid.
+
+        Raises:
+            ValueError: see `encode`.
+        """
+        x, (skip1, skip2, skip3, skip4) = self.encode(images, train)
+        for upconv, skip, decoder in (
+            (self.upconv4, skip4, self.decoder4),
+            (self.upconv3, skip3, self.decoder3),
+            (self.upconv2, skip2, self.decoder2),
+            (self.upconv1, skip1, self.decoder1),
+        ):
+            x = decoder(jnp.concatenate([upconv(x), skip], axis=-1), train=train)
+        return self.conv(x)
+
+    def encode(
+        self, images: Float[Array, "batch height width channel"], train: bool
+    ) -> tuple[Float[Array, "batch _ _ _"], tuple[Float[Array, "batch _ _ _"], ...]]:
+        """The way down: `model.apply(variables, images, train, method="encode")`.
+
+        Args:
+            images: height and width are multiples of 16.
+            train: BatchNorm uses the batch.
+
+        Returns:
+            The bottleneck, (batch, height / 16, width / 16, 16 features), and the outputs of encoder 1 to 4, the first
+            (batch, height, width, features), each next one half as large and twice as wide.
+
+        Raises:
+            ValueError: the size of the images is no multiple of 16, or their channels are not `in_channels`.
+        """
+        _check_images(images, self.in_channels)
+        x = images
+        skips = []
+        for stage in self._stages()[:-1]:
+            skips.append(stage(x, train=train))
+            x = max_pool(skips[-1], 2)
+        return self.bottleneck(x, train=train), tuple(skips)
+
+    def descend(
+        self, x: Float[Array, "batch _ _ _"], train: bool, *, start: int = 0, stop: int = STAGES
+    ) -> Float[Array, "batch _ _ _"]:
+        """A part of the way down: stages `start` to `stop - 1`, and after each of encoder 1 to 4 its max-pool.
+
+        So `descend(descend(images, train, stop=k), train, start=k)` is the bottleneck of `encode(images, train)`.
+        """
+        if start == 0:
+            _check_images(x, self.in_channels)
+        for index, stage in enumerate(self._stages()[start:stop], start):
+            x = stage(x, train=train)
+            if index < STAGES - 1:
+                x = max_pool(x, 2)
+        return x
+
+    def _stages(self) -> tuple[DoubleConv, ...]:
+        return self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck
+
+
+def _check_images(images: Float[Array, "batch height width channel"], channels: int) -> None:
+    shape = images.shape
+    if shape[-1] != channels:
+        raise ValueError(f"this U-Net needs images of {channels} channels, got shape {shape}")
+    if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:
+        raise ValueError(f"U-Net needs images whose height and width are multiples of 16, got shape {shape}")

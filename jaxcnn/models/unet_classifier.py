@@ -1,0 +1,94 @@
+"""Transfer: a classifier on the bottleneck of a U-Net that has learnt to segment."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcnn.models.dropout import Dropout
+from jaxcnn.models.layers import Conv, MeanMaxPool, batch_norm
+from jaxcnn.models.unet import STAGES, UNet
+
+HeadName = Literal["reference", "pooled"]
+
+
+class UNetClassifier(nn.Module):
+    """The reference project's transfer model: the encoder and bottleneck of a U-Net, and a head of one large kernel.
+
+    That head has 8,422,788 parameters on 128x128 images; with the bottleneck, 11,963,780 are trained. The `pooled` head
+    has 4,100 for images of any size: it is linear in the mean and the maximum of each channel, so that it can't learn
+    where in an image something lies. The parameters below `unet` are those of a `UNet` without its decoder.
+
+    The first stages are frozen: whatever `train` says, BatchNorm uses its running statistics there, and no gradient
+    goes into them. So their outputs at the border, `encode(images)`, can be computed once, and training can run on
+    those: `classify(encode(images), train=train)` is the whole model.
+
+    Attributes:
+        classes: number of logits.
+        features: width of the U-Net's first stage.
+        head: ``reference``: an 8x8 convolution and two dense layers; ``pooled``: a dense layer behind global pooling.
+        head_features: width of the reference head's convolution.
+        hidden_features: width of its first dense layer.
+        dropout: rate before each dense layer.
+        frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        places: of the examples in the global batch, which dropout's masks belong to; see `Dropout`.
+        dtype: of activations; parameters, batch statistics, the border and logits are float32.
+    """
+
+    classes: int = 4
+    features: int = 32
+    head: HeadName = "reference"
+    head_features: int = 256
+    hidden_features: int = 128
+    dropout: float | Float[Array, ""] = 0.1
+    frozen_stages: int = 4
+    axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """The U-Net, of which only the way down is used."""
+        if not 0 <= self.frozen_stages <= STAGES:
+            raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {STAGES}")
+        self.unet = UNet(features=self.features, axis_name=self.axis_name, dtype=self.dtype)
+
+    def __call__(self, images: Float[Array, "batch height width 1"], *, train: bool) -> Float[Array, "batch classes"]:
+        """Logits for grey images, normalised as the U-Net expects; with `train`, a `dropout` key is needed.
+
+        Raises:
+            ValueError: the images are smaller than 128x128, so that the reference head's kernel doesn't fit, or their
+                height or width is no multiple of 16.
+        """
+        return self.classify(self.encode(images), train=train)
+
+    def encode(self, images: Float[Array, "batch height width 1"]) -> Float[Array, "batch _ _ _"]:
+        """The activations at the border, what the frozen stages make of the images in three equal channels.
+
+        With four frozen stages and 128x128 images they are (batch, 8, 8, 8 * features).
+
+        Raises:
+            ValueError: see `__call__`.
+        """
+        if self.head == "reference" and min(images.shape[1:3]) < 128:
+            raise ValueError(f"UNetClassifier needs images of at least 128x128 pixels, got shape {images.shape}")
+        x = jnp.repeat(images, self.unet.in_channels, axis=-1)
+        border = self.unet.descend(x, False, stop=self.frozen_stages)
+        return jax.lax.stop_gradient(border).astype(jnp.float32)
+
+    @nn.compact
+    def classify(self, features: Float[Array, "batch _ _ _"], *, train: bool) -> Float[Array, "batch classes"]:
+        """Logits from the activations at the border: the stages that are not frozen, and the head."""
+        x = self.unet.descend(features, train, start=self.frozen_stages)
+        if self.head == "pooled":
+            x = MeanMaxPool(name="pool")(x)
+        else:
+            x = Conv(self.head_features, (8, 8), padding="VALID", dtype=self.dtype, name="conv")(x)
+            x = batch_norm(x, train=train, axis_name=self.axis_name, name="norm", dtype=self.dtype)
+            x = nn.selu(x.reshape(x.shape[0], -1))
+            x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
+            x = nn.selu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
+        x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
+        return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

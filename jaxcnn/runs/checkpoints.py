@@ -1,0 +1,132 @@
+"""Checkpoints of a training run: the last two, so that there is one to go on from when the last is damaged."""
+
+import contextlib
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import jax
+from orbax.checkpoint import v1 as orbax
+
+from jaxcnn.errors import UserError
+from jaxcnn.runs.orbax_errors import as_os_error, without_logs
+from jaxcnn.runs.trees import checksums, leaf_names, verify
+
+State = TypeVar("State")
+Checkpoints: TypeAlias = orbax.training.Checkpointer
+
+_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored(Generic[State]):
+    """A checkpoint that was read.
+
+    Attributes:
+        step: after which it was saved.
+        state: as it was saved.
+        progress: what else was saved with it.
+        damaged: what is wrong with each newer checkpoint, which could not be read.
+    """
+
+    step: int
+    state: State
+    progress: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
+    """The checkpoints in `folder`, which is made when it is missing; the end waits for pending saves.
+
+    Raises:
+        OSError: the folder can't be written, or a save that was pending could not.
+    """
+    with as_os_error(folder):
+        checkpoints = orbax.training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=orbax.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=orbax.training.preservation_policies.LatestN(_KEPT),
+            cleanup_tmp_directories=True,
+        )
+    try:
+        yield checkpoints
+    finally:
+        with as_os_error(folder):
+            checkpoints.close()
+
+
+def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str, Any]) -> None:
+    """Start to write `state` and `progress` (JSON), in the background; they appear whole or not at all.
+
+    Raises:
+        OSError: the save before could not be written.
+    """
+    metadata = {"progress": progress, "checksums": checksums(state)}
+    with as_os_error(Path(checkpoints.directory)):
+        checkpoints.save_async(step, state, custom_metadata=metadata)
+
+
+def wait(checkpoints: Checkpoints) -> None:
+    """Wait until what was saved last is whole.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with as_os_error(Path(checkpoints.directory)):
+        checkpoints.wait()
+
+
+def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = None) -> Restored[State] | None:
+    """The newest checkpoint that is whole, or None where there is no checkpoint at all.
+
+    Newer ones, damaged or after step `until`, are deleted: the run will write them again.
+
+    Args:
+        checkpoints: of a run.
+        like: arrays with the structure, dtypes and placement on devices that the state is to have.
+        until: the last step that the state may be of.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged, or one is of a state with other leaves.
+    """
+    damaged: list[str] = []
+    steps = sorted((checkpoint.step for checkpoint in checkpoints.checkpoints), reverse=True)
+    for late in [step for step in steps if until is not None and step > until]:
+        checkpoints.delete(late)
+        steps.remove(late)
+    for step in steps:
+        try:
+            with without_logs():
+                state, progress = _load(checkpoints, step, like)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and what lies below it raise many kinds.
+            reason = textwrap.shorten(str(error).split("\n")[0], 200)
+            damaged.append(f"{Path(checkpoints.directory) / str(step)} is damaged ({reason})")
+            continue
+        for newer in steps[: len(damaged)]:
+            checkpoints.delete(newer)
+        return Restored(step, state, progress, tuple(damaged))
+    if damaged:
+        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to go on from; start again with --overwrite")
+    return None
+
+
+def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    metadata = checkpoints.metadata(step).custom_metadata
+    # Orbax would say so too, in a line of ten thousand characters.
+    if other := set(metadata["checksums"]).symmetric_difference(leaf_names(like)):
+        raise UserError(
+            f"{Path(checkpoints.directory) / str(step)}: is of a version that trains another state ({min(other)});"
+            " go on with the version that environment.json names, or start again with --overwrite"
+        )
+    state = checkpoints.load(step, jax.tree.map(_abstract, like))
+    verify(metadata["checksums"], state)
+    return state, metadata["progress"]
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -1,0 +1,70 @@
+"""One process at a time works on a run folder.
+
+The lock is the kernel's, on a file that stays in the folder. It ends with the process that holds it, however that ends,
+so that no stale lock can keep anyone out.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxcnn.errors import UserError
+from jaxcnn.runs.folder import Run, check_run_folder
+
+# Network file systems that have no locks say so in these ways.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def lock_run(run: Run) -> Iterator[None]:
+    """Hold a run folder, which is made when it is missing; where the file system has no locks nothing is held.
+
+    Raises:
+        UserError: another process holds it, or it is no run folder, or it can't be written.
+    """
+    check_run_folder(run)
+    with lock_file(run.lock, "--run-dir"):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(lock: Path, option: str) -> Iterator[None]:
+    """Hold a folder by the lock in it; both are made when they are missing.
+
+    Args:
+        lock: the file.
+        option: that names the folder, for messages.
+
+    Raises:
+        UserError: another process holds it, or it can't be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{option} {lock.parent}: {error.strerror}; choose a folder that can be written") from error
+    try:
+        _lock(handle, f"{option} {lock.parent}")
+        # Who holds it is for people; where the disk is full, the lock holds all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, named: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(handle, 1000, 0).decode() or "another process"
+        way_out = "wait until it ends, stop it, or choose another folder"
+        raise UserError(f"{named}: in use by {holder}; {way_out}") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise

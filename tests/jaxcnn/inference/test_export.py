@@ -1,0 +1,204 @@
+"""python -m train export: a file that JAX alone runs, by the lines of its README, to the same probabilities."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+from PIL import Image
+from random_run import random_trained, save_random_run
+
+import jaxcnn.inference.export
+from jaxcnn import SimpleCNN, UNetClassifier
+from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.normalization import NORMALIZATIONS
+from jaxcnn.inference.export import serialize_classifier
+from jaxcnn.inference.trained import compile_classifier
+from train.__main__ import main
+
+SIZE = 64
+# Wide enough for the convolutions that a CPU computes in its own way, one that depends on the size of the batch.
+MODEL = SimpleCNN(
+    stem_features=(2, 16), squeeze_features=2, skip_features=16, head_features=5, hidden_features=6, dropout=0.0
+)
+FILES = ["README.md", "classifier.jax", "classifier.json"]
+
+
+def random_images(count, size=SIZE):
+    return np.random.default_rng(count).integers(0, 256, (count, size, size, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return random_trained(MODEL, SIZE, normalization="per-image-z-score")
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    return save_random_run(tmp_path_factory.mktemp("runs") / "random", trained)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run `python -m train` with these words; give the exit code, stdout and stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
+        with pytest.raises(SystemExit) as error:
+            main()
+        captured = capsys.readouterr()
+        return error.value.code, captured.out, captured.err
+
+    return call
+
+
+# Runs the README's lines on the README's own file, and then the lines that call on other batches.
+FRESH_PROCESS = """
+import re, sys
+from pathlib import Path
+for name in ("jaxcnn", "train", "flax", "orbax", "optax", "grain"):
+    sys.modules[name] = None  # an import of it fails
+import numpy as np
+use, prepare = re.findall("```python\\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+exec(prepare)
+exec(use)
+found = {"scan": probabilities}
+for count in (1, 3, 17):
+    images = np.load(f"batch-{count}.npy")
+    exec(use)
+    found[str(count)] = probabilities
+np.savez("found.npz", **found)
+"""
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_project(command, trained, run, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = command("export", run, out)
+    assert (code, err) == (0, "")
+    assert str(out / "classifier.jax") in printed
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 200, 3), np.uint8)).save(out / "scan.jpg")
+    for count in (1, 3, 17):
+        np.save(out / f"batch-{count}.npy", random_images(count))
+    subprocess.run([sys.executable, "-W", "error", "-c", FRESH_PROCESS], cwd=out, check=True)
+
+    found = np.load(out / "found.npz")
+    classifier = compile_classifier(trained)
+    for count in (1, 3, 17):
+        assert found[str(count)].dtype == np.float32
+        np.testing.assert_allclose(found[str(count)], classifier(random_images(count)), rtol=1e-4)
+    _, printed, _ = command("predict", run, out / "scan.jpg", "--json")
+    (predicted,) = json.loads(printed)["images"]
+    np.testing.assert_allclose(found["scan"], [list(predicted["probabilities"].values())], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "preprocessing", [{"crop": True}, {"tta": "flip"}, *({"normalization": name} for name in NORMALIZATIONS)]
+)
+def test_one_program_serves_all_platforms_and_batches_whatever_is_done_to_images_before(preprocessing):
+    assert_exported(random_trained(MODEL, SIZE, **preprocessing), SIZE)
+
+
+@pytest.mark.slow
+def test_the_classifier_on_a_unet_is_exported_as_well():
+    assert_exported(random_trained(UNetClassifier(features=2, head_features=3, hidden_features=5), 128), 128)
+
+
+def assert_exported(trained, size):
+    exported = jax_export.deserialize(serialize_classifier(trained))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    ((images,), (probabilities,)) = exported.in_avals, exported.out_avals
+    assert (images.dtype, images.shape[1:]) == (np.uint8, (size, size, 1))
+    assert not isinstance(images.shape[0], int)
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (images.shape[0], len(CLASSES)))
+    batch = random_images(3, size)
+    np.testing.assert_allclose(jax.jit(exported.call)(batch), compile_classifier(trained)(batch), rtol=1e-4)
+
+
+def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
+    command("export", run, tmp_path / "out")
+    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    assert metadata["classes"] == list(CLASSES)
+    assert metadata["image_shape"] == [SIZE, SIZE, 1]
+    assert metadata["preprocessing"]["normalization"] == "per-image-z-score"
+    # Those of the epoch that the weights are of, which is neither the first nor the last.
+    assert metadata["scores"]["test"] == pytest.approx({"accuracy": 0.29, "f1_macro": 0.30, "f1_weighted": 0.31})
+    assert metadata["images"] == {"train": 12, "test": 12}
+    readme = (tmp_path / "out" / "README.md").read_text()
+    for known in ("`random`", "after epoch 2", "`leak-free`", "12 train, 12 test", "0123abc", *CLASSES):
+        assert known in readme
+    assert "| test | 0.290 | 0.300 | 0.310 |" in readme
+    assert "no medical device" in readme
+    assert max(map(len, readme.splitlines())) <= 120
+
+
+def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(command, trained, tmp_path):
+    run = save_random_run(tmp_path / "run", trained)
+    (run / "metrics.jsonl").unlink()
+    assert command("export", run, tmp_path / "out")[0] == 0
+    assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert command("export", run, out)[0] == 0
+    (out / "classifier.json").write_text("older")
+    code, _, err = command("export", run, out)
+    assert (code, err) == (2, f"error: {out}: exists; replace it with --overwrite\n")
+    assert (out / "classifier.json").read_text() == "older"
+    assert command("export", run, out, "--overwrite")[0] == 0
+    assert json.loads((out / "classifier.json").read_text())
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    code, _, err = command("export", run, tmp_path / "other", "--overwrite")
+    assert code == 2
+    assert "exists and holds no exported classifier" in err
+    assert (tmp_path / "other" / "precious").exists()
+
+    (out / "precious").touch()
+    code, _, err = command("export", run, out, "--overwrite")
+    assert (code, err) == (2, f"error: {out}: holds precious beside an exported classifier; choose another place\n")
+    (out / "precious").unlink()
+    monkeypatch.chdir(out)
+    assert command("export", run, ".", "--overwrite")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
+    def disk_is_full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaxcnn.inference.export, "replace_folder", disk_is_full)
+        code, _, err = command("export", run, tmp_path / "out")
+    assert code == 2
+    assert re.fullmatch(r"error: .*out: can't be written: No space left on device; choose another place\n", err)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "config.json").unlink(), "no run folder"),
+        (lambda run: (run / "best").rename(run / "worst"), "keeps no network (it has no best/)"),
+        (
+            lambda run: (run / "environment.json").write_text("{"),
+            "environment.json or metrics.jsonl is missing or damaged",
+        ),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(command, trained, tmp_path, damage, message):
+    run = save_random_run(tmp_path / "run", trained)
+    damage(run)
+    code, _, err = command("export", run, tmp_path / "out")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,123 @@
+"""Converted weights are read back with their model, whole or the encoder alone, and without torch."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from random_weights import save_random_weights
+
+from jaxcnn import SimpleCNN, UNet, UNetClassifier
+from jaxcnn.errors import UserError
+from jaxcnn.inference.pretrained import load_pretrained, load_unet, save_pretrained
+from jaxcnn.models.table import model_fields
+
+TINY_UNET = UNet(features=2)
+MODELS = {
+    "UNet": (TINY_UNET, (32, 48, 3)),
+    "SimpleCNN": (
+        SimpleCNN(stem_features=(2, 3), skip_features=2, head_features=3, hidden_features=4, gate="softmax"),
+        (64, 64, 1),
+    ),
+    "UNetClassifier": (UNetClassifier(features=2, head_features=3, hidden_features=4), (128, 128, 1)),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_random_weights(tmp_path / "unet", *MODELS["UNet"])
+    return tmp_path / "unet"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_and_variables_come_back_as_they_were(name, tmp_path):
+    model, image_shape = MODELS[name]
+    variables = save_random_weights(tmp_path / "OUT", model, image_shape)
+    pretrained = load_pretrained(tmp_path / "OUT")
+    assert pretrained.model == model
+    assert hash(pretrained.model) == hash(model)  # or jit refuses it as a static argument
+    jax.tree.map(np.testing.assert_array_equal, pretrained.variables, variables)
+    assert pretrained.manifest.image_shape == image_shape
+    assert pretrained.manifest.parity[0]["block"] == "conv"
+
+
+def test_how_a_model_is_run_is_no_property_of_its_weights():
+    assert model_fields(UNet(axis_name="data", name="unet")) == model_fields(UNet())
+
+
+@pytest.mark.slow
+def test_the_encoder_comes_without_the_decoder(folder):
+    whole = load_unet(folder).variables
+    encoder = load_unet(folder, encoder_only=True)
+    stages = {"encoder1", "encoder2", "encoder3", "encoder4", "bottleneck"}
+    for collection, tree in encoder.variables.items():
+        assert set(tree) == stages
+        jax.tree.map(np.testing.assert_array_equal, tree, {stage: whole[collection][stage] for stage in stages})
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    encode = jax.jit(partial(encoder.model.apply, train=False, method="encode"))
+    jax.tree.map(np.testing.assert_array_equal, encode(encoder.variables, images), encode(whole, images))
+
+
+def test_the_encoder_is_read_where_the_decoder_is_not(folder, tmp_path):
+    """What isn't there can't be read."""
+    half = load_unet(folder, encoder_only=True)
+    save_pretrained(tmp_path / "half", jax.device_get(half.variables), half.manifest, overwrite=False)
+    again = load_unet(tmp_path / "half", encoder_only=True)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, half.variables)
+    with pytest.raises(UserError, match=r"has no batch_stats/decoder.*; convert the weights again"):
+        load_unet(tmp_path / "half")
+
+
+@pytest.mark.slow
+def test_torch_is_not_needed(folder):
+    script = """
+import sys
+from pathlib import Path
+sys.modules["torch"] = None  # an import of it fails
+from jaxcnn.inference.pretrained import load_unet
+print(*load_unet(Path(sys.argv[1]), encoder_only=True).variables["params"])
+"""
+    shown = subprocess.run([sys.executable, "-c", script, folder], check=True, capture_output=True, text=True).stdout
+    assert "bottleneck" in shown
+
+
+def test_another_model_is_no_unet(tmp_path):
+    save_random_weights(tmp_path / "OUT", *MODELS["SimpleCNN"])
+    with pytest.raises(UserError, match="holds a SimpleCNN, not a UNet; python -m convert unet writes one"):
+        load_unet(tmp_path / "OUT")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "ResNet"},
+        {"fields": {"widths": 3}},
+        {"fields": None},
+        {"normalization": "unheard-of"},
+        {"normalization": ["none"]},
+        {"image_shape": None},
+        {"unknown": 1},
+        {"image_shape": ...},
+    ],
+)
+def test_a_manifest_of_another_version_is_refused(folder, change):
+    path = folder / "manifest.json"
+    content = {key: value for key, value in (json.loads(path.read_text()) | change).items() if value is not ...}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"{folder}: has a manifest of another version; convert the weights again"):
+        load_pretrained(folder)
+
+
+def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fields": {"features": 3}}))
+    with pytest.raises(UserError, match=r"/.* is float32\(.*\), expected float32\(.*\); convert the weights again"):
+        load_pretrained(folder)
+
+
+def test_no_folder_at_all(tmp_path):
+    with pytest.raises(UserError, match="holds no weights"):
+        load_pretrained(tmp_path / "missing")

@@ -1,0 +1,146 @@
+"""Checkpoints: what is loaded is what was saved, or it is found to be damaged and the one before it is taken."""
+
+import gc
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.errors import UserError
+from jaxcnn.runs import checkpoints
+
+
+def state(step):
+    """Leaves of several kinds, different at every step."""
+    key = jax.random.key(step)
+    return {
+        "step": jnp.int32(step),
+        "kernel": jax.random.normal(key, (3, 3, 2, 4)),
+        "nested": ({"mean": jnp.full((4,), step / 7)}, jnp.arange(3)),
+        "empty": {},
+    }
+
+
+def save_all(folder, *steps):
+    with checkpoints.open_checkpoints(folder) as saved:
+        for step in steps:
+            checkpoints.save(saved, step, state(step), {"loss": 0.1 + step / 3})
+
+
+def load_latest(folder):
+    with checkpoints.open_checkpoints(folder) as saved:
+        return checkpoints.load_latest(saved, jax.tree.map(jnp.zeros_like, state(0)))
+
+
+def assert_is(restored, step):
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state(step))
+    assert restored.progress == {"loss": 0.1 + step / 3}
+
+
+def test_round_trip_is_exact_in_another_session(tmp_path):
+    save_all(tmp_path / "run", 5)
+    restored = load_latest(tmp_path / "run")
+    assert_is(restored, 5)
+    assert restored.damaged == ()
+    assert jax.tree.map(lambda leaf: leaf.dtype, restored.state) == jax.tree.map(lambda leaf: leaf.dtype, state(5))
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path):
+    """The write goes on in the background while the next step overwrites the buffers it is fed."""
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    large = {"kernel": jax.random.normal(jax.random.key(0), (2048, 2048))}
+    expected = np.array(large["kernel"])
+    with checkpoints.open_checkpoints(tmp_path) as saved:
+        checkpoints.save(saved, 1, large, {})
+        overwritten = overwrite(large)
+    with checkpoints.open_checkpoints(tmp_path) as saved:
+        restored = checkpoints.load_latest(saved, overwritten)
+    np.testing.assert_array_equal(restored.state["kernel"], expected)
+
+
+def test_the_last_two_are_kept(tmp_path):
+    save_all(tmp_path, 1, 2, 3)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"2", "3"}
+    assert_is(load_latest(tmp_path), 3)
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    assert load_latest(tmp_path) is None
+
+
+def cut_off(folder):
+    for path in folder.rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(folder):
+    """In the middle of the arrays, where nothing but a checksum can tell."""
+    largest = max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(bytes(content))
+
+
+def lose_the_arrays(folder):
+    for path in folder.rglob("d"):
+        shutil.rmtree(path)
+
+
+def lose_the_description(folder):
+    (folder / "state" / "_METADATA").unlink()
+
+
+def empty_the_metadata(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("")
+
+
+# Orbax reads all arrays at once; when one can't be read it leaves the others' errors to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+DAMAGE = [cut_off, flip_a_byte, lose_the_arrays, lose_the_description, empty_the_metadata]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path, damage):
+    save_all(tmp_path, 4, 8)
+    damage(tmp_path / "8")
+    restored = load_latest(tmp_path)
+    assert_is(restored, 4)
+    assert len(restored.damaged) == 1
+    assert restored.damaged[0].startswith(f"{tmp_path / '8'} is damaged (")
+    # The run goes on and saves the same step again.
+    save_all(tmp_path, 8)
+    assert_is(load_latest(tmp_path), 8)
+
+
+def test_without_a_whole_checkpoint_there_is_no_going_on(tmp_path):
+    save_all(tmp_path, 4, 8)
+    for step in ("4", "8"):
+        flip_a_byte(tmp_path / step)
+    with pytest.raises(UserError, match=r"8 is damaged .*4 is damaged .* start again with --overwrite"):
+        load_latest(tmp_path)
+
+
+def test_nothing_is_told_of_a_damaged_checkpoint_later(tmp_path, caplog):
+    """Of the arrays that couldn't be read either, when the garbage is collected."""
+    save_all(tmp_path, 1, 2)
+    cut_off(tmp_path / "2")
+    assert_is(load_latest(tmp_path), 1)
+    gc.collect()
+    assert not caplog.records
+
+
+def test_what_a_killed_save_leaves_behind_is_no_checkpoint(tmp_path):
+    save_all(tmp_path, 4)
+    shutil.copytree(tmp_path / "4", tmp_path / "8.orbax-checkpoint-tmp")
+    assert_is(load_latest(tmp_path), 4)
+
+
+def test_a_state_with_other_leaves_is_refused_and_kept(tmp_path):
+    save_all(tmp_path, 4, 8)
+    other = {name: leaf for name, leaf in state(0).items() if name != "kernel"} | {"vector": jnp.zeros(72)}
+    with checkpoints.open_checkpoints(tmp_path) as saved, pytest.raises(UserError, match=r"8: .* \(\['kernel'\]\);"):
+        checkpoints.load_latest(saved, other)
+    assert_is(load_latest(tmp_path), 8)

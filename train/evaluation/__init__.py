@@ -1,1 +1,0 @@
-"""Scores of finished runs, with intervals, and what differs between two."""
