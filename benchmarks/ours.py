@@ -1,8 +1,8 @@
 """What is measured, with this project. Each function prepares one piece of work and returns it, to be called again."""
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import jax
 import numpy as np
@@ -15,12 +15,11 @@ from jaxcnn.data.batch import Batch
 from jaxcnn.data.image import decode_grey
 from jaxcnn.models.table import variable_shapes
 from jaxcnn.program_cache import keep_programs
-from train.config import SimpleCNNConfig, TrainConfig, UNetConfig
 from train.losses import LOSSES
-from train.models import build_network
-from train.network import on_features
+from train.network import build_network, draw_variables
 from train.optimizer import build_optimizer, learning_rate_schedule
-from train.state import create_state
+from train.options import Config, make_config
+from train.state import create_state, initial_state
 from train.step import make_eval_step, make_train_step
 
 Work = Callable[[], object]
@@ -32,33 +31,32 @@ keep_programs()
 
 def simplecnn_training(batch: int, size: int) -> Work:
     """A step of training: gradients, AdamW, scores."""
-    return _training(SimpleCNNConfig(), random_images(batch, size, 1), size)
+    return _training(make_config("simplecnn"), random_images(batch, size, 1), size)
 
 
 def transfer_training(batch: int, size: int) -> Work:
     """The same for the U-Net classifier, from the features that were computed before training."""
     features = np.random.default_rng(0).random((batch, size // 16, size // 16, 256), np.float32)
-    return _training(UNetConfig(encoder="random"), features, size)
+    return _training(make_config("unet", encoder="random"), features, size)
 
 
 def uncached_transfer_training(batch: int, size: int) -> Work:
     """The same from the images: the frozen encoder runs in every step."""
-    return _training(UNetConfig(encoder="random", cache=False), random_images(batch, size, 1), size)
+    return _training(make_config("unet", encoder="random", cache=False), random_images(batch, size, 1), size)
 
 
-def _training(config: TrainConfig, inputs: np.ndarray, size: int) -> Work:
-    network, variables = build_network(config, 4, (size, size, 1))
-    optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0)
-    start = variables.then(partial(create_state, network, optimizer))
-    if isinstance(config, UNetConfig) and config.cache:
-        network = on_features(network)
+def _training(config: Config, inputs: np.ndarray, size: int) -> Work:
+    network = build_network(config, 4, (size, size, 1))
+    optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0, {})
+    shapes, draw = initial_state(network, optimizer, (size, size, 1), seed=0)
+    network = dataclasses.replace(network, on_features=inputs.dtype != np.uint8)
     batch = Batch(inputs, random_labels(len(inputs)), np.ones(len(inputs), bool))
     key = jax.random.key(0)
-    # As `build_trainer` does: the weights are drawn meanwhile.
+    # As `compile_learner` does: the weights are drawn meanwhile.
     with ThreadPoolExecutor(max_workers=1) as background:
-        drawn = background.submit(start.compute)
-        train_step = jax.jit(make_train_step(network, optimizer, LOSSES[config.loss]), donate_argnums=0)
-        step = train_step.lower(start.shapes, batch, key).compile()
+        drawn = background.submit(draw)
+        train_step = jax.jit(make_train_step(network, optimizer, LOSSES[config.training.loss]), donate_argnums=0)
+        step = train_step.lower(shapes, batch, key).compile()
     state = drawn.result()
 
     def work() -> None:
@@ -71,10 +69,11 @@ def _training(config: TrainConfig, inputs: np.ndarray, size: int) -> Work:
 
 def simplecnn_inference(batch: int, size: int) -> Work:
     """Logits and scores of a batch."""
-    config = SimpleCNNConfig()
-    network, variables = build_network(config, 4, (size, size, 1))
-    state = create_state(network, optax.identity(), random_weights(variables.shapes))
-    step = jax.jit(make_eval_step(network, LOSSES[config.loss]))
+    config = make_config("simplecnn")
+    network = build_network(config, 4, (size, size, 1))
+    shapes, _ = draw_variables(network, (size, size, 1))
+    state = create_state(network, optax.identity(), random_weights(shapes))
+    step = jax.jit(make_eval_step(network, LOSSES[config.training.loss]))
     inputs = Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool))
     return lambda: jax.block_until_ready(step(state, inputs))
 

@@ -100,8 +100,8 @@ def one_of_each_tumour(dataset: Dataset, seed: int) -> UInt8[np.ndarray, "3 heig
     random = np.random.default_rng(seed)
     chosen = []
     for tumour in TUMOURS:
-        candidates = np.flatnonzero(dataset.train.labels == dataset.classes.index(tumour))
+        candidates = np.flatnonzero(dataset.splits["train"].labels == dataset.classes.index(tumour))
         if not len(candidates):
             raise UserError(f"--data {dataset.source}: no training image of {tumour}; prepare a data set that has some")
         chosen.append(random.choice(candidates))
-    return dataset.train.images[chosen]
+    return dataset.splits["train"].images[chosen]

@@ -62,7 +62,7 @@ def replace_option(options: Options, field: str, value: str) -> Options:
             arguments = [f"--{field.replace('_', '-')}={value}"]
             return tyro.cli(type(options), default=options, args=arguments, config=(tyro.conf.FlagConversionOff,))
     except SystemExit:
-        raise UserError(re.sub(r"^Error parsing [^:]+: ", "", _message(stderr.getvalue()))) from None
+        raise UserError(_message(stderr.getvalue())) from None
 
 
 def _call(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> int:
@@ -107,8 +107,19 @@ def _message(box: str) -> str:
     titled = re.sub(r"^╭─ (.*?) ─*╮$", r"\1\n────", plain, count=1, flags=re.MULTILINE)
     _, message, *_ = re.split(r"^[ │]*[─-]{4,}[ │]*$", titled, flags=re.MULTILINE)
     line = " ".join(message.replace("│", " ").split())
-    # What a configuration refuses names its option itself; tyro puts its own name for the argument before that.
-    return re.sub(r"^Error parsing \S+: (?=--)", "", line)
+    for pattern, plain in _PLAIN:
+        line = re.sub(pattern, plain, line)
+    # What a configuration refuses begins with its field.
+    return re.sub(r"^([a-z]\w*)(?= \S+: )", lambda field: "--" + field[1].replace("_", "-"), line)
+
+
+# tyro's words, and a colleague's.
+_PLAIN = (
+    (r"^Error parsing (?:\w[\w.-]*: )?", ""),  # The name of a configuration; an option begins with a dash and stays.
+    (r"^(--\S+): invalid literal for int\(\) with base 10: '(.*)'$", r"\1 \2: must be a whole number"),
+    (r"^(--\S+): could not convert string to float: '(.*)'$", r"\1 \2: must be a number"),
+    (r"^invalid choice '(.*)' for argument '(--\S+)'\. Expected one of \((.*?),?\)\.$", r"\2 \1: must be one of \3"),
+)
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
-"""The command line: python -m train simplecnn|unet|sweep|baseline|evaluate|predict|export."""
+"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|export."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,65 +10,55 @@ from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.evaluation.evaluate import evaluate
 from jaxcnn.inference.export import export
 from jaxcnn.inference.predict import predict
+from jaxcnn.models.table import MODELS
 from train.baselines.command import baseline
-from train.config import SimpleCNNConfig, UNetConfig
-from train.devices.placement import Placement
+from train.devices import Placement
+from train.options import Config, config_class
 from train.run import run_model
-from train.sweep.command import sweep
+from train.sweep.command import sweep_command
 
 
-def simplecnn(
-    config: SimpleCNNConfig,
-    placement: Placement,
-    *,
-    run_dir: Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> int:
-    """Train a SimpleCNN.
+def training_command(model: str) -> Callable[..., int]:
+    """The command that trains a model of the table; its signature and docstring become the command line."""
 
-    Args:
-        config: the options of the run.
-        placement: where it takes place.
-        run_dir: where the run is kept; runs/simplecnn-DATE-TIME when not given.
-        overwrite: replace the run in the folder.
-        resume: go on with the run in the folder if there is one, else start it.
-    """
-    return run_model(config, placement, run_dir, overwrite=overwrite, resume=resume)
+    def command(
+        config: Config,
+        placement: Placement,
+        *,
+        run_dir: Path | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> int:
+        return run_model(config, placement, run_dir, overwrite=overwrite, resume=resume)
 
-
-def unet(
-    config: UNetConfig,
-    placement: Placement,
-    *,
-    run_dir: Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> int:
-    """Train a classifier on the bottleneck of a U-Net that has learnt to segment.
+    command.__annotations__["config"] = config_class(model)
+    command.__doc__ = f"""{MODELS[model].summary}
 
     Args:
-        config: the options of the run.
-        placement: where it takes place.
-        run_dir: where the run is kept; runs/unet-DATE-TIME when not given.
-        overwrite: replace the run in the folder.
-        resume: go on with the run in the folder if there is one, else start it.
+        config: Options of the run.
+        placement: Devices and processes.
+        run_dir: Folder of the run; runs/{model}-DATE-TIME when not given.
+        overwrite: Replace the run in the folder.
+        resume: Continue the run in the folder if there is one, else start it.
     """
-    return run_model(config, placement, run_dir, overwrite=overwrite, resume=resume)
+    return command
 
 
 def main() -> None:
-    """Entry point of jaxcnn-train."""
+    """Run the command that the arguments name."""
+    keep_freed_memory()
+    # `--crop` was a switch before there was a choice of crops.
+    for place in [place for place, word in enumerate(sys.argv) if word == "--crop"][::-1]:
+        if sys.argv[place + 1 : place + 2] in ([], ["--"]) or sys.argv[place + 1].startswith("--"):
+            sys.argv.insert(place + 1, "head")
     commands: dict[str, Callable[..., Any]] = {
-        "simplecnn": simplecnn,
-        "unet": unet,
-        "sweep": sweep,
+        **{model: training_command(model) for model in MODELS},
+        "sweep": sweep_command(),
         "baseline": baseline,
         "evaluate": evaluate,
         "predict": predict,
         "export": export,
     }
-    keep_freed_memory()
     cli.run("python -m train", commands, "Train models, evaluate them and use them.")
 
 

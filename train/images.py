@@ -1,52 +1,94 @@
-"""The images that a run is a function of: loaded, parted, and described in the lines that a run begins with."""
+"""The images that a run is a function of: loaded, divided into splits, framed, and described."""
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxcnn.data.batch import Examples
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
-from jaxcnn.data.protocol import Partition, describe, partition
+from jaxcnn.data.preprocessing import Preprocessing, frame
+from jaxcnn.data.protocol import Leakage, Protocol, describe, partition
 from jaxcnn.errors import UserError
-from train.config import ImagesConfig
-from train.progress import say
+from jaxcnn.inference.tta import views_of
+from train.options import ImageOptions, TrainOptions
+from train.progress import report
+
+_BATCH_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A data set, how it is parted, and what data.json says of that."""
+    """A data set and what is known of it.
+
+    Attributes:
+        dataset: divided into train, validation and test; only the first two decide anything.
+        leakage: near-duplicates across Training and Testing.
+        description: the content of data.json.
+    """
 
     dataset: Dataset
-    parts: Partition
+    leakage: Leakage
     description: Mapping[str, Any]
 
 
-def load_images(config: ImagesConfig) -> Images:
-    """The images that the configuration names.
+def load_images(options: ImageOptions) -> Images:
+    """The images that the options name.
 
     Raises:
         UserError: there are none, or too few of a class to hold any out.
     """
-    dataset = load_dataset(config.data, config.max_images)
+    loaded = load_dataset(options.data, options.max_images)
     try:
-        parts = partition(dataset, config.protocol, config.validation_fraction, seed=config.split_seed)
+        dataset, leakage = partition(loaded, options.protocol, options.validation_fraction, seed=options.split_seed)
     except ValueError as error:
-        raise UserError(f"--validation-fraction {config.validation_fraction}: {error}; use more images") from error
-    return Images(dataset, parts, describe(dataset, parts))
+        raise UserError(f"--validation-fraction {options.validation_fraction}: {error}; use more images") from error
+    return Images(dataset, leakage, describe(dataset, leakage, options.protocol))
 
 
-def say_images(images: Images) -> None:
-    """Tell how many images there are of each split, and what a reader must know of them."""
-    counts = ", ".join(f"{len(split)} {name}" for name, split in images.parts.splits.items())
-    say(f"data       {images.dataset.source}: {counts}")
-    if images.parts.leakage.groups:
-        say(f"copies     {_leakage_line(images.parts)}")
+def report_images(images: Images, protocol: Protocol) -> None:
+    """Print the number of images of each split, and of near-duplicates across them."""
+    counts = ", ".join(f"{len(split)} {name}" for name, split in images.dataset.splits.items())
+    report(f"data       {images.dataset.source}: {counts}")
+    leakage, tested = images.leakage, len(images.dataset.splits["test"])
+    if leakage.groups:
+        found = f"{leakage.test} of {tested} test images have near-duplicates among {leakage.train} training images"
+        if protocol == "leak-free":
+            report(f"copies     {found}, which are left out")
+        else:
+            report(f"copies     {found}; scores on them show memory (--protocol leak-free leaves those out)")
 
 
-def _leakage_line(parts: Partition) -> str:
-    """What a reader must know of a data set with near-duplicates across its split."""
-    leakage, tested = parts.leakage, len(parts.splits["test"])
-    found = f"{leakage.test} of {tested} test images have near-duplicates among {leakage.train} training images"
-    if parts.protocol == "leak-free":
-        return f"{found}, which are left out"
-    return f"{found}; scores on them show memory (--protocol leak-free leaves those out)"
+def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]:
+    """Each split as the network sees it, cropped and resized once, in the views that it is evaluated in.
+
+    The first view is the one that is trained on.
+    """
+    return {
+        name: Examples(
+            tuple(_frame_all(view, options.preprocessing) for view in views_of(split.images, options.tta)), split.labels
+        )
+        for name, split in dataset.splits.items()
+    }
+
+
+def _frame_all(
+    images: UInt8[np.ndarray, "n height width channel"], preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "n rows columns channel"]:
+    """`frame`, by one compiled program for batches of one size; the last one is filled up with black."""
+    if preprocessing.keeps_frame(images.shape[1:]):
+        return images
+    framed = np.empty((len(images), *preprocessing.framed_shape(images.shape[1:])), np.uint8)
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = images[start : start + _BATCH_SIZE]
+        filled = np.pad(batch, ((0, _BATCH_SIZE - len(batch)), (0, 0), (0, 0), (0, 0)))
+        framed[start : start + len(batch)] = _compiled_frame(filled, preprocessing)[: len(batch)]
+    return framed
+
+
+_compiled_frame = partial(jax.jit, static_argnums=1)(frame)

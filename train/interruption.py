@@ -32,7 +32,7 @@ class Interruption:
         self.requested = self._agree(self.signal_number)
         return self.requested != 0
 
-    def settle(self) -> None:
+    def check_last(self) -> None:
         """At the end, when nobody polls any more: end here if a signal came since, to any of the processes.
 
         Raises:

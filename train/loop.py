@@ -1,9 +1,9 @@
-"""A run from its first step to its last: steps, checkpoints, evaluation, metrics, predictions."""
+"""From the first step to the last, for the learners of a program: steps, checkpoints, evaluation, predictions."""
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,37 +20,124 @@ from jaxcnn.inference.trained import Trained, load_best, save_trained
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
-from train.devices.distributed import Agreement, by_first, end_with_the_others
-from train.devices.parallel import distribute, replicate
 from train.interruption import InterruptedRunError, Interruption, interruption
-from train.position import Position, as_json, from_json, start_of_epoch
-from train.progress import bar, epoch_line, say
-from train.setup import Setup
-from train.state import TrainState, split_frozen
-from train.trainer import Trainer
+from train.learner import Learner
+from train.processes import by_first, end_with_the_others
+from train.program import Program
+from train.progress import epoch_line, progress_bar, report
+from train.state import TrainState
 
 
-class NonFiniteLossError(Exception):
-    """The loss or a parameter became infinite or NaN; the message says at which step."""
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a run stands inside an epoch, as far as its state doesn't tell; kept with each checkpoint.
+
+    Attributes:
+        epoch: the one that is trained, from 1.
+        done: steps of it that are done.
+        counted: sums over these steps, in double precision, so that they are the same in however many parts they came.
+        seconds: that these steps took.
+    """
+
+    epoch: int
+    done: int
+    counted: Tally
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint; floats survive JSON to the bit."""
+        counted = {"loss": float(self.counted.loss), "confusion": self.counted.confusion.tolist()}
+        return {"epoch": self.epoch, "done": self.done, "counted": counted, "seconds": self.seconds}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "Position":
+        """What `to_json` gave."""
+        counted = Tally(np.float64(content["counted"]["loss"]), np.array(content["counted"]["confusion"], np.int64))
+        return Position(content["epoch"], content["done"], counted, content["seconds"])
 
 
-def train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
-    """Train until the run's epochs are done, from its last checkpoint if it has one, else from `state`.
+# Of the learners that are still trained, by their places in the program. All stand at the same step.
+Positions = dict[int, Position]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What all parts of the loop have in their hands.
+
+    Attributes:
+        program: the learners.
+        saved: the checkpoints of each learner that is trained, by its place.
+        interrupted: by a signal.
+        diverged: is told the place of a learner whose loss or state is not finite any more, and what happened.
+    """
+
+    program: Program
+    saved: Mapping[int, Checkpoints]
+    interrupted: Interruption
+    diverged: Callable[[int, str], None]
+
+    @property
+    def first(self) -> Learner:
+        """All learners have its number of steps, batch size and classes."""
+        return self.program.learners[0]
+
+
+def train(
+    program: Program, diverged: Callable[[int, str], None], places: Sequence[int] = (0,)
+) -> dict[int, dict[str, tuple[int, Scores]]]:
+    """Train until the epochs are done, from the last checkpoints that all learners have, else from their beginning.
+
+    Learners that are not trained, or diverge, take their steps like the others, so that the program stays the same and
+    with it the others' bits; nothing comes of these steps.
+
+    Args:
+        program: the learners.
+        diverged: is told the place of a learner that diverges, and what happened. Its last good checkpoint is kept, and
+            the others go on.
+        places: the learners to train.
 
     Returns:
-        For each split, the number of images and the scores of the best checkpoint.
+        For each place whose learner didn't diverge and each split, the number of images and the scores of the best
+        checkpoint.
 
     Raises:
-        NonFiniteLossError: the last good checkpoint is kept.
-        InterruptedRunError: a signal asked for an end; the state is saved.
-        UserError: all checkpoints are damaged, or nothing can be written any more.
+        InterruptedRunError: a signal asked for an end; the states are saved.
+        UserError: all checkpoints of a learner are damaged, or nothing can be written any more.
     """
-    with told_in_one_line(trainer.run.folder):
-        return _train(trainer, state)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_write_errors_in_one_line(program.learners[places[0]].run.folder))
+        interrupted = held.enter_context(interruption(program.agree))
+        saved = {
+            place: held.enter_context(checkpoints.open_checkpoints(program.learners[place].run.checkpoints))
+            for place in places
+        }
+        held.enter_context(end_with_the_others(UserError, InterruptedRunError))
+        training = _Training(program, saved, interrupted, diverged)
+        state, positions = _resume(training)
+        lines = {
+            place: [line for line in read_epochs(program.learners[place].run) if line["epoch"] < position.epoch]
+            for place, position in positions.items()
+        }
+        while positions and _first(positions).epoch <= training.first.config.training.epochs:
+            state, positions = _train_epoch(training, state, positions)
+            positions = _evaluate_epoch(training, state, positions, lines)
+            positions = {place: _start_of_epoch(training, position.epoch + 1) for place, position in positions.items()}
+        results = _write_predictions(training, positions)
+        interrupted.check_last()
+        return results
+
+
+def _first(positions: Positions) -> Position:
+    return next(iter(positions.values()))
+
+
+def _start_of_epoch(training: _Training, epoch: int) -> Position:
+    classes = len(training.first.dataset.classes)
+    return Position(epoch, 0, Tally(np.float64(0), np.zeros((classes, classes), np.int64)), 0.0)
 
 
 @contextlib.contextmanager
-def told_in_one_line(folder: Path) -> Iterator[None]:
+def _write_errors_in_one_line(folder: Path) -> Iterator[None]:
     """Where nothing can be written any more, say so and how to go on.
 
     Raises:
@@ -66,150 +153,191 @@ def told_in_one_line(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _train(trainer: Trainer, state: TrainState) -> dict[str, tuple[int, Scores]]:
-    agreement = Agreement(trainer.parallel)
-    with (
-        interruption(agreement.largest) as interrupted,
-        checkpoints.open_checkpoints(trainer.run.checkpoints) as saved,
-        end_with_the_others(UserError, InterruptedRunError, NonFiniteLossError),
-    ):
-        state, position = _resume(trainer, saved, state)
-        lines = [line for line in read_epochs(trainer.run) if line["epoch"] < position.epoch]
-        while position.epoch <= trainer.config.epochs:
-            state, position = _train_epoch(trainer, saved, interrupted, state, position)
-            lines.append(_evaluate_epoch(trainer, interrupted, state, position))
-            if best_epoch(lines) is lines[-1]:
-                save_best(trainer, state, position.epoch)
-            # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
-            by_first(partial(write_epochs, trainer.run, lines))
-            say(epoch_line(lines[-1], trainer.config.epochs))
-            position = start_of_epoch(position.epoch + 1, len(trainer.classes))
-        state = replicate(trainer.parallel, load_best_state(trainer, state))
-        results = _write_predictions(trainer, interrupted, state)
-        interrupted.settle()
-        return results
+def _resume(training: _Training) -> tuple[TrainState, Positions]:
+    """Where the learners stand: after the last checkpoint that is whole for all, or at their beginning."""
+    program, until = training.program, None
+    while True:
+        restored = {
+            place: checkpoints.load_latest(saved, program.like(place), until=until)
+            for place, saved in training.saved.items()
+        }
+        steps = {0 if one is None else one.step for one in restored.values()}
+        if len(steps) == 1:
+            break
+        until = min(steps)
+    states, positions = list(program.initial), {place: _start_of_epoch(training, 1) for place in restored}
+    for place, one in restored.items():
+        if one is not None:
+            states[place], positions[place] = one.state, Position.from_json(one.progress)
+            for sentence in one.damaged:
+                report(f"damaged    {sentence}")
+    if steps != {0}:
+        epoch, done = _first(positions).epoch, _first(positions).done
+        if done < training.first.steps_per_epoch:
+            report(f"resumed    in epoch {epoch}, after step {done} of {training.first.steps_per_epoch}")
+        else:
+            report(f"resumed    after epoch {epoch}")
+            # An epoch without a line in metrics.jsonl is evaluated again.
+            runs = [program.learners[place].run for place in positions]
+            if all(epoch in (line["epoch"] for line in read_epochs(run)) for run in runs):
+                positions = {place: _start_of_epoch(training, epoch + 1) for place in positions}
+    return program.join(states), positions
 
 
-def _resume(trainer: Trainer, saved: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:
-    """Where the run stands: after its last whole checkpoint, or at its beginning."""
-    restored = checkpoints.load_latest(saved, state)
-    if restored is None:
-        return state, start_of_epoch(1, len(trainer.classes))
-    for sentence in restored.damaged:
-        say(f"damaged    {sentence}")
-    position = from_json(restored.progress)
-    if position.done < trainer.steps:
-        say(f"resumed    in epoch {position.epoch}, after step {position.done} of {trainer.steps}")
-        return restored.state, position
-    say(f"resumed    after epoch {position.epoch}")
-    if position.epoch in (line["epoch"] for line in read_epochs(trainer.run)):
-        position = start_of_epoch(position.epoch + 1, len(trainer.classes))
-    return restored.state, position
-
-
-def _train_epoch(
-    trainer: Trainer, saved: Checkpoints, interrupted: Interruption, state: TrainState, position: Position
-) -> tuple[TrainState, Position]:
+def _train_epoch(training: _Training, state: TrainState, positions: Positions) -> tuple[TrainState, Positions]:
     """The steps that are left of an epoch; the last one leaves a checkpoint, and so does one that is interrupted."""
-    config, epoch = trainer.config, position.epoch
-    batches = training_batches(
-        trainer.training,
-        config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        start=position.done,
-        shard=trainer.parallel.shard,
-    )
-    start = time.perf_counter() - position.seconds
-    step = (epoch - 1) * trainer.steps + position.done
+    program, interrupted, options = training.program, training.interrupted, training.first.config.training
+    epoch, done, steps = _first(positions).epoch, _first(positions).done, training.first.steps_per_epoch
+    orders = [
+        training_batches(
+            learner.training,
+            options.batch_size,
+            seed=learner.config.training.seed,
+            epoch=epoch,
+            start=done,
+            shard=program.shard,
+        )
+        for learner in program.learners
+    ]
+    start = time.perf_counter() - _first(positions).seconds
+    step = (epoch - 1) * steps + done
     running: Tally | None = None
-    for batch in bar(batches, trainer.steps, f"epoch {epoch}/{config.epochs}", done=position.done):
-        state, counted = trainer.train_step(state, distribute(trainer.parallel, batch), trainer.key)
+    for batches in progress_bar(zip(*orders, strict=True), steps, f"epoch {epoch}/{options.epochs}", done=done):
+        state, counted = program.train_step(state, batches)
         step += 1
         # The step before is fetched while this one runs, so that the device never waits for the host.
-        position = add_step(position, running, step - 1)
+        positions = _add_step(training, positions, running, step - 1)
         running = counted
-        if interrupted.poll() or step % config.checkpoint_every == 0 or step == epoch * trainer.steps:
-            position = add_step(position, running, step)
+        if interrupted.poll() or step % options.checkpoint_every == 0 or step == epoch * steps:
+            positions = _add_step(training, positions, running, step)
             running = None
-            position = dataclasses.replace(position, seconds=time.perf_counter() - start)
-            check_finite(state, step)
-            checkpoints.save(saved, step, state, as_json(position))
+            seconds = time.perf_counter() - start
+            positions = {place: dataclasses.replace(of, seconds=seconds) for place, of in positions.items()}
+            positions = _save(training, state, positions, step)
             interrupted.raise_if_requested()
-    return state, position
+        if not positions:
+            break
+    return state, positions
 
 
-def add_step(position: Position, counted: Tally | None, step: int) -> Position:
-    """One step further, by what was counted in it; the same position where nothing was."""
+def _add_step(training: _Training, positions: Positions, counted: Tally | None, step: int) -> Positions:
+    """One step further, without the learners that it made diverge; the same where nothing was counted."""
     if counted is None:
-        return position
-    fetched = total([jax.device_get(counted)])
-    if not np.isfinite(fetched.loss):
-        raise NonFiniteLossError(f"the loss is {fetched.loss} at step {step}")
-    return dataclasses.replace(position, done=position.done + 1, counted=position.counted + fetched)
+        return positions
+    fetched, further = jax.device_get(counted), {}
+    for place, position in positions.items():
+        own = total([training.program.part(fetched, place)])
+        if np.isfinite(own.loss):
+            further[place] = dataclasses.replace(position, done=position.done + 1, counted=position.counted + own)
+        else:
+            training.diverged(place, f"the loss is {own.loss} at step {step}")
+    return further
 
 
-def check_finite(state: TrainState, step: int) -> None:
-    """A state that no run can go on from must not take the place of a good one."""
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))):
-        raise NonFiniteLossError(f"some parameters are infinite or NaN after step {step}")
+def _save(training: _Training, state: TrainState, positions: Positions, step: int) -> Positions:
+    """A checkpoint of each learner, without those whose state is not finite: it must not replace a good one."""
+    for place in positions:
+        # Before any learner writes its next one: two are kept, so there is always one that all have.
+        checkpoints.wait(training.saved[place])
+    good = {}
+    for place, own in training.program.states(state, positions).items():
+        if wrong := _not_finite(own):
+            training.diverged(place, f"the {wrong} are infinite or NaN after step {step}")
+            continue
+        good[place] = positions[place]
+        checkpoints.save(training.saved[place], step, own, positions[place].to_json())
+    return good
+
+
+def _not_finite(state: TrainState) -> str:
+    """Which part of a state holds a number that is infinite or NaN; empty where none does."""
+    parts = {
+        "parameters": state.params,
+        "batch statistics": state.batch_stats,
+        "averaged weights": state.average,
+        "optimizer's moments": state.opt_state,
+    }
+    for name, part in parts.items():
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(part))):
+            return name
+    return ""
 
 
 def _evaluate_epoch(
-    trainer: Trainer, interrupted: Interruption, state: TrainState, position: Position
-) -> dict[str, Any]:
-    """The epoch's line for metrics.jsonl."""
-    counted = {name: _evaluate(trainer, interrupted, state, name)[0] for name in ("validation", "test")}
-    return epoch_metrics(trainer, position, counted)
+    training: _Training, state: TrainState, positions: Positions, lines: dict[int, list[dict[str, Any]]]
+) -> Positions:
+    """Add the epoch's line to each learner's, and keep its classifier if it is its best so far."""
+    counted = {name: _evaluate(training, state, name)[0] for name in ("validation", "test") if positions}
+    good = {}
+    for place, own in training.program.states(state, positions).items():
+        learner, position = training.program.learners[place], positions[place]
+        tallies = {"train": position.counted, **{name: of_all[place] for name, of_all in counted.items()}}
+        if wrong := [name for name, of in tallies.items() if not np.isfinite(of.loss)]:
+            training.diverged(place, f"the {wrong[0]} loss is {tallies[wrong[0]].loss} after epoch {position.epoch}")
+            continue
+        good[place] = position
+        lines[place].append(_epoch_metrics(learner, position, tallies))
+        if best_epoch(lines[place]) is lines[place][-1]:
+            save_best(learner, own, position.epoch)
+        # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
+        by_first(partial(write_epochs, learner.run, lines[place]))
+        name = f"{learner.run.name}: " if len(training.program.learners) > 1 else ""
+        report(f"{name}{epoch_line(lines[place][-1], learner.config.training.epochs)}")
+    return good
 
 
-def epoch_metrics(setup: Setup, position: Position, counted: Mapping[str, Tally]) -> dict[str, Any]:
-    """An epoch's line for metrics.jsonl, from what was counted on the splits after it."""
-    step = position.epoch * setup.steps
-    line = {"epoch": position.epoch, "step": step, "learning_rate": float(setup.schedule(step - 1))}
-    for name, of_split in {"train": position.counted, **counted}.items():
-        line |= {f"{name}_{key}": value for key, value in dataclasses.asdict(scores(of_split)).items()}
-    images = setup.steps * setup.config.batch_size
+def _epoch_metrics(learner: Learner, position: Position, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """An epoch's line for metrics.jsonl, from what was counted on each split."""
+    step = position.epoch * learner.steps_per_epoch
+    line = {"epoch": position.epoch, "step": step, "learning_rate": float(learner.schedule(step - 1))}
+    for name, counted in tallies.items():
+        line |= {f"{name}_{key}": value for key, value in dataclasses.asdict(scores(counted)).items()}
+    images = learner.steps_per_epoch * learner.config.training.batch_size
     return line | {"seconds": position.seconds, "images_per_second": images / position.seconds}
 
 
-def _evaluate(trainer: Trainer, interrupted: Interruption, state: TrainState, name: str) -> tuple[Tally, np.ndarray]:
-    """Tally and logits of every image of a split."""
-    outputs = []
-    examples, shard = trainer.examples[name], trainer.parallel.shard
-    for batch in evaluation_batches(examples, trainer.config.batch_size, shard):
-        outputs.append(jax.device_get(trainer.eval_step(state, distribute(trainer.parallel, batch))))
-        interrupted.poll()
-        interrupted.raise_if_requested()
-    logits = np.concatenate([logits for _, logits in outputs])[: len(examples)]
-    return total([counted for counted, _ in outputs]), logits
+def _evaluate(
+    training: _Training, state: TrainState, name: str
+) -> tuple[list[Tally], list[Float32[np.ndarray, "n classes"]]]:
+    """Tally and logits of every image of a split, for each learner."""
+    program, outputs = training.program, []
+    examples = training.first.examples[name]
+    for batch in evaluation_batches(examples, training.first.config.training.batch_size, program.shard):
+        outputs.append(jax.device_get(program.eval_step(state, batch)))
+        training.interrupted.poll()
+        training.interrupted.raise_if_requested()
+    places = range(len(program.learners))
+    tallies = [total([program.part(counted, place) for counted, _ in outputs]) for place in places]
+    logits = [np.concatenate([program.part(of, place) for _, of in outputs])[: len(examples)] for place in places]
+    return tallies, logits
 
 
-def save_best(setup: Setup, state: TrainState, epoch: int) -> None:
+def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
     """Let the state's classifier be the run's best."""
-    network, image_shape = setup.network, setup.splits["train"].images.shape[1:]
-    about = (network.preprocessing, image_shape, setup.classes, epoch, setup.config.tta)
-    save_trained(setup.run.best, Trained(network.model, state.variables, *about))
+    network, dataset = learner.network, learner.dataset
+    image_shape = dataset.splits["train"].images.shape[1:]
+    about = (network.preprocessing, image_shape, dataset.classes, epoch, learner.config.training.tta)
+    save_trained(learner.run.best, Trained(network.model, state.variables, *about))
 
 
-def load_best_state(setup: Setup, state: TrainState) -> TrainState:
-    """The state with the weights of the best epoch, on the default device."""
-    frozen, learnt = split_frozen(setup.network, load_best(setup.run).variables)
-    return state.with_variables(frozen, learnt)
-
-
-def _write_predictions(trainer: Trainer, interrupted: Interruption, state: TrainState) -> dict[str, tuple[int, Scores]]:
-    """Predict every split; returns the number of images and the scores of each."""
-    results = {}
-    for name, split in trainer.splits.items():
-        counted, logits = _evaluate(trainer, interrupted, state, name)
-        by_first(partial(write_logits, trainer, name, logits))
-        results[name] = len(split), scores(counted)
+def _write_predictions(training: _Training, positions: Positions) -> dict[int, dict[str, tuple[int, Scores]]]:
+    """Predict every split with the best weights of each learner."""
+    program = training.program
+    results: dict[int, dict[str, tuple[int, Scores]]] = {place: {} for place in positions}
+    if not positions:
+        return results
+    states = list(program.initial)
+    for place in positions:
+        learner = program.learners[place]
+        states[place] = states[place].with_variables(*learner.network.split(load_best(learner.run).variables))
+    state = program.join(states)
+    for name, split in training.first.dataset.splits.items():
+        tallies, logits = _evaluate(training, state, name)
+        for place in positions:
+            learner = program.learners[place]
+            predictions = Predictions(
+                logits[place], split.labels, split.duplicates, split.names, learner.dataset.classes
+            )
+            by_first(partial(write_predictions, learner.run, name, predictions))
+            results[place][name] = len(split), scores(tallies[place])
     return results
-
-
-def write_logits(setup: Setup, name: str, logits: Float32[np.ndarray, "n classes"]) -> None:
-    """Write the predictions for a split."""
-    split = setup.splits[name]
-    predictions = Predictions(logits, split.labels, split.duplicates, split.names, setup.classes)
-    write_predictions(setup.run, name, predictions)

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int
 
-LossName = Literal["cross-entropy", "double-softmax"]
 ClassWeightsName = Literal["none", "balanced"]
 ClassWeights = Float32[np.ndarray, " classes"]
 LossFunction = Callable[[Float[Array, "batch classes"], Int[Array | np.ndarray, " batch"]], Float[Array, " batch"]]
@@ -55,7 +54,8 @@ def _one_hot(
     return jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
 
 
-LOSSES: dict[LossName, LossFunction] = {"cross-entropy": cross_entropy, "double-softmax": double_softmax}
+# The names that --loss takes.
+LOSSES: dict[str, LossFunction] = {"cross-entropy": cross_entropy, "double-softmax": double_softmax}
 
 
 def weighted(loss: LossFunction, weights: ClassWeights) -> LossFunction:
@@ -87,7 +87,7 @@ def balanced_weights(labels: Int[np.ndarray, " n"], classes: int) -> ClassWeight
     return weights
 
 
-def build_objective(name: LossName, label_smoothing: float, class_weights: ClassWeights | None) -> LossFunction:
+def build_objective(name: str, label_smoothing: float, class_weights: ClassWeights | None) -> LossFunction:
     """What training minimises the mean of; without the options it is the loss itself."""
     loss = smoothed_cross_entropy(label_smoothing) if label_smoothing else LOSSES[name]
     return loss if class_weights is None else weighted(loss, class_weights)

@@ -1,20 +1,32 @@
 """A model as a training step sees it: inputs that nothing is learnt by, and a part that learns."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.stages import Traced
 from jaxtyping import Array, Float, Key
 
-from jaxcnn import SimpleCNN, UNetClassifier
-from jaxcnn.data.augment import Augmentation
+from jaxcnn.cpu import xla_only
+from jaxcnn.data.augment import AUGMENTATIONS, Augment
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs
-from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.errors import UserError
+from jaxcnn.inference.pretrained import load_variables, open_pretrained
+from jaxcnn.models.architecture import RANDOM, Paths
+from train.options import Config
 
-Keys = Key[Array, " batch"]
-# (frozen variables, what the batch holds, a key an example or None) -> what the learning part takes.
-Inputs = Callable[[Any, Any, Keys | None], Float[Array, "batch ..."]]
+Variables = Mapping[str, Any]
+
+_HOW_TO_GET_AN_ENCODER = (
+    "--encoder is missing: name the folder of a converted U-Net, which `python -m convert unet --hub weights` (with a"
+    " connection) or `python -m convert unet CHECKPOINT.pt weights` writes, or `random` for untrained weights"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,41 +36,145 @@ class Network:
     Attributes:
         model: the module; `apply(variables, images, train=...)` gives logits.
         preprocessing: of the images.
-        augmentation: of the images that are trained on.
-        inputs: from the frozen variables, a batch's framed images and a key for each, or none while nothing is to be
-            random, to the inputs of the part that learns.
-        learner: the module's method that is this part; None for the whole module.
-        frozen: the first two names in the paths of what does not learn.
+        augmentation: of the training images.
+        frozen: the submodules that don't learn. If there are any, the model is `classify(encode(images))`.
+        on_features: the batches hold the outputs of the frozen part in the place of images.
+        encoder: converted variables by their path, which take the place of random ones.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
-    augmentation: Augmentation
-    inputs: Inputs
-    learner: str | None = None
-    frozen: tuple[tuple[str, str], ...] = ()
+    augmentation: Augment
+    frozen: Paths = ()
+    on_features: bool = False
+    encoder: Mapping[tuple[str, ...], Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def method(self) -> str | None:
+        """The module's method that is the part that learns; None for the whole module."""
+        return "classify" if self.frozen else None
+
+    def inputs(
+        self, frozen: Variables, batch: Array, keys: Key[Array, " batch"] | None = None
+    ) -> Float[Array, "batch ..."]:
+        """What the part that learns takes.
+
+        Args:
+            frozen: the variables of the frozen part.
+            batch: framed images as bytes, or features.
+            keys: one an example for what is random; None where nothing is to be.
+        """
+        if self.on_features:
+            return batch
+        images = as_inputs(batch, self.preprocessing, self.augmentation, keys)
+        return cast(Array, self.model.apply(frozen, images, method="encode")) if self.frozen else images
+
+    def split(self, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The variables of the frozen part, and the others: `params` and `batch_stats`, which may be empty."""
+        frozen: dict[tuple[str, ...], Any] = {}
+        learning: dict[tuple[str, ...], Any] = {}
+        for path, leaf in flatten_dict(variables).items():
+            is_frozen = any(path[1 : 1 + len(names)] == names for names in self.frozen)
+            (frozen if is_frozen else learning)[path] = leaf
+        return unflatten_dict(frozen), {"params": {}, "batch_stats": {}} | unflatten_dict(learning)
 
 
-def simplecnn_network(model: SimpleCNN, preprocessing: Preprocessing, augmentation: Augmentation) -> Network:
-    """All of a SimpleCNN learns."""
+def build_network(config: Config, classes: int, image_shape: tuple[int, int, int]) -> Network:
+    """The network of a configuration for images of a shape (height, width, channel).
 
-    def inputs(_: Any, images: Array, keys: Keys | None) -> Array:
-        return as_inputs(images, preprocessing, augmentation, keys)
+    Raises:
+        UserError: the encoder is missing, damaged or doesn't fit, or the network doesn't take images of this size.
+    """
+    architecture, training = config.architecture, config.training
+    model, encoder = _build_model(config, classes)
+    network = Network(
+        model=model.clone(dropout=training.dropout, dtype=jnp.dtype(training.dtype)),
+        preprocessing=training.preprocessing,
+        augmentation=AUGMENTATIONS[training.augment],
+        frozen=architecture.frozen(config.network),
+        encoder=encoder,
+    )
+    shape = training.preprocessing.framed_shape(image_shape)
+    try:
+        draw_variables(network, shape)
+    except ValueError as error:
+        raise UserError(f"--image-size {shape[0]}: {error}; choose another size") from error
+    return network
 
-    return Network(model, preprocessing, augmentation, inputs)
+
+def check_encoder(config: Config) -> None:
+    """Check that the options name an encoder that fits, if the model needs one; nothing is loaded.
+
+    Raises:
+        UserError: they don't.
+    """
+    if config.architecture.encoder and config.network.encoder != RANDOM:
+        if config.network.encoder is None:
+            raise UserError(_HOW_TO_GET_AN_ENCODER)
+        _build_on(config, 1, open_pretrained(Path(config.network.encoder))[1])
 
 
-def unet_network(model: UNetClassifier, preprocessing: Preprocessing, augmentation: Augmentation) -> Network:
-    """The stages below the border of a UNetClassifier and its head learn, from the activations at the border."""
+def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[str, ...], Any]]:
+    """The module, and the variables of a converted encoder by their paths in it."""
+    check_encoder(config)
+    name = config.architecture.encoder
+    if not name or config.network.encoder == RANDOM:
+        return config.architecture.build(config.network, classes, None), {}
+    folder = Path(config.network.encoder)
+    encoder = load_variables(folder, *open_pretrained(folder), method="encode")
+    flat = flatten_dict(encoder.variables)
+    variables = {(collection, name, *path): leaf for (collection, *path), leaf in flat.items()}
+    return _build_on(config, classes, encoder.model), variables
 
-    def inputs(frozen: Any, images: Array, keys: Keys | None) -> Array:
-        prepared = as_inputs(images, preprocessing, augmentation, keys)
-        return cast(Array, model.apply(frozen, prepared, method="encode"))
 
-    names = tuple(("unet", stage) for stage in STAGE_NAMES[: model.frozen_stages])
-    return Network(model, preprocessing, augmentation, inputs, "classify", names)
+def _build_on(config: Config, classes: int, encoder: nn.Module) -> nn.Module:
+    try:
+        return config.architecture.build(config.network, classes, encoder)
+    except ValueError as error:
+        raise UserError(f"--encoder {config.network.encoder}: {error}") from error
 
 
-def on_features(network: Network) -> Network:
-    """The same network for batches that hold its inputs already."""
-    return dataclasses.replace(network, inputs=lambda _, features, keys: features)  # noqa: ARG005
+def draw_variables(
+    network: Network, image_shape: tuple[int, int, int]
+) -> tuple[dict[str, Any], Callable[[int], dict[str, Any]]]:
+    """The shapes of the variables for framed images of this shape, and a function that draws them from a seed.
+
+    The shapes are known at once, so that the steps can be traced for them while another thread compiles and runs the
+    function.
+
+    Raises:
+        ValueError: the network doesn't take images of this shape.
+    """
+    # Dropout has no weights: models that differ in it alone are traced and compiled once.
+    model = network.model.clone(dropout=0.0)
+    traced = _trace_initializer(model, image_shape)
+
+    def with_encoder(variables: Variables) -> dict[str, Any]:
+        return unflatten_dict(flatten_dict(variables) | network.encoder)
+
+    def draw(seed: int) -> dict[str, Any]:
+        return with_encoder(_compile_initializer(model, image_shape)(jax.random.key(seed)))
+
+    return jax.eval_shape(with_encoder, traced.out_info), draw
+
+
+@functools.cache
+def _trace_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Traced:
+    def initialize(key: jax.Array) -> dict[str, Any]:
+        return dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
+
+    # No weight depends on what a convolution gives, and XLA's own is traced faster.
+    with xla_only():
+        return jax.jit(initialize).trace(jax.random.key(0))
+
+
+@functools.cache
+def _compile_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
+    # It runs once or a few times, so that what counts is the time to compile: without optimisation, and by XLA's older
+    # emitters, it is a sixth. An XLA that has them no more takes the option for an error.
+    lowered = _trace_initializer(model, image_shape).lower()
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+    try:
+        return lowered.compile(options | {"xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile(options)

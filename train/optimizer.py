@@ -1,5 +1,6 @@
-"""The optimizer and its learning rate over the steps of a run."""
+"""The optimizer, and its learning rate over the steps of a run."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -8,8 +9,7 @@ from jaxtyping import Array, Float
 
 ScheduleName = Literal["constant", "cosine"]
 
-
-# One that is traced lets `vmap` train models that differ in it at once.
+# A traced number lets `vmap` train models that differ in it at once.
 Number = float | Float[Array, ""]
 
 
@@ -26,27 +26,29 @@ def learning_rate_schedule(name: ScheduleName, peak: Number, warmup_steps: int, 
 
 
 def build_optimizer(
-    schedule: optax.Schedule, weight_decay: Number, *, unet_factor: Number | None = None
+    schedule: optax.Schedule, weight_decay: Number, factors: Mapping[str, Number]
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba, 2015), with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
 
     Args:
         schedule: of the learning rate.
         weight_decay: share of a kernel that is taken off, times the learning rate.
-        unet_factor: on the learning rate of what lies below `unet`; None where there is no such thing.
+        factors: on the learning rate, for each submodule at the top that has a learning rate of its own.
     """
     # The moments of all weights as one vector: XLA compiles a loop for each instead of one for each weight.
     adam = optax.flatten(optax.scale_by_adam())
     adamw = (adam, optax.add_decayed_weights(weight_decay, _is_kernel), optax.scale_by_learning_rate(schedule))
-    if unet_factor is None:
-        return optax.chain(*adamw)
     # AdamW's update is proportional to the learning rate, so that scaling the one scales the other.
-    return optax.chain(*adamw, optax.masked(optax.scale(unet_factor), _is_below_unet))
+    scaled = (optax.masked(optax.scale(factor), _is_below(module)) for module, factor in factors.items())
+    return optax.chain(*adamw, *scaled)
 
 
 def _is_kernel(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _is_below_unet(params: Any) -> Any:
-    return {name: jax.tree.map(lambda _: name == "unet", subtree) for name, subtree in params.items()}  # noqa: B023
+def _is_below(module: str) -> Any:
+    def mask(params: Any) -> Any:
+        return {name: jax.tree.map(lambda _: name == module, subtree) for name, subtree in params.items()}  # noqa: B023
+
+    return mask

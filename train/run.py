@@ -1,95 +1,71 @@
-"""One run, from its options to its scores, and how it may end."""
+"""One run, from its options to its scores."""
 
 import sys
-import time
 from pathlib import Path
 
 import jax
 
-from jaxcnn.errors import UserError
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run
-from train.config import MODEL_NAMES, TrainConfig
-from train.devices.distributed import processes
-from train.devices.parallel import Parallel, choose_devices
-from train.devices.placement import Placement
-from train.images import Images, load_images, say_images
+from train.devices import Placement, choose_devices
+from train.folder import check_intention, hold_folder, new_folder
+from train.images import Images, frame_splits, load_images, report_images
 from train.interruption import InterruptedRunError
-from train.loop import NonFiniteLossError, train
-from train.models import check_encoder, check_image_size
-from train.opening import opened
-from train.progress import say, score_table
-from train.trainer import build_trainer
+from train.learner import build_learner, check_learner
+from train.loop import train
+from train.network import check_encoder
+from train.options import Config
+from train.processes import processes
+from train.program import compile_learner
+from train.progress import report, score_table
 
 
-def run_model(config: TrainConfig, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
-    """Train one model and print its scores; see the commands for the arguments.
+def run_model(config: Config, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
+    """Train one model and print its scores.
+
+    Args:
+        config: the options.
+        placement: devices and processes.
+        run_dir: the run folder; runs/MODEL-DATE-TIME when not given.
+        overwrite: replace the run in the folder.
+        resume: continue the run in the folder if there is one, else start it.
 
     Returns:
-        The exit code.
+        The exit code: 0, 1 for a run that diverged, 128 + the signal that stopped it.
 
     Raises:
-        UserError: the options fit neither one another nor the run in the folder, or something can't be read or written.
+        UserError: the options don't fit one another or the run in the folder, or a file can't be read or written.
     """
-    check_intention(overwrite=overwrite, resume=resume)
-    if resume and run_dir is None:
-        raise UserError("--resume: of which run is not said; give its folder with --run-dir")
+    check_intention(run_dir, overwrite=overwrite, resume=resume)
     check_encoder(config)
     with processes(placement):
-        parallel = choose_devices(placement, config.batch_size, config.accumulate)
+        devices = choose_devices(placement, config.training.batch_size, config.training.accumulate)
         keep_programs()
-        images = load_images(config)
-        check_images(config, images)
-        run = Run(run_dir or _new_folder(config))
-        with opened(run, config, images, placement, overwrite=overwrite, resume=resume):
-            say_where(parallel.mesh.size, images)
-            return _train(config, images, run, parallel)
+        images = load_images(config.training)
+        check_learner(config, images.dataset)
+        run = Run(run_dir or new_folder(config.model))
+        with hold_folder(run, config, images, placement, overwrite=overwrite, resume=resume):
+            report_start(devices.mesh.size, images, config)
+            framed = frame_splits(config.training, images.dataset)
+            program = compile_learner(build_learner(config, images.dataset, framed, run), devices)
+            divergences: list[str] = []
+            try:
+                results = train(program, lambda _, reason: divergences.append(reason))
+            except InterruptedRunError as error:
+                way_out = f"the same command with --resume --run-dir {run.folder} continues it"
+                print(f"stopped by {error}; the run is saved, and {way_out}", file=sys.stderr)
+                return error.exit_code
+            if divergences:
+                way_out = "start again with a lower --learning-rate and --overwrite"
+                print(f"error: {divergences[0]}; {way_out}", file=sys.stderr)
+                return 1
+            title = f"The best checkpoint by validation F1, protocol {config.training.protocol}:"
+            report(f"\n{title}\n\n{score_table(results[0])}")
+            return 0
 
 
-def check_intention(*, overwrite: bool, resume: bool) -> None:
-    """See that not both are asked for.
-
-    Raises:
-        UserError: they are.
-    """
-    if overwrite and resume:
-        raise UserError("--overwrite and --resume: the one discards what the other goes on with; give one of them")
-
-
-def _new_folder(config: TrainConfig) -> Path:
-    if jax.process_count() > 1:
-        raise UserError("--run-dir: several processes need one that all of them know; give it")
-    return Path("runs") / time.strftime(f"{MODEL_NAMES[type(config)]}-%Y%m%d-%H%M%S")
-
-
-def check_images(config: TrainConfig, images: Images) -> None:
-    """See that the training images fill a batch and fit the network.
-
-    Raises:
-        UserError: they don't.
-    """
-    check_image_size(config, images.dataset.train.images.shape[1:])
-    if (count := len(images.parts.splits["train"])) < config.batch_size:
-        raise UserError(f"--batch-size {config.batch_size}: larger than the {count} training images; lower it")
-
-
-def say_where(devices: int, images: Images) -> None:
-    """Tell which devices work on which images, and what a reader must know of these."""
+def report_start(devices: int, images: Images, config: Config) -> None:
+    """Print the devices and the images."""
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(f"device     {devices} x {jax.devices()[0].device_kind}{processes}")
-    say_images(images)
-
-
-def _train(config: TrainConfig, images: Images, run: Run, parallel: Parallel) -> int:
-    try:
-        results = train(*build_trainer(config, images.parts.splits, images.dataset.classes, run, parallel))
-    except NonFiniteLossError as error:
-        way_out = "start again with a lower --learning-rate and --overwrite"
-        print(f"error: {error}; {way_out}", file=sys.stderr)
-        return 1
-    except InterruptedRunError as error:
-        way_out = f"the same command with --resume --run-dir {run.folder} goes on"
-        print(f"stopped by {error}, and saved; {way_out}", file=sys.stderr)
-        return error.exit_code
-    say(f"\nThe best checkpoint by validation F1, protocol {config.protocol}:\n\n{score_table(results)}")
-    return 0
+    report(f"device     {devices} x {jax.devices()[0].device_kind}{processes}")
+    report_images(images, config.training.protocol)

@@ -1,28 +1,21 @@
 """What a training step reads and returns."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.stages import Traced
 
-from jaxcnn.cpu import xla_only
-from train.deferred import Deferred
-from train.network import Network
-
-Variables = Mapping[str, Any]
+from train.network import Network, Variables, draw_variables
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run has in its hands; the model and the optimizer are functions and live outside.
+    """All that changes in a run; the model and the optimizer are functions and live outside.
 
     The fields are annotated with Any, since a tree transformation may put anything in the place of an array.
 
@@ -32,7 +25,7 @@ class TrainState:
         batch_stats: running means and variances of the norms that learn.
         opt_state: the optimizer's.
         frozen: parameters and statistics of the frozen part, which no step changes; empty where all learns.
-        average: of `params` and `batch_stats`, a dictionary of both; empty where none is kept.
+        average: EMA of `params` and `batch_stats`, a dictionary of both; empty where none is kept.
     """
 
     step: Any
@@ -44,69 +37,58 @@ class TrainState:
 
     @property
     def learnt(self) -> dict[str, Any]:
-        """What the part that learns is judged by: `params` and `batch_stats`, or their average if there is one."""
+        """What evaluation uses of the part that learns: `params` and `batch_stats`, or their EMA if there is one."""
         return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def variables(self) -> dict[str, Any]:
-        """All that `model.apply` takes to be judged."""
+        """All that `model.apply` takes in evaluation."""
         return unflatten_dict(flatten_dict(self.frozen) | flatten_dict(self.learnt))
 
     def with_variables(self, frozen: Variables, learnt: Variables) -> "TrainState":
-        """The state with these weights to be judged by, the average included."""
+        """The state with these weights for evaluation, the EMA included."""
         return dataclasses.replace(self, **learnt, frozen=frozen, average=learnt if self.average else {})
 
 
-def create_state(network: Network, optimizer: optax.GradientTransformation, variables: Variables) -> TrainState:
-    """The state before the first step."""
-    frozen, learning = split_frozen(network, variables)
+def create_state(
+    network: Network, optimizer: optax.GradientTransformation, variables: Variables, *, average: bool = False
+) -> TrainState:
+    """The state before the first step; with `average` it keeps an EMA, which starts from the initial weights."""
+    frozen, learning = network.split(variables)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=learning["params"],
         batch_stats=learning["batch_stats"],
         opt_state=jax.jit(optimizer.init)(learning["params"]),
         frozen=frozen,
-        average={},
+        # Copies, since a step is given the state's memory to use again, each array's once.
+        average=jax.tree.map(jnp.copy, learning) if average else {},
     )
 
 
-def initial_variables(network: Network, image_shape: tuple[int, int, int], seed: int) -> Deferred[dict[str, Any]]:
-    """Random weights for images of shape (height, width, channel)."""
-    # Dropout has no weights: models that differ in it alone are traced and compiled once.
-    model = network.model.clone(dropout=0.0)
-    shapes = _trace_initializer(model, image_shape).out_info
-    return Deferred(shapes, lambda: _compile_initializer(model, image_shape)(jax.random.key(seed)))
+def initial_state(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    *,
+    average: bool = False,
+) -> tuple[TrainState, Callable[[], TrainState]]:
+    """The shapes of the state before the first step, and a function that draws its weights.
 
+    Args:
+        network: whose weights are drawn.
+        optimizer: whose state belongs to them.
+        image_shape: (height, width, channel) of framed images.
+        seed: of the weights.
+        average: keep an EMA.
+    """
+    shapes, draw = draw_variables(network, image_shape)
 
-@functools.cache
-def _trace_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Traced:
-    def initialize(key: jax.Array) -> dict[str, Any]:
-        return dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
+    def create(variables: Variables) -> TrainState:
+        return create_state(network, optimizer, variables, average=average)
 
-    # No weight depends on what a convolution gives, and XLA's own is traced faster.
-    with xla_only():
-        return jax.jit(initialize).trace(jax.random.key(0))
-
-
-@functools.cache
-def _compile_initializer(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
-    # It runs once or a few times, so that what counts is the time to compile: without optimisation, and by XLA's older
-    # emitters, it is a sixth. An XLA that has them no more takes the option for an error.
-    lowered = _trace_initializer(model, image_shape).lower()
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    try:
-        return lowered.compile(options | {"xla_cpu_use_fusion_emitters": False})
-    except jax.errors.JaxRuntimeError:
-        return lowered.compile(options)
-
-
-def split_frozen(network: Network, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables of the frozen part, and the others: `params` and `batch_stats`, either of which may be empty."""
-    frozen: dict[tuple[str, ...], Any] = {}
-    learning: dict[tuple[str, ...], Any] = {}
-    for path, leaf in flatten_dict(variables).items():
-        (frozen if path[1:3] in network.frozen else learning)[path] = leaf
-    return unflatten_dict(frozen), {"params": {}, "batch_stats": {}} | unflatten_dict(learning)
+    return jax.eval_shape(create, shapes), lambda: create(draw(seed))
 
 
 def parameter_count(tree: Any) -> int:

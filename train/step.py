@@ -1,11 +1,9 @@
 """One training step and one evaluation step: pure functions, for jit on one device, jit over a mesh, or pmap."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,7 +13,6 @@ from jaxcnn.data.batch import Batch
 from jaxcnn.evaluation.counts import Tally, tally
 from jaxcnn.inference.tta import average_probabilities
 from jaxcnn.models.example_keys import example_places, keys_at
-from train.accumulate import accumulate_gradients
 from train.losses import LossFunction
 from train.network import Network
 from train.state import TrainState
@@ -32,6 +29,7 @@ def make_train_step(
     *,
     objective: LossFunction | None = None,
     accumulate: int = 1,
+    ema: float = 0.0,
 ) -> TrainStep:
     """Build `train_step(state, batch, key) -> (state, tally)`.
 
@@ -39,39 +37,41 @@ def make_train_step(
     Under `axis_name` each device sees its share of the batch: gradients are averaged, batch statistics are the global
     batch's, tallies are summed. Every image of a training batch counts, whatever the mask says.
 
-    What is minimised is the mean of `objective`, or of `loss` without one. The tally holds `loss` all the same, so that
-    the learning curves of training, validation and test images are of one measure.
-
-    With `accumulate` the batch goes through in so many micro-batches, one after the other, and the mean of their
-    gradients is what the optimizer sees; see `accumulate_gradients`.
+    Args:
+        network: the model.
+        optimizer: of the parameters that learn.
+        loss: of each image; the tally holds it, so that the curves of training, validation and test images compare.
+        axis_name: mapped axis that the batch is spread over, or None.
+        objective: its mean is minimised; `loss` when not given.
+        accumulate: micro-batches that a batch is divided into; see `accumulate_gradients`.
+        ema: decay of the average of the weights; 0 where none is kept.
     """
     model = network.model.clone(axis_name=axis_name)
     minimised = loss if objective is None else objective
 
-    def gradients_of(
-        state: TrainState, dropout_key: jax.Array, batch_stats: Any, examples: _Examples
-    ) -> tuple[Any, Any, Tally]:
-        inputs = network.inputs(state.frozen, examples.inputs, examples.keys)
+    def gradients_of(state: TrainState, dropout_key: jax.Array, batch_stats: Any, examples: Any) -> Any:
+        batch, keys, places = examples
+        inputs = network.inputs(state.frozen, batch.inputs, keys)
 
         def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            logits, updates = model.clone(places=examples.places).apply(
+            logits, updates = model.clone(places=places).apply(
                 {"params": params, "batch_stats": batch_stats},
                 inputs,
                 train=True,
-                method=network.learner,
+                method=network.method,
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-            return jnp.mean(minimised(logits, examples.labels)), (logits, updates.get("batch_stats", {}))
+            return jnp.mean(minimised(logits, batch.labels)), (logits, updates.get("batch_stats", {}))
 
         gradients, (logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-        losses = loss(logits, examples.labels)
-        return gradients, batch_stats, tally(logits, examples.labels, losses, jnp.ones(len(losses), bool))
+        losses = loss(logits, batch.labels)
+        return gradients, batch_stats, tally(logits, batch.labels, losses, jnp.ones(len(losses), bool))
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Tally]:
         dropout_key, augmentation_key = jax.random.split(jax.random.fold_in(key, state.step))
         places = example_places(len(batch.labels), axis_name)
-        examples = _Examples(batch.inputs, batch.labels, keys_at(augmentation_key, places), places)
+        examples = (batch, keys_at(augmentation_key, places), places)
         gradients, batch_stats, counted = accumulate_gradients(
             partial(gradients_of, state, dropout_key), state.batch_stats, examples, accumulate
         )
@@ -80,26 +80,60 @@ def make_train_step(
             counted = jax.lax.psum(counted, axis_name)
 
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, counted
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if ema:
+            average = update_average(average, {"params": params, "batch_stats": batch_stats}, state.step, ema)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, state.frozen, average), counted
 
     return train_step
 
 
-@flax.struct.dataclass
-class _Examples:
-    """A batch or a micro-batch, with each example's augmentation key and place in the global batch."""
+def accumulate_gradients(
+    gradients_of: Callable[[Any, Any], tuple[Any, Any, Tally]], batch_stats: Any, examples: Any, count: int
+) -> tuple[Any, Any, Tally]:
+    """Mean gradient, last batch statistics and sums of `count` micro-batches, of which one at a time is in memory.
 
-    inputs: Any
-    labels: Any
-    keys: Any
-    places: Any
+    That is the gradient of the whole batch where an image's loss depends on no other image: what is random belongs to
+    the examples. BatchNorm breaks this: it normalises by the micro-batch, and updates its running statistics with each.
+
+    Args:
+        gradients_of: (batch statistics, examples) -> (mean gradient, batch statistics, sums).
+        batch_stats: before the first micro-batch.
+        examples: a tree of arrays (batch, ...).
+        count: divides the batch; 1 leaves it whole.
+    """
+    if count == 1:
+        return gradients_of(batch_stats, examples)
+
+    def split(leaf: Array) -> Array:
+        # Every count-th example: of a batch that is sharded over devices each micro-batch is, too, without a transfer.
+        return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
+
+    def add(carry: tuple[Any, Any, Tally], part: Any) -> tuple[tuple[Any, Any, Tally], None]:
+        gradients, batch_stats, counted = carry
+        more, batch_stats, counted_more = gradients_of(batch_stats, part)
+        return (jax.tree.map(jnp.add, gradients, more), batch_stats, counted + counted_more), None
+
+    parts = jax.tree.map(split, examples)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    rest = jax.tree.map(lambda leaf: leaf[1:], parts)
+    (gradients, batch_stats, counted), _ = jax.lax.scan(add, gradients_of(batch_stats, first), rest)
+    return jax.tree.map(lambda leaf: leaf / count, gradients), batch_stats, counted
+
+
+def update_average(average: Any, newest: Any, step: Array, decay: float) -> Any:
+    """The exponential moving average after a step (Polyak & Juditsky, 1992, in its exponential form).
+
+    After t steps it keeps min(decay, (1 + t) / (10 + t)) of itself, as in TensorFlow's `ExponentialMovingAverage`, so
+    that the random weights at the start are soon forgotten.
+
+    The running statistics of the norms are averaged like the parameters, as timm's `ModelEmaV3` does by default and
+    EfficientNet's training did. They are averages themselves, but of the last ten steps or so: those of the last
+    weights, not of the averaged ones. What is frozen doesn't change, and is no part of it.
+    """
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(newest, average, 1 - kept)
 
 
 def make_eval_step(network: Network, loss: LossFunction, axis_name: str | None = None) -> EvalStep:
@@ -109,8 +143,8 @@ def make_eval_step(network: Network, loss: LossFunction, axis_name: str | None =
     """
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Tally, Float[Array, "batch classes"]]:
-        inputs = network.inputs(state.frozen, batch.inputs, None)
-        logits = cast(Array, network.model.apply(state.learnt, inputs, train=False, method=network.learner))
+        inputs = network.inputs(state.frozen, batch.inputs)
+        logits = cast(Array, network.model.apply(state.learnt, inputs, train=False, method=network.method))
         logits = average_probabilities(logits, len(logits) // len(batch.labels))
         counted = tally(logits, batch.labels, loss(logits, batch.labels), batch.mask)
         return counted if axis_name is None else jax.lax.psum(counted, axis_name), logits

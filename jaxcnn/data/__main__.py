@@ -65,7 +65,7 @@ def _download() -> Path:
 def _table(dataset: Dataset) -> str:
     """The images of each class, one line a split."""
     lines = ["split  " + "  ".join(dataset.classes) + "  total"]
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
+    for name, split in dataset.splits.items():
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
         cells = [f"{count:>{len(label)}}" for label, count in zip(dataset.classes, counts, strict=True)]
         lines.append(f"{name:5}  " + "  ".join(cells) + f"  {len(split):>5}")

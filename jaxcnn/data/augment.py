@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,12 @@ class Augmentation:
             if not (0 <= strength <= most and math.isfinite(strength)):
                 raise ValueError(f"{name} must lie between 0 and {most}, got {strength}")
 
+    def __call__(
+        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"]
+    ) -> Float[Array, "batch height width 1"]:
+        """Change each image in [0, 1] at random, by its key; see `augment`."""
+        return augment(keys, images, self)
+
 
 # For slices of the head, cropped to it or not. The ranges beside the values are those of nnU-Net's default trainer
 # (Isensee et al., 2021), which changes each image in only some of these ways; here all are drawn at once, so less each.
@@ -80,6 +87,16 @@ BRAIN_MRI = Augmentation(
 # (2019); that a network for one sequence serves another if greys are remapped at random is the finding of Ouyang et
 # al., "Causality-inspired single-source domain generalization for medical image segmentation" (2022).
 ANY_SEQUENCE = dataclasses.replace(BRAIN_MRI, curve=1.0)
+
+# (keys, images in [0, 1]) -> images in [0, 1]: each image is changed by its own key alone.
+Augment = Callable[[Key[Array, " batch"], Float[Array, "batch height width 1"]], Float[Array, "batch height width 1"]]
+
+# The names that --augment takes.
+AUGMENTATIONS: dict[str, Augment] = {
+    "none": Augmentation(),
+    "brain-mri": BRAIN_MRI,
+    "any-sequence": ANY_SEQUENCE,
+}
 
 _GEOMETRY = ("horizontal_flip", "vertical_flip", "rotation", "zoom", "stretch", "shift")
 

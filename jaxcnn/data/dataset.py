@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -52,9 +53,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Where the images come from, and both splits."""
+    """Labelled images in splits.
+
+    Attributes:
+        source: where they come from.
+        classes: names, in the order of the labels.
+        splits: train and test as they are published; train, validation and test once they are divided for a run.
+    """
 
     source: str
     classes: tuple[str, ...]
-    train: Split
-    test: Split
+    splits: Mapping[str, Split]

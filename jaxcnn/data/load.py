@@ -43,9 +43,9 @@ def load_dataset(source: str, max_images: int | None = None) -> Dataset:
         # Its labels take turns, so the first images are spread evenly over the classes; the others need not be drawn.
         train = _phantom_split("train", 0, min(PHANTOM_TRAIN_IMAGES, most))
         test = _phantom_split("test", PHANTOM_TEST_OFFSET, min(PHANTOM_TEST_IMAGES, most))
-        return Dataset(source, CLASSES, train, test)
+        return Dataset(source, CLASSES, {"train": train, "test": test})
     dataset = _read_prepared(_find_prepared(Path(source)))
-    return dataclasses.replace(dataset, train=dataset.train.spread(most), test=dataset.test.spread(most))
+    return dataclasses.replace(dataset, splits={name: split.spread(most) for name, split in dataset.splits.items()})
 
 
 def _phantom_split(name: SplitName, offset: int, count: int) -> Split:
@@ -84,7 +84,8 @@ def _read_prepared(folder: Path) -> Dataset:
     try:
         builder = tfds.builder_from_directory(folder)
         _check_features(folder, builder.info.features)
-        return Dataset(str(folder), CLASSES, train=_read_split(builder, "train"), test=_read_split(builder, "test"))
+        splits = {name: _read_split(builder, name) for name in ("train", "test")}
+        return Dataset(str(folder), CLASSES, splits)
     except UserError:
         raise
     # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.

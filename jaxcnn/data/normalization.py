@@ -7,14 +7,11 @@ itself, so that nothing has to be known of a scan but its pixels.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Images = Float[Array, "batch height width channel"]
-
-NormalizationName = Literal["none", "per-image-z-score", "foreground-z-score", "percentile"]
 
 # A quarter of an 8-bit grey level: an image whose intensities differ by less is blank, and must not be blown up.
 _LEAST_CONTRAST = 1e-3
@@ -67,7 +64,11 @@ def percentile(images: Float[Array, "batch height width channel"]) -> Float[Arra
     return jnp.clip((images - low) / jnp.maximum(high - low, _LEAST_CONTRAST), 0, 1)
 
 
-NORMALIZATIONS: dict[NormalizationName, Callable[[Images], Images]] = {
+NormalizationName = str
+
+
+# The names that --normalization takes.
+NORMALIZATIONS: dict[str, Callable[[Images], Images]] = {
     "none": unchanged,
     "per-image-z-score": per_image_z_score,
     "foreground-z-score": foreground_z_score,

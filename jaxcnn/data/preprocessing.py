@@ -1,15 +1,22 @@
 """From the bytes of an image to what a network sees: framed once, then changed and normalised at every step."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
-from jaxcnn.data.augment import Augmentation, augment
+from jaxcnn.data.augment import Augment
 from jaxcnn.data.head import crop_to_head
-from jaxcnn.data.normalization import NORMALIZATIONS, NormalizationName
+from jaxcnn.data.normalization import NORMALIZATIONS
+
+Images = Float[Array, "batch height width channel"]
+
+# The names that --crop takes; each gives the part of an image in [0, 1] that matters, in a height and a width.
+CROPS: dict[str, Callable[[Images, tuple[int, int]], Images]] = {"head": crop_to_head}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,14 +24,14 @@ class Preprocessing:
     """What is done to every image, in training as in use; it belongs to the weights and is kept with them.
 
     Attributes:
-        crop: to the head.
+        crop: `none`, or the name of a crop in `CROPS`.
         image_size: height and width of what the network sees, whatever those of the images are; None leaves them.
-        normalization: of the intensities.
+        normalization: of the intensities, a name in `NORMALIZATIONS`.
     """
 
-    crop: bool = False
+    crop: str = "none"
     image_size: int | None = None
-    normalization: NormalizationName = "none"
+    normalization: str = "none"
 
     def framed_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """(height, width, channel) of an image that was framed."""
@@ -33,7 +40,21 @@ class Preprocessing:
 
     def keeps_frame(self, image_shape: tuple[int, ...]) -> bool:
         """Whether framing leaves images of this shape as they are."""
-        return not self.crop and self.framed_shape(image_shape) == image_shape
+        return self.crop == "none" and self.framed_shape(image_shape) == image_shape
+
+
+def preprocessing_from_json(content: Mapping[str, Any]) -> Preprocessing:
+    """The preprocessing that is kept with some weights.
+
+    Raises:
+        KeyError, TypeError: it has other fields, or a crop or normalisation of another name.
+    """
+    # Before there was a table of crops, the only one was on or off.
+    crop = {False: "none", True: "head"}.get(content["crop"], content["crop"])
+    preprocessing = Preprocessing(**{**content, "crop": crop})
+    NORMALIZATIONS[preprocessing.normalization]
+    {"none": None, **CROPS}[preprocessing.crop]
+    return preprocessing
 
 
 def frame(
@@ -47,26 +68,26 @@ def frame(
         return images
     shape = preprocessing.framed_shape(images.shape[1:])
     floats = jnp.asarray(images, jnp.float32) / 255
-    if preprocessing.crop:
-        framed = crop_to_head(floats, shape[:2])
-    else:
+    if preprocessing.crop == "none":
         framed = jax.image.resize(floats, (len(images), *shape), "linear")
+    else:
+        framed = CROPS[preprocessing.crop](floats, shape[:2])
     return jnp.round(255 * framed).astype(jnp.uint8)
 
 
 def as_inputs(
     framed: UInt8[Array | np.ndarray, "batch height width channel"],
     preprocessing: Preprocessing,
-    augmentation: Augmentation = Augmentation(),  # noqa: B008  (frozen)
+    augmentation: Augment | None = None,
     keys: Key[Array, " batch"] | None = None,
 ) -> Float[Array, "batch height width channel"]:
     """Framed images as floats, from [0, 1] changed at random and then normalised.
 
-    Without keys nothing is random, whatever `augmentation` says.
+    Nothing is random without an augmentation and keys, one an image.
     """
     floats = jnp.asarray(framed, jnp.float32) / 255.0
-    if keys is not None:
-        floats = augment(keys, floats, augmentation)
+    if augmentation is not None and keys is not None:
+        floats = augmentation(keys, floats)
     return NORMALIZATIONS[preprocessing.normalization](floats)
 
 

@@ -37,21 +37,9 @@ class Leakage:
     copied: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Partition:
-    """The images of a run.
-
-    Attributes:
-        splits: train, validation and test.
-        leakage: between Training and Testing as they are, under either protocol.
-    """
-
-    protocol: Protocol
-    splits: Mapping[str, Split]
-    leakage: Leakage
-
-
-def partition(dataset: Dataset, protocol: Protocol, validation_fraction: float, *, seed: int) -> Partition:
+def partition(
+    dataset: Dataset, protocol: Protocol, validation_fraction: float, *, seed: int
+) -> tuple[Dataset, Leakage]:
     """Divide a data set.
 
     Under `leak-free` a training image goes if its group of near-duplicates holds a test image, even if it is linked to
@@ -63,29 +51,34 @@ def partition(dataset: Dataset, protocol: Protocol, validation_fraction: float, 
         validation_fraction: share of the training images of each class to hold out for validation.
         seed: of the choice of the validation images.
 
+    Returns:
+        The data set with train, validation and test, and the leakage between Training and Testing as they are, under
+        either protocol.
+
     Raises:
         ValueError: a class would have no image left to train on, or none to validate on.
     """
-    groups = duplicate_groups(make_thumbnails(np.concatenate([dataset.train.images, dataset.test.images])))
-    train_groups, test_groups = np.split(groups, [len(dataset.train)])
+    whole, test = dataset.splits["train"], dataset.splits["test"]
+    groups = duplicate_groups(make_thumbnails(np.concatenate([whole.images, test.images])))
+    train_groups, test_groups = np.split(groups, [len(whole)])
     leaked = np.isin(train_groups, test_groups)
     copied = np.flatnonzero(np.isin(test_groups, train_groups))
     leakage = Leakage(
         groups=len(np.unique(train_groups[leaked])),
         train=int(leaked.sum()),
         test=len(copied),
-        copied=tuple(dataset.test.names[i] for i in copied),
+        copied=tuple(test.names[i] for i in copied),
     )
     kept = np.flatnonzero(~leaked if protocol == "leak-free" else np.full(len(leaked), True))
-    training = dataset.train.take(kept)
+    training = whole.take(kept)
     held_out = hold_out(training.labels, train_groups[kept], validation_fraction, seed=seed)
     splits = {
         "train": training.take(np.flatnonzero(~held_out)),
         "validation": training.take(np.flatnonzero(held_out)),
-        "test": dataset.test,
+        "test": test,
     }
     _check_classes(dataset, training, splits)
-    return Partition(protocol, splits, leakage)
+    return dataclasses.replace(dataset, splits=splits), leakage
 
 
 def hold_out(
@@ -113,10 +106,10 @@ def hold_out(
 
 def _check_classes(dataset: Dataset, training: Split, splits: Mapping[str, Split]) -> None:
     """Refuse a class of Training of which no image is left to train on, or none is held out."""
-    for label in np.unique(dataset.train.labels):
+    whole = dataset.splits["train"]
+    for label in np.unique(whole.labels):
         before, usable, train, validation = (
-            int((split.labels == label).sum())
-            for split in (dataset.train, training, splits["train"], splits["validation"])
+            int((split.labels == label).sum()) for split in (whole, training, splits["train"], splits["validation"])
         )
         if not (train and validation):
             copies = f" ({before - usable} more are copies of test images)" if before > usable else ""
@@ -126,16 +119,16 @@ def _check_classes(dataset: Dataset, training: Split, splits: Mapping[str, Split
             )
 
 
-def describe(dataset: Dataset, parts: Partition) -> dict[str, Any]:
-    """The data of a run as data.json holds it: protocol, counts and fingerprints."""
+def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str, Any]:
+    """The divided data of a run as data.json holds it: protocol, counts and fingerprints."""
     return {
         "source": dataset.source,
-        "protocol": parts.protocol,
+        "protocol": protocol,
         "duplicate_threshold": THRESHOLD,
-        "crossing": dataclasses.asdict(parts.leakage),
-        "left_out": parts.leakage.train if parts.protocol == "leak-free" else 0,
-        "images": {name: _count_classes(split, dataset.classes) for name, split in parts.splits.items()},
-        "fingerprints": {name: split.fingerprint() for name, split in parts.splits.items()},
+        "crossing": dataclasses.asdict(leakage),
+        "left_out": leakage.train if protocol == "leak-free" else 0,
+        "images": {name: _count_classes(split, dataset.classes) for name, split in dataset.splits.items()},
+        "fingerprints": {name: split.fingerprint() for name, split in dataset.splits.items()},
     }
 
 

@@ -79,8 +79,8 @@ def load_pretrained(folder: Path) -> Pretrained:
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    manifest, model = _open(folder)
-    return _load(folder, manifest, model)
+    manifest, model = open_pretrained(folder)
+    return load_variables(folder, manifest, model)
 
 
 def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
@@ -89,25 +89,36 @@ def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
     Raises:
         UserError: the folder holds another model; and as for `load_pretrained`.
     """
-    manifest, model = _open(folder)
+    manifest, model = open_pretrained(folder)
     if not isinstance(model, UNet):
         raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
-    return _load(folder, manifest, model, method="encode" if encoder_only else None)
+    return load_variables(folder, manifest, model, method="encode" if encoder_only else None)
 
 
-def _open(folder: Path) -> tuple[Manifest, nn.Module]:
+def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
+    """What the folder holds, without its arrays.
+
+    Raises:
+        UserError: the folder is not what `python -m convert` writes, or is damaged.
+    """
     content = read_manifest(folder)
     try:
         manifest = Manifest(**content | {key: tuple(content[key]) for key in ("image_shape", "parity")})
         model = build_model(manifest.model, manifest.fields)
         NORMALIZATIONS[manifest.normalization]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: has a manifest of another version; convert the weights again") from error
     return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
-def _load(folder: Path, manifest: Manifest, model: nn.Module, method: str | None = None) -> Pretrained:
-    """The variables that this method of the model uses."""
+def load_variables(folder: Path, manifest: Manifest, model: nn.Module, method: str | None = None) -> Pretrained:
+    """The variables that this method of the model uses, on the default device.
+
+    Raises:
+        UserError: the arrays are damaged.
+    """
     shapes = variable_shapes(model, manifest.image_shape, method)
     try:
         return Pretrained(model, load_tree(folder, shapes), manifest)

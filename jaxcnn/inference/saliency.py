@@ -1,6 +1,5 @@
 """Where in an image the evidence for a class lies: Grad-CAM."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -9,36 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.models.simplecnn import SimpleCNN
-from jaxcnn.models.unet_classifier import UNetClassifier
+from jaxcnn.models.architecture import FeatureMap
+from jaxcnn.models.table import architecture_of
 
 Features = Float[Array, "batch rows columns channel"]
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureMap:
-    """The activations that a map is made of, and where in the image their cells lie.
-
-    Attributes:
-        seen_by: names of the layer whose input they are; a model has one of these.
-        first: pixel on which the first cell is centred, in rows as in columns; the centre of pixel 0 is 0.
-        stride: pixels from one cell to the next.
-    """
-
-    seen_by: tuple[str, ...]
-    first: float
-    stride: float
-
-
-# The deepest activations that still resolve an image, both after a ReLU.
-# SimpleCNN: 14x14 cells behind the skip connection. Behind conv3 there would be 5x5, 16 pixels apart and none nearer to
-# the border than 24 pixels. The convolutions of the stem are not padded and the last max-pool drops a rest, so that the
-# cells don't cover the image evenly: conv1 begins 1 pixel further in, the max-pools half and three pixels, conv2 four.
-# UNetClassifier: the 8x8 cells of the bottleneck, each in the middle of its 16x16 pixels.
-FEATURE_MAPS: dict[type[nn.Module], FeatureMap] = {
-    SimpleCNN: FeatureMap(("conv3",), first=8.5, stride=8),
-    UNetClassifier: FeatureMap(("conv", "pool"), first=7.5, stride=16),
-}
 
 
 def grad_cam(
@@ -54,7 +27,7 @@ def grad_cam(
     divided by its maximum, so that maps of different images can't be compared in strength.
 
     Args:
-        model: one of `FEATURE_MAPS`.
+        model: a network of the table of models that has a feature map.
         variables: what `model.apply` takes.
         images: preprocessed, as the model expects them.
         labels: the class of each image to explain.
@@ -65,9 +38,9 @@ def grad_cam(
     Raises:
         ValueError: the model is another one.
     """
-    if type(model) not in FEATURE_MAPS:
-        raise ValueError(f"no feature map is known of {type(model).__name__}")
-    layer = FEATURE_MAPS[type(model)]
+    layer = architecture_of(model).feature_map
+    if layer is None:
+        raise ValueError(f"{type(model).__name__} has no feature map in the table of models")
     features, logits_of = _split(model, variables, images, layer.seen_by)
 
     def explained(features: Features) -> Float[Array, ""]:

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jaxcnn.data.normalization import NORMALIZATIONS
-from jaxcnn.data.preprocessing import Preprocessing, preprocess
+from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
 from jaxcnn.errors import UserError
 from jaxcnn.inference.tta import VIEWS, TTAName, average_probabilities, views_of
 from jaxcnn.models.table import build_model, model_fields, variable_shapes
@@ -75,12 +74,13 @@ def load_trained(folder: Path) -> Trained:
     content = read_manifest(folder, writer="python -m train")
     try:
         model = build_model(content["model"], content["fields"])
-        preprocessing = Preprocessing(**content["preprocessing"])
-        NORMALIZATIONS[preprocessing.normalization]
+        preprocessing = preprocessing_from_json(content["preprocessing"])
         image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
         # Classifiers that were saved before there was a choice have none.
         tta = content.get("tta", "none")
         VIEWS[tta]
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: has a manifest of another version; train again") from error
     shapes = variable_shapes(model, preprocessing.framed_shape(image_shape))

@@ -1,4 +1,4 @@
-"""The models that weights are kept for: a module as JSON, and back."""
+"""The table of models. A new model is a file beside this one and a line here."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,26 +8,56 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.models.simplecnn import SimpleCNN
+from jaxcnn.errors import UserError
+from jaxcnn.models.architecture import Architecture
+from jaxcnn.models.simplecnn import SIMPLECNN
 from jaxcnn.models.unet import UNet
-from jaxcnn.models.unet_classifier import UNetClassifier
+from jaxcnn.models.unet_classifier import UNET_CLASSIFIER
 
-MODELS: dict[str, type[nn.Module]] = {"SimpleCNN": SimpleCNN, "UNet": UNet, "UNetClassifier": UNetClassifier}
+MODELS: dict[str, Architecture] = {
+    "simplecnn": SIMPLECNN,
+    "unet": UNET_CLASSIFIER,
+}
+
+# How a model is run is no part of what it is.
+_HOW_IT_IS_RUN = ("parent", "name", "axis_name", "places", "dtype")
+
+
+def architecture_of(model: nn.Module) -> Architecture:
+    """The row of a network.
+
+    Raises:
+        ValueError: the table has none.
+    """
+    for architecture in MODELS.values():
+        if type(model) is architecture.module:
+            return architecture
+    raise ValueError(f"{type(model).__name__} is not in the table of models, which has {', '.join(MODELS)}")
 
 
 def model_fields(model: nn.Module) -> dict[str, Any]:
-    """What distinguishes the model from others of its class, as JSON; how it is run is no part of it."""
-    how_it_is_run = ("parent", "name", "axis_name", "places", "dtype")
-    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in how_it_is_run}
+    """The fields that distinguish the model from others of its class, as JSON."""
+    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in _HOW_IT_IS_RUN}
 
 
 def build_model(name: str, fields: Mapping[str, Any]) -> nn.Module:
-    """The module that a manifest names, from its `model_fields`."""
+    """The module that a manifest names by its class, from its `model_fields`.
+
+    Raises:
+        UserError: no module has that name.
+    """
+    found: list[type[nn.Module]] = [UNet, *(architecture.module for architecture in MODELS.values())]
+    modules = {module.__name__: module for module in found}
+    if name not in modules:
+        raise UserError(
+            f"the model {name} is not in the table of models, which has {', '.join(modules)};"
+            " run the command from the file that adds it"
+        )
     # JSON knows no tuples; the fields of a module are hashable.
-    return MODELS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    return modules[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
 
 def variable_shapes(model: nn.Module, image_shape: tuple[int, int, int], method: str | None = None) -> dict[str, Any]:
-    """Shapes and types of the variables that this method of the model uses, without a number computed."""
+    """Shapes and types of the variables that this method of the model uses; nothing is computed."""
     images = jnp.zeros((1, *image_shape))
     return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False, method=method))

@@ -1,20 +1,31 @@
 """Transfer: a classifier on the bottleneck of a U-Net that has learnt to segment."""
 
-from typing import Any, Literal
+import dataclasses
+import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from jaxcnn.models.architecture import (
+    Architecture,
+    Classifier,
+    EncoderOptions,
+    FeatureMap,
+    Paths,
+    require,
+    scaled,
+)
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, MeanMaxPool, batch_norm
-from jaxcnn.models.unet import STAGES, UNet
+from jaxcnn.models.unet import STAGE_NAMES, STAGES, UNet
 
 HeadName = Literal["reference", "pooled"]
 
 
-class UNetClassifier(nn.Module):
+class UNetClassifier(Classifier):
     """The reference project's transfer model: the encoder and bottleneck of a U-Net, and a head of one large kernel.
 
     That head has 8,422,788 parameters on 128x128 images; with the bottleneck, 11,963,780 are trained. The `pooled` head
@@ -25,29 +36,21 @@ class UNetClassifier(nn.Module):
     goes into them. So their outputs at the border, `encode(images)`, can be computed once, and training can run on
     those: `classify(encode(images), train=train)` is the whole model.
 
+    Dropout is before each dense layer. The activations at the border are float32, whatever the dtype.
+
     Attributes:
-        classes: number of logits.
         features: width of the U-Net's first stage.
         head: ``reference``: an 8x8 convolution and two dense layers; ``pooled``: a dense layer behind global pooling.
         head_features: width of the reference head's convolution.
         hidden_features: width of its first dense layer.
-        dropout: rate before each dense layer.
         frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
-        axis_name: mapped axis over which batch statistics are averaged, or None.
-        places: of the examples in the global batch, which dropout's masks belong to; see `Dropout`.
-        dtype: of activations; parameters, batch statistics, the border and logits are float32.
     """
 
-    classes: int = 4
     features: int = 32
     head: HeadName = "reference"
     head_features: int = 256
     hidden_features: int = 128
-    dropout: float | Float[Array, ""] = 0.1
     frozen_stages: int = 4
-    axis_name: str | None = None
-    places: Int[Array, " batch"] | None = None
-    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """The U-Net, of which only the way down is used."""
@@ -92,3 +95,73 @@ class UNetClassifier(nn.Module):
             x = nn.selu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
         x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
         return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetOptions(EncoderOptions):
+    """Options of the classifier on a U-Net's bottleneck."""
+
+    train_from: Literal["encoder1", "encoder2", "encoder3", "encoder4", "bottleneck", "head"] = "bottleneck"
+    """The first stage that learns; all stages before it are frozen."""
+    unet_learning_rate: float = 1e-4
+    """Learning rate of the stages of the U-Net that learn; --learning-rate is that of the head."""
+    head: HeadName = "reference"
+    """`reference` looks at all places of the bottleneck; `pooled` at each channel's mean and maximum: it has a two
+    thousandth of the parameters, and takes images of any size that the U-Net takes."""
+    width: float = 1.0
+    """Factor on the width of every layer of the reference head, and of a random encoder."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: the width leaves nothing, or the learning rate is not positive.
+        """
+        super().__post_init__()
+        require(self, "unet_learning_rate", 0 < self.unet_learning_rate < math.inf, "must be above 0")
+        require(self, "width", 0 < self.width < math.inf, "must be above 0")
+
+
+def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module | None = None) -> UNetClassifier:
+    """The network that the options describe, as wide as the encoder if there is one.
+
+    Raises:
+        ValueError: the encoder is no U-Net for images of three channels.
+    """
+    standard = UNetClassifier()
+    features = scaled(standard.features, options.width)
+    if encoder is not None:
+        if not isinstance(encoder, UNet):
+            raise ValueError(f"is a {type(encoder).__name__}, not a UNet; python -m convert unet writes one")
+        if encoder.in_channels != UNet.in_channels:
+            raise ValueError(f"takes images of {encoder.in_channels} channels; give one of {UNet.in_channels}")
+        features = encoder.features
+    return UNetClassifier(
+        classes=classes,
+        features=features,
+        head=options.head,
+        head_features=scaled(standard.head_features, options.width),
+        hidden_features=scaled(standard.hidden_features, options.width),
+        frozen_stages=len(frozen_stages(options)),
+    )
+
+
+def frozen_stages(options: UNetOptions) -> Paths:
+    """The stages before the first one that learns."""
+    stages = (*STAGE_NAMES, "head")
+    return tuple(("unet", stage) for stage in STAGE_NAMES[: stages.index(options.train_from)])
+
+
+UNET_CLASSIFIER = Architecture(
+    summary="Train a classifier on the bottleneck of a U-Net that has learnt to segment.",
+    module=UNetClassifier,
+    options=UNetOptions,
+    build=build_unet_classifier,
+    # The 8x8 cells of the bottleneck, after a ReLU, each in the middle of its 16x16 pixels.
+    feature_map=FeatureMap(("conv", "pool"), first=7.5, stride=16),
+    # The weights work best with the normalisation that they were trained with.
+    defaults={"normalization": "per-image-z-score"},
+    frozen=frozen_stages,
+    learning_rates={"unet": "unet_learning_rate"},
+    encoder="unet",
+)

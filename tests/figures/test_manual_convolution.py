@@ -18,7 +18,7 @@ def dataset():
     labels = np.arange(40, dtype=np.int32) % len(CLASSES)
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
     split = Split(images, labels, tuple(map(str, range(40))))
-    return Dataset("random", CLASSES, train=split, test=split)
+    return Dataset("random", CLASSES, {"train": split, "test": split})
 
 
 def shown(panel):
@@ -26,7 +26,7 @@ def shown(panel):
 
 
 def test_ten_columns_show_the_convolutions_of_each_row_in_order(dataset):
-    images = dataset.train.images[:3]
+    images = dataset.splits["train"].images[:3]
     panels = np.reshape(manual_convolution_figure(images).axes, (10, 3)).T
     kernels = [make(k) for make in (horizontal_edge_kernel, gaussian_kernel, sharpening_kernel) for k in (3, 5, 7)]
     for row, image in zip(panels, images[..., 0] / 255, strict=True):
@@ -37,7 +37,7 @@ def test_ten_columns_show_the_convolutions_of_each_row_in_order(dataset):
 
 
 def test_headings_stand_over_the_groups_and_sizes_under_the_last_row(dataset):
-    panels = np.reshape(manual_convolution_figure(dataset.train.images[:3]).axes, (10, 3)).T
+    panels = np.reshape(manual_convolution_figure(dataset.splits["train"].images[:3]).axes, (10, 3)).T
     headings = ["Original", "", "Horizontal edges", "", "", "Gaussian blur", "", "", "Sharpening", ""]
     assert [panel.get_title() for panel in panels[0]] == headings
     assert [panel.get_xlabel() for panel in panels[-1]] == ["", *["3×3", "5×5", "7×7"] * 3]
@@ -45,7 +45,7 @@ def test_headings_stand_over_the_groups_and_sizes_under_the_last_row(dataset):
 
 
 def test_a_filter_has_one_grey_scale_with_zero_in_the_middle_where_it_is_signed(dataset):
-    panels = np.reshape(manual_convolution_figure(dataset.train.images[:3]).axes, (10, 3))
+    panels = np.reshape(manual_convolution_figure(dataset.splits["train"].images[:3]).axes, (10, 3))
     scales = [{panel.images[0].get_clim() for panel in group.flat} for group in np.split(panels, [1, 4, 7])]
     (original,), ((edge_low, edge_high),), (blur,), ((sharp_low, sharp_high),) = scales
     assert original == blur == (0, 1)
@@ -60,7 +60,8 @@ def test_black_images_can_be_drawn():
 
 def test_the_seed_chooses_one_training_image_of_each_tumour(dataset):
     def labels(images):
-        return [int(dataset.train.labels[(dataset.train.images == image).all((1, 2, 3))][0]) for image in images]
+        train = dataset.splits["train"]
+        return [int(train.labels[(train.images == image).all((1, 2, 3))][0]) for image in images]
 
     choices = [one_of_each_tumour(dataset, seed) for seed in range(5)]
     assert all(labels(images) == [0, 1, 3] for images in choices)
@@ -82,9 +83,9 @@ def test_the_command_writes_the_same_picture_for_the_same_seed(monkeypatch, caps
 
 
 def test_a_data_set_without_one_of_the_tumours_is_the_users_error(monkeypatch, tmp_path, dataset):
-    kept = dataset.train.labels != CLASSES.index("meningioma_tumor")
-    split = Split(dataset.train.images[kept], dataset.train.labels[kept], tuple(np.array(dataset.train.names)[kept]))
-    monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, train=split))
+    kept = dataset.splits["train"].labels != CLASSES.index("meningioma_tumor")
+    split = dataset.splits["train"].take(np.flatnonzero(kept))
+    monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, splits={"train": split}))
     with pytest.raises(UserError, match="--data random: no training image of meningioma_tumor"):
         manual_convolution(out=tmp_path / "out.png")
 

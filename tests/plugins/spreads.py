@@ -1,5 +1,6 @@
 """The same steps of the same model on one device and on eight; runs in a process that has eight."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from networks import unet_network
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
@@ -15,19 +17,18 @@ from jaxcnn.data.batch import Batch, Examples
 from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.inference.tta import views_of
-from train.average import start_average, with_average
-from train.devices.parallel import (
+from train.devices import (
     Parallel,
+    Placement,
     choose_devices,
     compile_eval_step,
     compile_train_step,
     distribute,
     replicate,
 )
-from train.devices.placement import Placement
 from train.losses import cross_entropy
-from train.network import Network, on_features, simplecnn_network, unet_network
-from train.state import create_state, initial_variables
+from train.network import Network, draw_variables
+from train.state import create_state
 from train.step import make_eval_step, make_train_step
 
 BATCH_SIZE, STEPS = 16, 3
@@ -42,7 +43,7 @@ def simplecnn() -> tuple[Network, tuple[int, int, int]]:
     model = SimpleCNN(
         stem_features=(2, 3), squeeze_features=2, skip_features=4, head_features=5, hidden_features=6, dropout=0.5
     )
-    return simplecnn_network(model, Preprocessing(), Augmentation(rotation=10.0)), (50, 50, 1)
+    return Network(model, Preprocessing(), Augmentation(rotation=10.0)), (50, 50, 1)
 
 
 def unet() -> tuple[Network, tuple[int, int, int]]:
@@ -59,12 +60,12 @@ def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool
     labels = np.arange(BATCH_SIZE, dtype=np.int32) % 4
     # SGD, since Adam's first steps divide rounding errors by themselves.
     optimizer = optax.sgd(0.01)
-    state = start_average(create_state(network, optimizer, initial_variables(network, image_shape, 0).compute()))
+    state = create_state(network, optimizer, draw_variables(network, image_shape)[1](0), average=True)
     views = views_of(images, "flip")
     if cached:
         encode = jax.jit(network.inputs)
         views = tuple(np.asarray(encode(state.frozen, view, None)) for view in views)
-        network = on_features(network)
+        network = dataclasses.replace(network, on_features=True)
     examples = Examples(views, labels)
     return {
         name: _train(network, optimizer, state, examples, choose_devices(placement, BATCH_SIZE))
@@ -79,7 +80,7 @@ def _train(
     batch = distribute(parallel, Batch(examples.inputs[0], examples.labels, np.ones(BATCH_SIZE, bool)))
     evaluated = distribute(parallel, next(evaluation_batches(examples, BATCH_SIZE)))
     state = replicate(parallel, state)
-    step = with_average(make_train_step(network, optimizer, cross_entropy, parallel.axis_name), 0.3)
+    step = make_train_step(network, optimizer, cross_entropy, parallel.axis_name, ema=0.3)
     step = compile_train_step(parallel, step, state, batch, key)
     losses = []
     for _ in range(STEPS):

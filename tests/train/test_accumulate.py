@@ -17,8 +17,8 @@ from jaxcnn.data.batch import Batch
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.models.dropout import Dropout
 from train.losses import cross_entropy
-from train.network import Network, simplecnn_network
-from train.state import create_state, initial_variables
+from train.network import Network, draw_variables
+from train.state import create_state
 from train.step import make_train_step
 
 
@@ -43,13 +43,13 @@ def batch():
 
 
 def without_norm(augmentation: Augmentation = Augmentation()) -> Network:  # noqa: B008  (frozen)
-    return dataclasses.replace(simplecnn_network(SimpleCNN(), Preprocessing(), augmentation), model=WithoutNorm())
+    return dataclasses.replace(Network(SimpleCNN(), Preprocessing(), augmentation), model=WithoutNorm())
 
 
 def a_step(network: Network, batch: Batch, accumulate: int):
     """The state after one step, and its tally; plain SGD, so that the change of a parameter is its gradient."""
     optimizer = optax.sgd(1.0)
-    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0).compute())
+    state = create_state(network, optimizer, draw_variables(network, (50, 50, 1))[1](0))
     return jax.jit(make_train_step(network, optimizer, cross_entropy, accumulate=accumulate))(
         state, batch, jax.random.key(1)
     )
@@ -70,7 +70,7 @@ def test_without_norms_the_gradient_is_that_of_the_whole_batch(batch, accumulate
 def test_the_same_on_several_devices(batch):
     network = without_norm()
     optimizer = optax.sgd(1.0)
-    state = create_state(network, optimizer, initial_variables(network, (50, 50, 1), 0).compute())
+    state = create_state(network, optimizer, draw_variables(network, (50, 50, 1))[1](0))
     step = make_train_step(network, optimizer, cross_entropy, "device", accumulate=2)
     spread = jax.tree.map(lambda leaf: leaf.reshape(3, 4, *leaf.shape[1:]), batch)
     states, _ = jax.jit(jax.vmap(step, (None, 0, None), axis_name="device"))(state, spread, jax.random.key(1))
@@ -85,7 +85,7 @@ def test_a_norm_sees_one_micro_batch_at_a_time(batch):
     model = SimpleCNN(
         stem_features=(2, 3), squeeze_features=2, skip_features=4, head_features=5, hidden_features=6, dropout=0.0
     )
-    network = simplecnn_network(model, Preprocessing(), Augmentation())
+    network = Network(model, Preprocessing(), Augmentation())
     six = jax.tree.map(lambda leaf: leaf[:6], batch)
     twice = jax.tree.map(lambda leaf: np.repeat(leaf, 2, axis=0), six)
     state, counted = a_step(network, twice, 2)

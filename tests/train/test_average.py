@@ -1,21 +1,20 @@
 """The moving average of the weights: its formula, what it is used for, and what it leaves as it was."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import unet_network
 
 from jaxcnn import UNetClassifier
-from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
-from jaxcnn.data.preprocessing import Preprocessing
-from train.average import start_average, with_average
-from train.devices.parallel import choose_devices, compile_train_step, distribute, replicate
-from train.devices.placement import Placement
+from train.devices import Placement, choose_devices, compile_train_step, distribute, replicate
 from train.losses import cross_entropy
-from train.network import on_features, unet_network
-from train.state import create_state, initial_variables
+from train.network import draw_variables
+from train.state import create_state
 from train.step import make_eval_step, make_train_step
 
 # The decay warms up over the first three steps.
@@ -27,7 +26,7 @@ OPTIMIZER = optax.sgd(0.1)
 def network():
     """A head on features, so that something is frozen and there is little to compile."""
     model = UNetClassifier(features=1, head_features=3, hidden_features=4, frozen_stages=5)
-    return on_features(unet_network(model, Preprocessing(), Augmentation()))
+    return dataclasses.replace(unet_network(model), on_features=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +39,12 @@ def batch():
 def trained(network, batch):
     """The states of some steps as they are compiled for training, where each is given the memory of the last one."""
     parallel = choose_devices(Placement(devices=1), len(batch.labels))
-    state = create_state(network, OPTIMIZER, initial_variables(network, (128, 128, 1), 0).compute())
+    variables = draw_variables(network, (128, 128, 1))[1](0)
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(jax.random.key(1))))
 
-    def run(state, step):
-        state = replicate(parallel, state)
+    def run(ema):
+        state = replicate(parallel, create_state(network, OPTIMIZER, variables, average=ema > 0))
+        step = make_train_step(network, OPTIMIZER, cross_entropy, ema=ema)
         states, on_device = [jax.device_get(state)], distribute(parallel, batch)
         compiled = compile_train_step(parallel, step, state, on_device, key)
         for _ in range(STEPS):
@@ -52,8 +52,7 @@ def trained(network, batch):
             states.append(jax.device_get(state))
         return states
 
-    step = make_train_step(network, OPTIMIZER, cross_entropy)
-    return run(state, step), run(start_average(state), with_average(step, DECAY))
+    return run(0.0), run(DECAY)
 
 
 @pytest.mark.slow
@@ -88,8 +87,8 @@ def test_what_is_evaluated_and_kept_is_the_average_with_what_is_frozen(network, 
 @pytest.mark.slow
 def test_on_several_devices_it_is_the_average_of_one(network, batch, trained):
     _, (start, first, *_) = trained
-    step = make_train_step(network, OPTIMIZER, cross_entropy, "device")
+    step = make_train_step(network, OPTIMIZER, cross_entropy, "device", ema=DECAY)
     spread = jax.tree.map(lambda leaf: leaf.reshape(4, 2, *leaf.shape[1:]), batch)
-    averaging = jax.vmap(with_average(step, DECAY), (None, 0, None), axis_name="device")
+    averaging = jax.vmap(step, (None, 0, None), axis_name="device")
     states, _ = jax.jit(averaging)(start, spread, jax.random.key(1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[3], b, rtol=1e-3, atol=1e-5), states.average, first.average)

@@ -14,16 +14,16 @@ import pytest
 from planted import smooth_images
 
 import train.images
-import train.loop
+import train.learner
+import train.program
 import train.run
-import train.setup
 from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.config import SimpleCNNConfig, UNetConfig, as_json
-from train.devices.parallel import distribute
-from train.opening import check_same_options
+from train.devices import distribute
+from train.folder import check_same_options
+from train.options import make_config
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
@@ -117,10 +117,11 @@ def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
         return distribute(parallel, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "distribute", distribute_and_signal)
+        patch.setattr(train.program, "distribute", distribute_and_signal)
         assert run_train(monkeypatch, tmp_path / "run", "--resume") == 128 + signal_number
     shown = capsys.readouterr().err
-    assert f"stopped by {signal.Signals(signal_number).name}, and saved; the same command with --resume" in shown
+    stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved, and the same command with --resume"
+    assert stopped in shown
 
     assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
     shown = capsys.readouterr().out.splitlines()
@@ -135,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         return lambda step: jnp.where(step < STEPS + 1, 1e-3, jnp.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.setup, "learning_rate_schedule", explodes_in_the_second_epoch)
+        patch.setattr(train.learner, "learning_rate_schedule", explodes_in_the_second_epoch)
         assert run_train(monkeypatch, tmp_path / "run") == 1
     message = capsys.readouterr().err
     assert f"at step {STEPS + 3}; start again with a lower --learning-rate and --overwrite" in message
@@ -177,19 +178,19 @@ def test_a_run_without_a_name_can_not_be_gone_on_with(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as error:
         main()
     assert error.value.code == 2
-    assert capsys.readouterr().err == "error: --resume: of which run is not said; give its folder with --run-dir\n"
+    assert capsys.readouterr().err == "error: --resume needs --run-dir: name the folder of the run to resume\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_goes_on_with_its_own_options_but_may_save_as_often_as_it_likes_and_find_its_images_elsewhere():
-    before = as_json(UNetConfig(encoder="weights", data="data", checkpoint_every=10))
-    same = as_json(UNetConfig(encoder="weights", data="/mnt/data", checkpoint_every=99))
+    before = make_config("unet", encoder="weights", data="data", checkpoint_every=10).to_json()
+    same = make_config("unet", encoder="weights", data="/mnt/data", checkpoint_every=99).to_json()
     check_same_options(same, before, "the run")
     with pytest.raises(UserError, match="--views 4: the run has 8; resume with the options"):
         check_same_options(same | {"views": 4}, before, "the run")
-    with pytest.raises(UserError, match=r"^simplecnn: the run is of unet; resume with that"):
-        check_same_options(as_json(SimpleCNNConfig()), before, "the run")
-    with pytest.raises(UserError, match=r"^unet: the run is of hog; resume with that"):
+    with pytest.raises(UserError, match=r"^simplecnn: the run is a run of unet; resume that"):
+        check_same_options(make_config("simplecnn").to_json(), before, "the run")
+    with pytest.raises(UserError, match=r"^unet: the run is a run of hog; resume that"):
         check_same_options(same, {"baseline": "hog", "data": "phantom"}, "the run")
     # A run that is older than an option had what the option is when it isn't given.
     old = {field: value for field, value in before.items() if field != "views"}
@@ -215,14 +216,14 @@ def planted(copies: int) -> Dataset:
     images[40 : 40 + copies] = images[:copies]
     labels = np.arange(56, dtype=np.int32) % 4
     whole = Split(images, labels, tuple(map(str, range(56))))
-    return Dataset("planted", CLASSES, whole.take(np.arange(40)), whole.take(np.arange(40, 56)))
+    return Dataset("planted", CLASSES, {"train": whole.take(np.arange(40)), "test": whole.take(np.arange(40, 56))})
 
 
 @pytest.fixture
 def start(monkeypatch, capsys, tmp_path):
     """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
-    monkeypatch.setattr(train.run, "build_trainer", lambda *_: ())
-    monkeypatch.setattr(train.run, "train", dict)
+    monkeypatch.setattr(train.run, "compile_learner", lambda *_: None)
+    monkeypatch.setattr(train.run, "train", lambda *_: {0: {}})
 
     def run(copies: int, *options: str):
         monkeypatch.setattr(train.images, "load_dataset", lambda *_: planted(copies))

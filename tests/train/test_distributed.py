@@ -13,7 +13,7 @@ import pytest
 from kills import training
 
 from jaxcnn.runs.folder import Run, read_epochs, read_predictions
-from train.devices.placement import Placement
+from train.devices import Placement
 
 
 def signal_when(folder: Path, pattern: str, number: int) -> None:
@@ -71,7 +71,7 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
     stop = partial(signal_when, folder, "checkpoints/2*", signal.SIGTERM)
     for finished in train_together(processes, 2, folder, p1=stop):
         assert finished.code == 128 + signal.SIGTERM, finished
-        assert "stopped by SIGTERM, and saved" in finished.err
+        assert "stopped by SIGTERM; the run is saved" in finished.err
     assert read_epochs(Run(folder)) == []
 
     # Of four, one is killed without a word: the others end, and say why.

@@ -5,19 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import unet_network
 
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.preprocessing import Preprocessing
 from train.losses import cross_entropy
-from train.network import simplecnn_network, unet_network
-from train.state import create_state, initial_variables
+from train.network import Network, draw_variables
+from train.state import create_state
 from train.step import make_train_step
 
 NETWORKS = {
     "simplecnn": (
-        simplecnn_network,
+        Network,
         SimpleCNN(stem_features=(4, 4), squeeze_features=2, skip_features=4, head_features=8, hidden_features=8),
         (50, 50, 1),
     ),
@@ -36,7 +37,7 @@ def test_all_that_is_kept_stays_float32_and_the_step_is_nearly_the_same(name):
     results = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         network = build(model.clone(dtype=dtype), Preprocessing(), Augmentation())
-        state = create_state(network, optimizer, initial_variables(network, shape, 0).compute())
+        state = create_state(network, optimizer, draw_variables(network, shape)[1](0))
         state, counted = jax.jit(make_train_step(network, optimizer, cross_entropy))(state, batch, jax.random.key(1))
         floats = {leaf.dtype for leaf in jax.tree.leaves((state, counted)) if jnp.issubdtype(leaf.dtype, jnp.floating)}
         assert floats == {jnp.dtype(jnp.float32)}

@@ -2,9 +2,9 @@
 
 import subprocess
 
-import train.environment
-from train.devices.placement import Placement
-from train.environment import describe_environment, describe_placement, differences
+import train.folder
+from train.devices import Placement
+from train.folder import describe_environment, describe_placement, differences
 
 
 def test_what_may_change_the_bits_is_named_and_nothing_else():
@@ -26,10 +26,10 @@ def test_the_revision_is_that_of_the_checkout_that_the_code_is_a_part_of(tmp_pat
     def git(*words: str) -> None:
         subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
 
-    code = tmp_path / "lib" / "environment.py"
+    code = tmp_path / "lib" / "folder.py"
     code.parent.mkdir()
     code.touch()
-    monkeypatch.setattr(train.environment, "__file__", str(code))
+    monkeypatch.setattr(train.folder, "__file__", str(code))
     assert describe_environment()["git_revision"] is None
     # In the checkout of another project, as an environment often is.
     git("init", "--quiet")

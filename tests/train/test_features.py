@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import unet_network
 from planted import smooth_images
 from random_network import random_network
 
@@ -20,8 +21,6 @@ from jaxcnn.runs.folder import open_run, read_epochs, read_predictions
 from train import features
 from train.__main__ import main
 from train.features import load_features
-from train.network import unet_network
-from train.state import split_frozen
 
 OPTIONS = ["--width", "0.07", "--max-images", "48", "--epochs", "2", "--batch-size", "8"]
 MODEL = UNetClassifier(features=2, head_features=3, hidden_features=5)
@@ -67,7 +66,7 @@ def test_a_pooled_head_alone_learns_and_predicts_as_any_classifier(tmp_path, mon
     run = run_unet(monkeypatch, tmp_path / "run", *options, "--weight-decay", "0.1", "--class-weights", "balanced")
     trained = load_trained(run.best)
     assert (trained.model.head, trained.tta) == ("pooled", "flip")
-    images = load_dataset("phantom", 48).test.images
+    images = load_dataset("phantom", 48).splits["test"].images
     expected = np.asarray(jax.nn.softmax(read_predictions(run, "test").logits))
     np.testing.assert_allclose(compile_classifier(trained)(images), expected, rtol=1e-3, atol=1e-4)
 
@@ -105,7 +104,7 @@ def frozen_network(frozen_stages=1, factor=1, **preprocessing):
         MODEL.clone(frozen_stages=frozen_stages), Preprocessing(**preprocessing), Augmentation(rotation=20)
     )
     _, variables = random_network(network.model, (1, 128, 128, 1))
-    return network, jax.tree.map(lambda leaf: leaf * factor, split_frozen(network, variables)[0])
+    return network, jax.tree.map(lambda leaf: leaf * factor, network.split(variables)[0])
 
 
 @pytest.fixture

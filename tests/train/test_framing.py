@@ -32,7 +32,7 @@ def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run(monkeypatch, *MODELS[model], *FRAMED, *SHORT, "--run-dir", str(tmp_path / "run")) == 0
     trained = load_best(open_run(tmp_path / "run"))
-    images = load_dataset("phantom", 32).test.images
+    images = load_dataset("phantom", 32).splits["test"].images
     assert images.shape[1:] == trained.image_shape == (128, 128, 1)
     expected = jax.nn.softmax(read_predictions(open_run(tmp_path / "run"), "test").logits)
     # A grey level of difference where a framed pixel is rounded the other way.

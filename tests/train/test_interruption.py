@@ -24,11 +24,11 @@ def test_a_signal_after_the_last_poll_ends_the_run_all_the_same():
         assert not interrupted.poll()
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(InterruptedRunError, match="SIGTERM") as error:
-            interrupted.settle()
+            interrupted.check_last()
     assert error.value.exit_code == 128 + signal.SIGTERM
 
 
 def test_without_a_signal_a_run_ends_as_it_should():
     with interruption(late()) as interrupted:
-        interrupted.settle()
+        interrupted.check_last()
     assert not interrupted.requested

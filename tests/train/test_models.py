@@ -12,9 +12,9 @@ from random_weights import save_random_weights
 from jaxcnn import SimpleCNN, UNet
 from jaxcnn.models.unet import STAGE_NAMES
 from train.__main__ import main
-from train.config import UNetConfig
-from train.models import build_network
+from train.network import build_network, draw_variables
 from train.optimizer import build_optimizer, learning_rate_schedule
+from train.options import make_config
 
 TINY_UNET = UNet(features=2)
 
@@ -22,8 +22,8 @@ TINY_UNET = UNet(features=2)
 @pytest.mark.slow
 def test_the_encoder_is_the_one_that_was_named(tmp_path):
     unet = save_random_weights(tmp_path / "unet", TINY_UNET, (32, 48, 3))
-    network, drawn = build_network(UNetConfig(encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))
-    variables = drawn.compute()
+    network = build_network(make_config("unet", encoder=str(tmp_path / "unet"), width=0.02), 4, (128, 128, 1))
+    variables = draw_variables(network, (128, 128, 1))[1](0)
     assert network.model.features == 2
     assert network.frozen == tuple(("unet", stage) for stage in STAGE_NAMES[:4])
     for collection in ("params", "batch_stats"):
@@ -35,9 +35,12 @@ def test_the_encoder_is_the_one_that_was_named(tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (None, r"--encoder: name .* `python -m convert unet --hub weights` .* `python -m convert unet CHECKPOINT.pt"),
+        (
+            None,
+            r"--encoder is missing: .* `python -m convert unet --hub weights` .* `python -m convert unet CHECKPOINT.pt",
+        ),
         ("nothing", r"nothing: holds no weights"),
-        ("simplecnn", r"simplecnn: holds a SimpleCNN, not a UNet"),
+        ("simplecnn", r"simplecnn: is a SimpleCNN, not a UNet"),
         ("grey", r"grey: takes images of 1 channels; give one of 3"),
     ],
 )
@@ -62,10 +65,10 @@ def test_what_lies_below_the_unet_has_a_learning_rate_of_its_own():
     params = {"unet": {"kernel": jnp.ones((2, 3))}, "conv": {"kernel": jnp.ones((2, 3))}}
     gradients = jax.tree.map(lambda leaf: 0.3 * leaf, params)
 
-    def step(rate, **options):
-        optimizer = build_optimizer(learning_rate_schedule("constant", rate, 0, 10), weight_decay=0.1, **options)
+    def step(rate, factors):
+        optimizer = build_optimizer(learning_rate_schedule("constant", rate, 0, 10), 0.1, factors)
         return optimizer.update(gradients, optimizer.init(params), params)[0]
 
-    both = step(1e-2, unet_factor=0.1)
-    np.testing.assert_allclose(both["conv"]["kernel"], step(1e-2)["conv"]["kernel"], rtol=1e-6)
-    np.testing.assert_allclose(both["unet"]["kernel"], step(1e-3)["unet"]["kernel"], rtol=1e-6)
+    both = step(1e-2, {"unet": 0.1})
+    np.testing.assert_allclose(both["conv"]["kernel"], step(1e-2, {})["conv"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(both["unet"]["kernel"], step(1e-3, {})["unet"]["kernel"], rtol=1e-6)

@@ -15,9 +15,9 @@ from jaxcnn import SimpleCNN
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.preprocessing import Preprocessing
-from train.config import SimpleCNNConfig
 from train.losses import LOSSES, balanced_weights, build_objective, cross_entropy
-from train.network import simplecnn_network
+from train.network import Network
+from train.options import make_config
 from train.state import create_state
 from train.step import make_train_step
 
@@ -58,7 +58,7 @@ WEIGHTS = np.array([0.5, 2.0, 0.25, 1.0], np.float32)
 @pytest.mark.parametrize(("options", "weights"), [({"label_smoothing": 0.2}, None), ({}, WEIGHTS)])
 def test_a_step_goes_down_torch_s_gradient_and_reports_the_plain_loss(batch, options, weights, accumulate):
     torch = pytest.importorskip("torch")
-    network = simplecnn_network(SimpleCNN(), Preprocessing(), Augmentation())
+    network = Network(SimpleCNN(), Preprocessing(), Augmentation())
     network = dataclasses.replace(network, model=Linear())
     params = {"kernel": np.random.default_rng(1).normal(size=(9, CLASSES)).astype(np.float32), "bias": np.ones(4, "f4")}
     variables = {"params": {"dense": params}, "batch_stats": {"unused": np.zeros(1, np.float32)}}
@@ -99,7 +99,7 @@ def test_an_image_keeps_its_weight_where_its_label_is_smoothed(batch):
 
 
 def test_smoothing_what_can_not_be_certain_is_refused():
-    with pytest.raises(ValueError, match=r"--label-smoothing 0.1: has no use with --loss double-softmax; leave one"):
-        SimpleCNNConfig(label_smoothing=0.1, loss="double-softmax")
-    with pytest.raises(ValueError, match=r"--label-smoothing 1.0: must be at least 0 and below 1"):
-        SimpleCNNConfig(label_smoothing=1.0)
+    with pytest.raises(ValueError, match=r"label_smoothing 0.1: goes with the loss cross-entropy alone"):
+        make_config("simplecnn", label_smoothing=0.1, loss="double-softmax")
+    with pytest.raises(ValueError, match=r"label_smoothing 1.0: must be at least 0 and below 1"):
+        make_config("simplecnn", label_smoothing=1.0)

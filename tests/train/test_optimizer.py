@@ -30,7 +30,7 @@ def test_constant_stays():
 def test_weight_decay_shrinks_kernels_and_nothing_else():
     params = {"kernel": jnp.full((3, 2), 2.0), "bias": jnp.full(2, 2.0), "scale": jnp.full(2, 2.0)}
     zero = {name: jnp.zeros_like(leaf) for name, leaf in params.items()}
-    optimizer = build_optimizer(learning_rate_schedule("constant", 0.1, 0, 10), weight_decay=0.5)
+    optimizer = build_optimizer(learning_rate_schedule("constant", 0.1, 0, 10), weight_decay=0.5, factors={})
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
     decayed = optax.apply_updates(params, updates)
     np.testing.assert_allclose(decayed["kernel"], 2 * (1 - 0.1 * 0.5), rtol=1e-6)

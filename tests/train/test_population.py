@@ -14,10 +14,10 @@ from populations import write_results
 from processes import command
 
 from jaxcnn.runs.folder import open_run, open_sweep, read_epochs, read_predictions
-from train.config import SimpleCNNConfig, UNetConfig
-from train.devices.placement import Placement
+from train.devices import Placement
+from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
-from train.sweep.training import group
+from train.sweep.groups import group
 
 
 def groups(config, texts, at_once):
@@ -27,15 +27,15 @@ def groups(config, texts, at_once):
 
 def test_what_one_program_can_train_is_trained_together():
     texts = ["batch_size=4,8", "learning_rate=0.1,0.2", "seed=0,1", "weight_decay=0.1"]
-    assert groups(SimpleCNNConfig(), texts, 99) == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert groups(SimpleCNNConfig(), texts, 3) == [[1, 2, 3], [4], [5, 6, 7], [8]]
-    assert groups(SimpleCNNConfig(), texts, "auto") == [[1], [2], [3], [4], [5], [6], [7], [8]]  # on a CPU
+    assert groups(make_config("simplecnn"), texts, 99) == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert groups(make_config("simplecnn"), texts, 3) == [[1, 2, 3], [4], [5, 6, 7], [8]]
+    assert groups(make_config("simplecnn"), texts, "auto") == [[1], [2], [3], [4], [5], [6], [7], [8]]  # on a CPU
 
 
 def test_u_nets_with_random_encoders_of_other_seeds_are_trained_apart():
     texts = ["seed=0,1", "unet_learning_rate=1e-4,1e-5"]
-    assert groups(UNetConfig(encoder="weights"), texts, 99) == [[1, 2, 3, 4]]
-    assert groups(UNetConfig(encoder="random"), texts, 99) == [[1, 2], [3, 4]]
+    assert groups(make_config("unet", encoder="weights"), texts, 99) == [[1, 2, 3, 4]]
+    assert groups(make_config("unet", encoder="random"), texts, 99) == [[1, 2], [3, 4]]
 
 
 @pytest.fixture(scope="module")

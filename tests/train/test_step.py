@@ -14,8 +14,8 @@ from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation.counts import scores, total
 from train.losses import LOSSES, cross_entropy
-from train.network import simplecnn_network
-from train.state import create_state, initial_variables, parameter_count
+from train.network import Network, draw_variables
+from train.state import create_state, parameter_count
 from train.step import make_eval_step, make_train_step
 
 SIZE = 50
@@ -25,11 +25,11 @@ MODEL = SimpleCNN(
 
 
 def network(**changes):
-    return simplecnn_network(MODEL.clone(**changes), Preprocessing(), Augmentation())
+    return Network(MODEL.clone(**changes), Preprocessing(), Augmentation())
 
 
 def initial_state(optimizer, seed):
-    return create_state(network(), optimizer, initial_variables(network(), (SIZE, SIZE, 1), seed).compute())
+    return create_state(network(), optimizer, draw_variables(network(), (SIZE, SIZE, 1))[1](seed))
 
 
 def stripes(count: int, seed: int = 0) -> Split:

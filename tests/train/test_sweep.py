@@ -12,17 +12,16 @@ from kills import OPTIONS, Moment, assert_same_run, killed_at
 from processes import command
 from scipy import stats
 
-import train.sweep.training
+import train.sweep.groups
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.counts import Scores
 from jaxcnn.runs.folder import Run, open_run, open_sweep
 from jaxcnn.runs.lock import lock_run
 from train.__main__ import main
-from train.config import SimpleCNNConfig, UNetConfig
 from train.interruption import InterruptedRunError
+from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
-from train.sweep.seeds import format_settings, over_seeds, write_settings
-from train.sweep.table import Row, sort_rows, write_table
+from train.sweep.table import Row, average_over_seeds, format_settings, sort_rows, write_models, write_settings
 
 
 def run_sweep(monkeypatch, folder, *more: str) -> int:
@@ -33,25 +32,25 @@ def run_sweep(monkeypatch, folder, *more: str) -> int:
 
 
 def test_the_grid_is_every_combination_and_its_names_sort_in_its_order():
-    config = SimpleCNNConfig(seed=5)
-    grid = parse_grid(config, ["learning-rate=1e-3,1e-5", "crop=True,False", "gate=softmax", "batch_size=8,16,4"])
+    config = make_config("simplecnn", seed=5)
+    grid = parse_grid(config, ["learning-rate=1e-3,1e-5", "crop=head,none", "gate=softmax", "batch_size=8,16,4"])
     assert grid == {
         "learning_rate": (1e-3, 1e-5),
-        "crop": (True, False),
+        "crop": ("head", "none"),
         "gate": ("softmax",),
         "batch_size": (8, 16, 4),
     }
     models = make_models(config, grid, None)
-    found = [(m.config.learning_rate, m.config.crop, m.config.batch_size) for m in models]
-    assert found == list(itertools.product((1e-3, 1e-5), (True, False), (8, 16, 4)))
-    assert all(model.config.gate == "softmax" and model.config.seed == 5 for model in models)
-    assert models[0].name == "01-learning_rate=0.001,crop=True,gate=softmax,batch_size=8"
+    found = [(m.config.training.learning_rate, m.config.training.crop, m.config.training.batch_size) for m in models]
+    assert found == list(itertools.product((1e-3, 1e-5), ("head", "none"), (8, 16, 4)))
+    assert all(model.config.network.gate == "softmax" and model.config.training.seed == 5 for model in models)
+    assert models[0].name == "01-learning_rate=0.001,crop=head,gate=softmax,batch_size=8"
     assert [m.name for m in models] == sorted(m.name for m in models)
 
 
 def test_a_path_among_the_values_makes_no_folder_of_its_own():
-    grid = parse_grid(UNetConfig(), [f"encoder=random,../weights/{'a' * 300}"])
-    names = [model.name for model in make_models(UNetConfig(), grid, None)]
+    grid = parse_grid(make_config("unet"), [f"encoder=random,../weights/{'a' * 300}"])
+    names = [model.name for model in make_models(make_config("unet"), grid, None)]
     assert names[0] == "1-encoder=random"
     assert names[1].startswith("2-encoder=..-weights-aaa")
     assert len(names[1]) < 200
@@ -59,7 +58,7 @@ def test_a_path_among_the_values_makes_no_folder_of_its_own():
 
 def test_random_draws_without_repetition_by_the_seed():
     def drawn(seed: int, count: int) -> list[tuple]:
-        config = SimpleCNNConfig(seed=seed)
+        config = make_config("simplecnn", seed=seed)
         grid = parse_grid(config, ["dropout=0.1,0.2,0.3,0.4", "batch_size=1,2,3,4,5"])
         return [tuple(model.values.values()) for model in make_models(config, grid, count)]
 
@@ -73,14 +72,14 @@ def test_random_draws_without_repetition_by_the_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--grid: says what the models differ in"),
+        ([], "--grid is missing: name the options that differ"),
         (["--grid", "height=3"], "--grid height=3: there is no option 'height'; sweep one of epochs, batch_size, "),
         (["--grid", "data=a,b"], "--grid data=a,b: data can't be swept, since models are compared on the same images"),
         (["--grid", "seed=1", "--grid", "seed=2"], "--grid seed=2: seed is given twice"),
         (["--grid", "seed"], "--grid seed: a value is missing"),
         (["--grid", "seed=1,,2"], "--grid seed=1,,2: a value is missing"),
         (["--grid", "dropout=0.1,0.10"], "--grid dropout=0.1,0.10: has a value twice"),
-        (["--grid", "seed=0,x"], "--grid seed=x: invalid literal for int()"),
+        (["--grid", "seed=0,x"], "--grid seed=x: --seed x: must be a whole number"),
         (["--grid", "gate=sigmoid,tanh"], "--grid gate=tanh: "),
         (["--grid", "dropout=0,1"], "--grid dropout=1: --dropout 1.0: must be at least 0 and below 1"),
         (["--grid", "seed=0,1", "--random", "3"], "--random 3: the grid has 2 combinations; give 1 to that"),
@@ -111,12 +110,12 @@ def _untrained(monkeypatch):
     """Sweeps that train nothing, but count their models and are stopped at the second."""
     calls = itertools.count(1)
 
-    def stop_at_the_second():
+    def stop_at_the_second(*_):
         if next(calls) == 2:
             raise InterruptedRunError(15)
 
-    monkeypatch.setattr(train.sweep.training, "build_trainer", lambda *_: ())
-    monkeypatch.setattr(train.sweep.training, "train", stop_at_the_second)
+    monkeypatch.setattr(train.sweep.groups, "compile_learner", lambda *_: None)
+    monkeypatch.setattr(train.sweep.groups, "train", stop_at_the_second)
 
 
 @pytest.mark.slow
@@ -126,7 +125,7 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
     run = partial(run_sweep, monkeypatch, folder)
     assert run("--grid", "seed=0,1,2") == 143
     shown = capsys.readouterr().err
-    assert shown == f"stopped by SIGTERM, and saved; the same command with --resume goes on with {folder}\n"
+    assert shown == f"stopped by SIGTERM; the sweep is saved, and the same command with --resume continues {folder}\n"
     assert [run.name for run in open_sweep(folder)] == ["1-seed=0", "2-seed=1"]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -162,7 +161,7 @@ def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):
 
     rows = [row("1", 0.5, 0.9), Row("2", {"seed": 1}, diverged="the loss is nan at step 3"), row("3", 0.6, 0.1)]
     assert [row.name for row in sort_rows(rows)] == ["3", "1", "2"]
-    write_table(tmp_path / "table.csv", sort_rows(rows))
+    write_models(tmp_path / "table.csv", sort_rows(rows))
     with (tmp_path / "table.csv").open() as file:
         found = [(line["model"], line["validation_f1_macro"], line["diverged"]) for line in csv.DictReader(file)]
     assert found == [("3", "0.6", ""), ("1", "0.5", ""), ("2", "", "the loss is nan at step 3")]
@@ -179,7 +178,7 @@ def test_the_mean_over_seeds_is_scipys_confidence_interval(tmp_path):
 
     values = [0.61, 0.65, 0.64, 0.58]
     rows = [row(1e-3, seed, score) for seed, score in enumerate(values)]
-    settings = over_seeds([*rows, row(1e-3, 4, None), row(1e-2, 0, 0.7), row(1e1, 0, None)])
+    settings = average_over_seeds([*rows, row(1e-3, 4, None), row(1e-2, 0, 0.7), row(1e1, 0, None)])
     assert [(of.values, of.models) for of in settings] == [({"learning_rate": 1e-2}, 1), ({"learning_rate": 1e-3}, 4)]
     macro = settings[1].scores[1]
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)

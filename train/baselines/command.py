@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,10 @@ from jaxcnn.runs.folder import Run, check_run_folder, create_run, write_predicti
 from jaxcnn.runs.lock import lock_run
 from train.baselines.gradient_histograms import gradient_histograms
 from train.baselines.nearest_neighbour import nearest_neighbour
-from train.config import ImagesConfig
-from train.environment import describe_environment
-from train.images import load_images, say_images
-from train.progress import say, score_table
+from train.folder import describe_environment, new_folder
+from train.images import load_images, report_images
+from train.options import ImageOptions
+from train.progress import report, score_table
 
 BaselineName = Literal["nearest-neighbour", "hog"]
 _Logits = dict[str, Float32[np.ndarray, "_ classes"]]
@@ -35,26 +34,27 @@ _BASELINES: dict[BaselineName, Callable[[Mapping[str, Split], int], _Logits]] = 
 
 
 def baseline(
-    name: Positional[BaselineName], config: ImagesConfig, *, run_dir: Path | None = None, overwrite: bool = False
+    name: Positional[BaselineName], config: ImageOptions, *, run_dir: Path | None = None, overwrite: bool = False
 ) -> None:
-    """Score what a network has to beat, as a run that stands beside those of the models.
+    """Score a baseline that a network has to beat, as a run like those of the models.
 
     Args:
         name: `nearest-neighbour` gives the label of the most similar training image; `hog` is a linear model on
             histograms of oriented gradients.
-        config: the options of the baseline.
-        run_dir: where the run is kept; runs/NAME-DATE-TIME when not given.
-        overwrite: replace the run in the folder.
+        config: Options of the baseline.
+        run_dir: Folder of the run; runs/NAME-DATE-TIME when not given.
+        overwrite: Replace the run in the folder.
     """
-    run = Run(run_dir or Path("runs") / time.strftime(f"{name}-%Y%m%d-%H%M%S"))
-    if run.folder.exists() and not overwrite:
-        raise UserError(f"--run-dir {run.folder}: exists; choose another, or replace the run in it with --overwrite")
-    check_run_folder(run)
+    if run_dir is not None:
+        if run_dir.exists() and not overwrite:
+            raise UserError(f"--run-dir {run_dir}: exists; choose another, or replace the run in it with --overwrite")
+        check_run_folder(Run(run_dir))
     images = load_images(config)
-    say(f"run        {run.folder}")
-    say_images(images)
+    report_images(images, config.protocol)
     # The folder is made when all is known, so that a baseline that fails leaves nothing.
-    predictions = _predict(name, images.parts.splits, images.dataset.classes)
+    predictions = _predict(name, images.dataset.splits, images.dataset.classes)
+    run = Run(run_dir or new_folder(name))
+    report(f"run        {run.folder}")
     content = {"baseline": name, **dataclasses.asdict(config)}
     with lock_run(run):
         create_run(run.folder, content, images.description, _environment(name), overwrite=overwrite)

@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run
 from jaxcnn.runs.lock import lock_run
-from train.opening import check_same_options
+from train.folder import check_same_options
 
 
 @dataclasses.dataclass(frozen=True)

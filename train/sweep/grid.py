@@ -4,21 +4,21 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from jaxcnn.cli import replace_option
 from jaxcnn.errors import UserError
-from train.config import TrainConfig
+from train.options import Config
 
-Config = TypeVar("Config", bound=TrainConfig)
 Grid = Mapping[str, tuple[Any, ...]]
 
 _OTHER_IMAGES = "models are compared on the same images"
 NOT_SWEPT = {
     **dict.fromkeys(("data", "max_images", "protocol", "validation_fraction", "split_seed"), _OTHER_IMAGES),
     "checkpoint_every": "it changes no model",
+    "model": "a sweep has one",
 }
 """Options that can't be swept, each with the reason."""
 
@@ -26,7 +26,7 @@ _LONGEST_NAME = 150
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(Generic[Config]):
+class Model:
     """One model of a sweep.
 
     Attributes:
@@ -40,7 +40,7 @@ class Model(Generic[Config]):
     config: Config
 
 
-def parse_grid(config: TrainConfig, texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+def parse_grid(config: Config, texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """The values of each option from FIELD=V1,V2,...; they are read as the command line reads `--FIELD V1`.
 
     Raises:
@@ -60,26 +60,27 @@ def parse_grid(config: TrainConfig, texts: Sequence[str]) -> dict[str, tuple[Any
         if len(set(grid[field])) < len(words):
             raise UserError(f"--grid {text}: has a value twice; give each once")
     if not grid:
-        raise UserError("--grid: says what the models differ in; give one or more, such as learning_rate=1e-3,1e-4")
+        raise UserError("--grid is missing: name the options that differ, such as --grid learning_rate=1e-3,1e-4")
     return grid
 
 
-def _check_field(config: TrainConfig, text: str, field: str) -> None:
-    known = [of.name for of in dataclasses.fields(config) if of.name not in NOT_SWEPT]
+def _check_field(config: Config, text: str, field: str) -> None:
+    known = [name for name in config.to_json() if name not in NOT_SWEPT]
     if reason := NOT_SWEPT.get(field):
         raise UserError(f"--grid {text}: {field} can't be swept, since {reason}; sweep one of {', '.join(known)}")
     if field not in known:
         raise UserError(f"--grid {text}: there is no option {field!r}; sweep one of {', '.join(known)}")
 
 
-def _parse(config: TrainConfig, field: str, word: str) -> Any:
+def _parse(config: Config, field: str, word: str) -> Any:
     try:
-        return getattr(replace_option(config, field, word), field)
+        part = config.network if hasattr(config.network, field) else config.training
+        return getattr(replace_option(part, field, word), field)
     except UserError as error:
         raise UserError(f"--grid {field}={word}: {error}") from error
 
 
-def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model[Config], ...]:
+def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model, ...]:
     """All combinations, the last option varying fastest; with `random` so many of them, by the configuration's seed.
 
     Raises:
@@ -89,15 +90,15 @@ def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model[C
     points = math.prod(shape)
     if random is not None and not 1 <= random <= points:
         raise UserError(f"--random {random}: the grid has {points} combinations; give 1 to that")
-    chosen = range(points) if random is None else _draw(points, random, config.seed)
+    chosen = range(points) if random is None else _draw(points, random, config.training.seed)
     models = []
     for number, point in enumerate(chosen, start=1):
         places = np.unravel_index(point, shape)
         values = {field: grid[field][place] for field, place in zip(grid, places, strict=True)}
         try:
-            combined = dataclasses.replace(config, **values)
+            combined = config.replace(**values)
         except ValueError as error:
-            raise UserError(f"--grid: {error}") from error
+            raise UserError(f"--grid {error}") from error
         models.append(Model(_name(number, len(chosen), values), values, combined))
     return tuple(models)
 

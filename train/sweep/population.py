@@ -1,7 +1,7 @@
 """Models that differ in what can be traced, trained as one compiled program.
 
 `vmap` over the models maps the step that trains one (`train/step.py`); of several devices each has its share of them.
-A member has its own weights, its own order of the images, its own dropout and augmentation, by its own seed, and gets
+A model has its own weights, its own order of the images, its own dropout and augmentation, by its own seed, and gets
 what it would have got alone, up to float32 rounding.
 """
 
@@ -13,116 +13,125 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Float32
 
-from jaxcnn.data.batch import Batch
-from jaxcnn.evaluation.counts import Tally
-from train.config import TrainConfig, UNetConfig
-from train.models import RANDOM
-from train.progress import say
-from train.setup import Setup, first_batches, follow_schedule, hyperparameters, make_steps, say_model
+from jaxcnn.data.batch import WHOLE, Batch
+from jaxcnn.models.architecture import RANDOM
+from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
+from train.options import Config
+from train.program import Program
+from train.progress import report
 from train.state import TrainState
-from train.step import EvalStep
 
-AXIS = "members"
-TRACED = ("learning_rate", "unet_learning_rate", "weight_decay", "dropout", "seed")
-"""Options that the members of a population may differ in."""
+AXIS = "models"
+# Room that the memory of a device must have beside the program: its allocator never fills it to the last byte.
+_USABLE_MEMORY = 0.85
 
 
-@dataclasses.dataclass(frozen=True)
-class Population:
-    """Models, ready to go.
+def can_join(config: Config, other: Config) -> bool:
+    """Whether one program can train both: they differ in learning rates, weight decay, dropout and seed alone.
 
-    The steps take and give trees with a leading axis of members, but for the frozen variables and the batches that are
-    evaluated, which all members share.
-
-    Attributes:
-        members: what each is trained with.
-        slots: the length of the axis: the members, and copies of the last one where the devices need them.
-        mesh: the devices; one axis, `AXIS`.
-        train_step: compiled; `(state, batch) -> (state, tally)`.
-        eval_step: compiled; `(state, batch) -> (tally, logits)`.
+    Where the frozen part has random weights, they are the seed's, and so are the features that are trained on; then the
+    seed must be the same.
     """
+    traced = ["learning_rate", "weight_decay", "dropout", *config.architecture.learning_rates.values()]
+    if not (config.architecture.encoder and config.network.encoder == RANDOM):
+        traced.append("seed")
 
-    members: tuple[Setup, ...]
-    slots: int
-    mesh: Mesh
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Tally]]
-    eval_step: EvalStep
+    def others(of: Config) -> Mapping[str, Any]:
+        return {field: value for field, value in of.to_json().items() if field not in traced}
 
-
-def can_join(config: TrainConfig, other: TrainConfig) -> bool:
-    """Whether models of these options can be members of one population.
-
-    Of a U-Net's classifier with a random encoder the seed is no such option: its frozen part, and so the features that
-    it is trained on, are the seed's.
-    """
-    random_encoder = isinstance(config, UNetConfig) and config.encoder == RANDOM
-    traced = [field for field in TRACED if not (field == "seed" and random_encoder)]
-
-    def others(of: TrainConfig) -> Mapping[str, Any]:
-        return {field: value for field, value in dataclasses.asdict(of).items() if field not in traced}
-
-    return type(config) is type(other) and others(config) == others(other)
+    return others(config) == others(other)
 
 
-def build_population(members: Sequence[Setup], initial: TrainState, devices: Sequence[jax.Device]) -> Population:
-    """The population of these members; each has a state like `initial`."""
-    share = math.ceil(len(members) / len(devices))
-    # Three members on two devices: the third gets a copy of itself beside it, for all shares to be equal.
-    used = math.ceil(len(members) / share)
+def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device]) -> Program:
+    """The program that trains all learners at once, each device its share of them."""
+    first, share = learners[0], math.ceil(len(learners) / len(devices))
+    # Three learners on two devices: the third gets a copy of itself beside it, for all shares to be equal.
+    used = math.ceil(len(learners) / share)
     slots = share * used
     mesh = Mesh(np.array(devices[:used]), (AXIS,), axis_types=(AxisType.Auto,))
-    first = members[0]
-    say_model(first, initial)
-    key_data = np.stack([np.asarray(jax.random.key_data(member.key)) for member in members])
+    report_model(first)
+    key_data = np.stack([np.asarray(jax.random.key_data(learner.key)) for learner in learners])
     keys = jax.random.wrap_key_data(_spread(mesh, _fill(key_data, slots)))
-    values = {name: _spread(mesh, _fill(column, slots)) for name, column in _differing(members).items()}
+    values = {name: _spread(mesh, _fill(column, slots)) for name, column in _differing(learners).items()}
 
     example, evaluated = first_batches(first)
-    state, batch = _abstract_state(mesh, slots, initial), stack_batches(mesh, slots, [example] * len(members))
+    state, batch = _abstract_state(mesh, slots, first.shapes), _stack(mesh, slots, [example] * len(learners))
     start = time.perf_counter()
     train_step, eval_step = _mapped_steps(first, mesh)
     compiled = jax.jit(train_step, donate_argnums=1).lower(values, state, batch, keys).compile()
-    eval_step = jax.jit(eval_step).lower(state, share_batch(mesh, evaluated)).compile()
-    say(f"compiled   in {time.perf_counter() - start:.1f} s")
+    compiled_eval = jax.jit(eval_step).lower(state, _share(mesh, evaluated)).compile()
+    report(f"compiled   in {time.perf_counter() - start:.1f} s")
     if (memory := compiled.memory_analysis()) is not None:
-        each = bytes_per_member(memory, share)
-        say(f"memory     {each / 1e6:.1f} MB a model, {each * slots / 1e6:.1f} MB in all")
+        each = bytes_per_learner(memory, share)
+        report(f"memory     {each / 1e6:.1f} MB a model, {each * slots / 1e6:.1f} MB in all")
+    place = SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), first.shapes)
+    return Program(
+        learners=tuple(learners),
+        # In the host's memory, so that the devices hold no state twice.
+        initial=[jax.device_get(learner.draw()) for learner in learners],
+        train_step=lambda state, batches: compiled(values, state, _stack(mesh, slots, batches), keys),
+        eval_step=lambda state, batch: compiled_eval(state, _share(mesh, batch)),
+        join=lambda states: _join(mesh, slots, states),
+        part=lambda whole, place: jax.tree.map(lambda leaf: leaf[place], whole),
+        states=_states,
+        like=lambda _: like,
+        shard=WHOLE,
+        agree=lambda number: number,
+    )
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Tally]:
-        return compiled(values, state, batch, keys)
 
-    return Population(tuple(members), slots, mesh, step, eval_step)
+def largest_population(first: Learner, devices: Sequence[jax.Device], limit_bytes: int | None) -> int | None:
+    """How many learners like this the devices can train at once, by what the program of one needs.
+
+    Args:
+        first: one of them.
+        devices: that share them.
+        limit_bytes: memory of a device; None where it isn't known.
+
+    Returns:
+        At least 1; None where the memory isn't known.
+    """
+    if limit_bytes is None:
+        return None
+    mesh = Mesh(np.array(devices[:1]), (AXIS,), axis_types=(AxisType.Auto,))
+    state, batch = _abstract_state(mesh, 1, first.shapes), _stack(mesh, 1, [first_batches(first)[0]])
+    key_data = np.asarray(jax.random.key_data(first.key))[np.newaxis]
+    keys = jax.random.wrap_key_data(_spread(mesh, key_data))
+    step, _ = _mapped_steps(first, mesh)
+    memory = jax.jit(step, donate_argnums=1).lower({}, state, batch, keys).compile().memory_analysis()
+    return max(1, int(_USABLE_MEMORY * limit_bytes) // bytes_per_learner(memory, 1)) * len(devices)
 
 
-def bytes_per_member(memory: Any, share: int) -> int:
-    """What a step needs for one of so many members on a device: state, optimizer, batch, and all in between.
+def bytes_per_learner(memory: Any, share: int) -> int:
+    """What a step needs for one of so many learners on a device: state, optimizer, batch, and all in between.
 
     Args:
         memory: `jax.stages.Compiled.memory_analysis()` of the step, which is one device's.
-        share: members on a device.
+        share: learners on a device.
     """
     # What the step gives back lies where the state was, as far as that is donated.
     given_back = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return (memory.argument_size_in_bytes + memory.temp_size_in_bytes + given_back) // share
 
 
-def _differing(members: Sequence[Setup]) -> dict[str, Float32[np.ndarray, " members"]]:
-    """The hyper-parameters in which the members differ; what all share stays a constant of the program."""
-    each = [hyperparameters(member.config) for member in members]
+def _differing(learners: Sequence[Learner]) -> dict[str, Float32[np.ndarray, " learners"]]:
+    """The hyper-parameters in which the learners differ; what all share stays a constant of the program."""
+    each = [hyperparameters(learner.config) for learner in learners]
     columns = {name: [values[name] for values in each] for name in each[0]}
     return {name: np.array(column, np.float32) for name, column in columns.items() if len(set(column)) > 1}
 
 
-def _mapped_steps(first: Setup, mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The steps of one member, mapped over the members of a device, and these over the devices."""
+def _mapped_steps(first: Learner, mesh: Mesh) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The steps of one learner, mapped over the learners of a device, and these over the devices."""
     shared, own = PartitionSpec(), PartitionSpec(AXIS)
     axes, places = _state_of(0, None), _state_of(own, shared)
 
     def train_step(values: Mapping[str, Any], state: TrainState, batch: Batch, key: jax.Array) -> Any:
-        return make_steps(_with_values(first, values))[0](state, batch, key)
+        return make_steps(first, values=values)[0](state, batch, key)
 
     train_step = jax.vmap(train_step, in_axes=(0, axes, 0, 0), out_axes=(axes, 0))
     eval_step = jax.vmap(make_steps(first)[1], in_axes=(axes, None))
@@ -133,51 +142,29 @@ def _mapped_steps(first: Setup, mesh: Mesh) -> tuple[Callable[..., Any], Callabl
 
 
 def _state_of(own: Any, frozen: Any) -> Any:
-    """Something for each field of a state, with another thing for what the members share."""
+    """Something for each field of a state, with another thing for what the learners share."""
     return TrainState(**{field.name: own for field in dataclasses.fields(TrainState)} | {"frozen": frozen})
 
 
-def _with_values(setup: Setup, values: Mapping[str, Any]) -> Setup:
-    """The setup with some hyper-parameters replaced, which may be traced."""
-    values = {**hyperparameters(setup.config), **values}
-    schedule, optimizer = follow_schedule(setup.config, setup.steps, values)
-    model = setup.network.model.clone(dropout=values["dropout"])
-    network = dataclasses.replace(setup.network, model=model)
-    return dataclasses.replace(setup, network=network, schedule=schedule, optimizer=optimizer)
-
-
-def _abstract_state(mesh: Mesh, slots: int, initial: TrainState) -> TrainState:
+def _abstract_state(mesh: Mesh, slots: int, shapes: TrainState) -> TrainState:
     """The shapes of a population's state, for the compiler."""
 
     def abstract(leaf: Any, axes: tuple[int, ...], *spec: str) -> jax.ShapeDtypeStruct:
         place = NamedSharding(mesh, PartitionSpec(*spec))
         return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype, sharding=place)
 
-    own = jax.tree.map(lambda leaf: abstract(leaf, (slots,), AXIS), dataclasses.replace(initial, frozen={}))
-    return dataclasses.replace(own, frozen=jax.tree.map(lambda leaf: abstract(leaf, ()), initial.frozen))
+    own = jax.tree.map(lambda leaf: abstract(leaf, (slots,), AXIS), dataclasses.replace(shapes, frozen={}))
+    return dataclasses.replace(own, frozen=jax.tree.map(lambda leaf: abstract(leaf, ()), shapes.frozen))
 
 
-def stack_states(mesh: Mesh, slots: int, states: Sequence[TrainState]) -> TrainState:
-    """The state of a population from those of its members, whose frozen variables are the same."""
-    stacked = jax.tree.map(
-        lambda *leaves: _spread(mesh, _fill(np.stack([np.asarray(leaf) for leaf in leaves]), slots)),
-        *(dataclasses.replace(state, frozen={}) for state in states),
-    )
-    return dataclasses.replace(stacked, frozen=jax.device_put(states[0].frozen, NamedSharding(mesh, PartitionSpec())))
+def _join(mesh: Mesh, slots: int, states: Sequence[TrainState]) -> TrainState:
+    """The state of a population from those of its learners, whose frozen variables are the same."""
+    own = [dataclasses.replace(jax.device_get(state), frozen={}) for state in states]
+    return dataclasses.replace(_stack(mesh, slots, own), frozen=_share(mesh, states[0].frozen))
 
 
-def stack_batches(mesh: Mesh, slots: int, batches: Sequence[Batch]) -> Batch:
-    """A batch for each member."""
-    return jax.tree.map(lambda *leaves: _spread(mesh, _fill(np.stack(leaves), slots)), *batches)
-
-
-def share_batch(mesh: Mesh, batch: Batch) -> Batch:
-    """A batch for all members."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec()))
-
-
-def member_states(state: TrainState, places: Iterable[int]) -> dict[int, TrainState]:
-    """The states of the members at these places, in the host's memory."""
+def _states(state: TrainState, places: Iterable[int]) -> dict[int, TrainState]:
+    """The states of the learners at these places, in the host's memory."""
     host = jax.device_get(state)
     own = dataclasses.replace(host, frozen={})
 
@@ -186,6 +173,16 @@ def member_states(state: TrainState, places: Iterable[int]) -> dict[int, TrainSt
         return dataclasses.replace(jax.tree.map(lambda leaf: np.array(leaf[place]), own), frozen=host.frozen)
 
     return {place: take(place) for place in places}
+
+
+def _stack(mesh: Mesh, slots: int, trees: Sequence[Any]) -> Any:
+    """Trees of arrays, one a learner, as one with a leading axis that is spread over the devices."""
+    return jax.tree.map(lambda *leaves: _spread(mesh, _fill(np.stack(leaves), slots)), *trees)
+
+
+def _share(mesh: Mesh, tree: Any) -> Any:
+    """A tree that all learners share, on each device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def _fill(leaf: np.ndarray, slots: int) -> np.ndarray:

@@ -1,22 +1,33 @@
-"""The models of a sweep side by side: the best on the validation images first; the test images decide nothing."""
+"""The models of a sweep side by side, and the mean over the seeds of each setting.
+
+The best on the validation images comes first; the test images decide nothing.
+"""
 
 import csv
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from jaxcnn.evaluation.counts import Scores, Tally, scores
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run, read_predictions
 from jaxcnn.runs.trees import read_manifest
+from jaxcnn.tables import format_table
+
+SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
+SCORE_NAMES = tuple(f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES)
+SCORE_COLUMNS = tuple(f"{split}_{measure}" for split, measure in SCORES)
+_CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model in the table.
+    """A model.
 
     Attributes:
         name: of its run folder.
@@ -32,14 +43,43 @@ class Row:
     splits: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
     diverged: str = ""
 
+    @property
+    def scores(self) -> list[float]:
+        """In the order of `SCORES`; none of a model that diverged."""
+        return [getattr(self.splits[split], measure) for split, measure in SCORES if self.splits]
 
-SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
-SCORE_NAMES = tuple(f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES)
-SCORE_COLUMNS = tuple(f"{split}_{measure}" for split, measure in SCORES)
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The mean over seeds.
+
+    Attributes:
+        mean: of the models.
+        half_width: of the 95% interval by the t distribution: of the mean of ever more seeds, with these images. NaN
+            for a single model.
+    """
+
+    mean: float
+    half_width: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Models that differ in their seed alone.
+
+    Attributes:
+        values: of the other swept options.
+        models: how many of them finished.
+        scores: in the order of `SCORES`.
+    """
+
+    values: Mapping[str, Any]
+    models: int
+    scores: tuple[Estimate, ...]
 
 
 def read_row(run: Run, values: Mapping[str, Any]) -> Row:
-    """The line of a model that has finished."""
+    """The row of a model that has finished."""
     confusions = {split: read_predictions(run, split).confusion() for split in ("train", "validation", "test")}
     # F1 doesn't need the losses.
     splits = {split: scores(Tally(np.float64(0), confusion)) for split, confusion in confusions.items()}
@@ -52,33 +92,72 @@ def sort_rows(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (-row.splits["validation"].f1_macro if row.splits else 1, row.name))
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """For people; numbers are called by the number that their folder begins with."""
-    head = ["model", *rows[0].values, "best epoch", *SCORE_NAMES]
-    return align([head] + [_cells(row) for row in rows])
+def format_models(rows: Sequence[Row]) -> str:
+    """For people; models are called by the number that their folder begins with."""
+    lines = [["model", *rows[0].values, "best epoch", *SCORE_NAMES]]
+    for row in rows:
+        best = "diverged" if row.diverged else str(row.best_epoch)
+        found = [f"{score:.3f}" for score in row.scores]
+        lines.append([row.name.split("-")[0], *map(str, row.values.values()), best, *found])
+    return format_table(lines)
 
 
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, of which those below one another are equally wide."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
-
-
-def _cells(row: Row) -> list[str]:
-    found = [f"{getattr(row.splits[split], measure):.3f}" for split, measure in SCORES if row.splits]
-    best = "diverged" if row.diverged else str(row.best_epoch)
-    number = row.name.split("-")[0]
-    return [number, *map(str, row.values.values()), best, *(found or [""] * len(SCORES))]
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
+def write_models(path: Path, rows: Sequence[Row]) -> None:
     """The same as CSV, with all digits."""
-    head = ["model", *rows[0].values, "best_epoch", *SCORE_COLUMNS, "diverged"]
+    head: list[Any] = ["model", *rows[0].values, "best_epoch", *SCORE_COLUMNS, "diverged"]
+    lines = [
+        [row.name, *row.values.values(), row.best_epoch, *(row.scores or [""] * len(SCORES)), row.diverged]  # type: ignore[list-item]
+        for row in rows
+    ]
+    _write_csv(path, [head, *lines])
+
+
+def mean_and_interval(values: Sequence[float]) -> Estimate:
+    """Mean and 95% interval of independent draws."""
+    count = len(values)
+    if count < 2:
+        return Estimate(float(np.mean(values)), math.nan)
+    # Student's t; `scipy.stats` has it too, but takes half a second to import.
+    quantile = float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))
+    return Estimate(float(np.mean(values)), quantile * float(np.std(values, ddof=1)) / math.sqrt(count))
+
+
+def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
+    """The settings, the best on the validation images first. Models that diverged count in none."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.splits:
+            groups.setdefault(tuple(value for name, value in row.values.items() if name != "seed"), []).append(row)
+    settings = [_setting(members) for members in groups.values()]
+    validation = SCORES.index(("validation", "f1_macro"))
+    return sorted(settings, key=lambda setting: -setting.scores[validation].mean)
+
+
+def _setting(members: Sequence[Row]) -> Setting:
+    values = {name: value for name, value in members[0].values.items() if name != "seed"}
+    columns = zip(*(row.scores for row in members), strict=True)
+    return Setting(values, len(members), tuple(map(mean_and_interval, columns)))
+
+
+def format_settings(settings: Sequence[Setting]) -> str:
+    """For people: mean ± half of the interval's width."""
+    lines = [[*settings[0].values, "seeds", *SCORE_NAMES]]
+    for setting in settings:
+        found = [f"{score.mean:.3f} ± {score.half_width:.3f}" for score in setting.scores]
+        lines.append([*map(str, setting.values.values()), str(setting.models), *found])
+    return format_table(lines)
+
+
+def write_settings(path: Path, settings: Sequence[Setting]) -> None:
+    """The same as CSV, with all digits."""
+    columns = (column for name in SCORE_COLUMNS for column in (name, f"{name}_half_width"))
+    lines: list[list[Any]] = [[*settings[0].values, "seeds", *columns]]
+    for setting in settings:
+        numbers = (number for score in setting.scores for number in (score.mean, score.half_width))
+        lines.append([*setting.values.values(), setting.models, *numbers])
+    _write_csv(path, lines)
+
+
+def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        for row in rows:
-            found = [getattr(row.splits[split], measure) for split, measure in SCORES if row.splits]
-            writer.writerow(
-                [row.name, *row.values.values(), row.best_epoch, *(found or [""] * len(SCORES)), row.diverged]
-            )
+        csv.writer(file).writerows(lines)

@@ -60,7 +60,7 @@ def _is_prepared(folder: Path) -> bool:
 
 
 def _from_dataset(dataset: Dataset) -> Collection:
-    splits = {"train": dataset.train, "test": dataset.test}
+    splits = dataset.splits
     images = np.concatenate([split.images for split in splits.values()])
     return Collection(
         source=dataset.source,

@@ -19,17 +19,17 @@ from jaxcnn.errors import UserError
 def test_the_phantom_has_balanced_splits_without_a_common_image() -> None:
     dataset = load_dataset("phantom")
     assert dataset.classes == CLASSES
-    assert (len(dataset.train), len(dataset.test)) == (PHANTOM_TRAIN_IMAGES, PHANTOM_TEST_IMAGES)
-    for split in (dataset.train, dataset.test):
+    assert (len(dataset.splits["train"]), len(dataset.splits["test"])) == (PHANTOM_TRAIN_IMAGES, PHANTOM_TEST_IMAGES)
+    for split in (dataset.splits["train"], dataset.splits["test"]):
         assert len(set(np.bincount(split.labels, minlength=4))) == 1
         assert len(set(split.names)) == len(split)
-    images = [image.tobytes() for split in (dataset.train, dataset.test) for image in split.images]
+    images = [image.tobytes() for split in (dataset.splits["train"], dataset.splits["test"]) for image in split.images]
     assert len(set(images)) == len(images)
 
 
 @pytest.mark.slow
 def test_a_part_of_the_phantom_is_a_part_of_it() -> None:
-    whole, part = load_dataset("phantom").train, load_dataset("phantom", max_images=8).train
+    whole, part = load_dataset("phantom").splits["train"], load_dataset("phantom", max_images=8).splits["train"]
     assert part.names == whole.names[:8]
     np.testing.assert_array_equal(part.images, whole.images[:8])
     np.testing.assert_array_equal(np.bincount(part.labels), [2, 2, 2, 2])
@@ -47,8 +47,8 @@ def test_the_phantom_needs_neither_tfds_nor_tensorflow() -> None:
 def test_max_images_keeps_every_class_of_a_prepared_set(scans: Path, tmp_path: Path) -> None:
     prepare(scans, tmp_path, size=32)
     dataset = load_dataset(str(tmp_path), max_images=4)
-    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 2, 3])
-    np.testing.assert_array_equal(dataset.test.labels, [0, 1, 2, 3])
+    np.testing.assert_array_equal(dataset.splits["train"].labels, [0, 1, 2, 3])
+    np.testing.assert_array_equal(dataset.splits["test"].labels, [0, 1, 2, 3])
     assert len(load_dataset(str(tmp_path), max_images=1000).train) == 12
 
 
@@ -61,7 +61,7 @@ def test_the_source_is_the_folder_that_holds_the_data(scans: Path, tmp_path: Pat
     prepared = prepare(scans, tmp_path, size=32)
     by_out, by_folder = load_dataset(str(tmp_path)), load_dataset(str(prepared.folder))
     assert by_out.source == by_folder.source == prepared.dataset.source == str(prepared.folder)
-    fingerprints = {dataset.train.fingerprint() for dataset in (by_out, by_folder, prepared.dataset)}
+    fingerprints = {dataset.splits["train"].fingerprint() for dataset in (by_out, by_folder, prepared.dataset)}
     assert len(fingerprints) == 1
 
 

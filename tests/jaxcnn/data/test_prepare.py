@@ -36,7 +36,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def test_every_image_comes_back_as_pillow_makes_it(scans: Path, tmp_path: Path) -> None:
     prepare(scans, tmp_path / "out", size=SIZE)
     dataset = load_dataset(str(tmp_path / "out"))
-    for folder, split in (("Training", dataset.train), ("Testing", dataset.test)):
+    for folder, split in (("Training", dataset.splits["train"]), ("Testing", dataset.splits["test"])):
         names = [f"{folder}/{label}/scan ({i}).jpg" for label in CLASSES for i in (1, 2, 3)]
         assert list(split.names) == names
         np.testing.assert_array_equal(split.labels, np.repeat(np.arange(4), 3))
@@ -59,8 +59,8 @@ def test_tfds_reads_it_without_this_project_and_without_tensorflow(scans: Path, 
     prepared = prepare(scans, tmp_path, size=SIZE)
     by_name = tfds.data_source(f"brain_tumor_mri/{SIZE}x{SIZE}", data_dir=tmp_path, split="train")
     by_folder = tfds.builder_from_directory(prepared.folder).as_data_source("train")
-    assert len(by_name) == len(by_folder) == len(prepared.dataset.train)
-    for i, image in enumerate(prepared.dataset.train.images):
+    assert len(by_name) == len(by_folder) == len(prepared.dataset.splits["train"])
+    for i, image in enumerate(prepared.dataset.splits["train"].images):
         np.testing.assert_array_equal(by_name[i]["image"], image)
         np.testing.assert_array_equal(by_folder[i]["image"], image)
     assert by_folder[3]["file_name"] == b"Training/meningioma_tumor/scan (1).jpg"
@@ -100,7 +100,7 @@ def test_what_systems_leave_behind_is_ignored(scans: Path, tmp_path: Path) -> No
     shutil.copytree(scans / LAYOUT, scans / "__MACOSX" / LAYOUT)
     (scans / LAYOUT / "README.txt").write_text("beside the splits, not in them")
     dataset = prepare(zipped(scans), tmp_path / "out", size=SIZE).dataset
-    assert dataset.train.fingerprint() == clean.train.fingerprint()
+    assert dataset.splits["train"].fingerprint() == clean.splits["train"].fingerprint()
 
 
 # --- Bad input ----------------------------------------------------------------------------------------------------
@@ -242,8 +242,8 @@ def test_skip_broken_leaves_them_out_and_lists_them(scans: Path, tmp_path: Path,
     listed = [line for line in out.splitlines() if line.startswith("left out: ")]
     assert [line.startswith(f"left out: {name} is ") for line, name in zip(listed, names, strict=True)] == [True] * 3
     dataset = load_dataset(str(tmp_path / "out"))
-    assert (len(dataset.train), len(dataset.test)) == (11, 11)
-    assert not set(names) & set(dataset.train.names + dataset.test.names)
+    assert (len(dataset.splits["train"]), len(dataset.splits["test"])) == (11, 11)
+    assert not set(names) & set(dataset.splits["train"].names + dataset.splits["test"].names)
 
 
 @pytest.mark.parametrize("pattern", ["Training/*/*.jpg", "Testing/no_tumor/*.jpg"])
@@ -298,7 +298,7 @@ def test_what_exists_is_replaced_only_when_asked(scans: Path, tmp_path: Path, ru
     assert "exists already; --overwrite replaces it" in err
 
     assert run_command(*words, "--overwrite")[0] == 0
-    assert len(load_dataset(str(tmp_path / "out")).test) == 11
+    assert len(load_dataset(str(tmp_path / "out")).splits["test"]) == 11
     assert set(files_below(tmp_path / "out")) == set(before)
 
     replaced = files_below(tmp_path / "out")
@@ -309,8 +309,8 @@ def test_what_exists_is_replaced_only_when_asked(scans: Path, tmp_path: Path, ru
 
 def test_another_size_goes_beside_the_first(scans: Path, tmp_path: Path) -> None:
     small, large = (prepare(scans, tmp_path / "out", size=size) for size in (16, 48))
-    assert load_dataset(str(small.folder)).train.images.shape == (12, 16, 16, 1)
-    assert load_dataset(str(large.folder)).train.images.shape == (12, 48, 48, 1)
+    assert load_dataset(str(small.folder)).splits["train"].images.shape == (12, 16, 16, 1)
+    assert load_dataset(str(large.folder)).splits["train"].images.shape == (12, 48, 48, 1)
 
 
 def test_an_out_that_cannot_be_written(scans: Path, tmp_path: Path, run_command: Command) -> None:
@@ -358,7 +358,7 @@ def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) ->
     code, out, err = run_command("prepare", archive, "--out", tmp_path)
     assert (code, err) == (0, "")
     assert re.search(r"train +826 +822 +395 +827 +2870\ntest +100 +115 +105 +74 +394\n", out)
-    split = load_dataset(str(tmp_path)).test
+    split = load_dataset(str(tmp_path)).splits["test"]
     with zipfile.ZipFile(archive) as scans:
         for name, image in list(zip(split.names, split.images, strict=True))[::20]:
             encoded = scans.read(f"brain_tumor_dataset/brain_tumor_classification/{name}")

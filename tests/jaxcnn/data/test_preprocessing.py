@@ -45,8 +45,8 @@ def test_the_size_is_that_of_pillows_bilinear_filter(size):
 @pytest.mark.slow
 def test_crop_and_size_are_one_resampling():
     """Cropped at 128 and then reduced by Pillow is nearly the same; the crop of a reduced image is another."""
-    cropped = np.asarray(frame(HEADS, Preprocessing(crop=True)))
-    small = np.asarray(frame(HEADS, Preprocessing(crop=True, image_size=64)), float)
+    cropped = np.asarray(frame(HEADS, Preprocessing(crop="head")))
+    small = np.asarray(frame(HEADS, Preprocessing(crop="head", image_size=64)), float)
     for image, other in zip(cropped, small, strict=True):
         expected = np.asarray(Image.fromarray(image[..., 0]).resize((64, 64), Image.Resampling.BILINEAR), float)
         assert np.abs(other[..., 0] - expected).mean() < 1.5
@@ -54,7 +54,7 @@ def test_crop_and_size_are_one_resampling():
 
 @pytest.mark.slow
 def test_use_is_training_without_chance():
-    preprocessing = Preprocessing(crop=True, image_size=80, normalization="foreground-z-score")
+    preprocessing = Preprocessing(crop="head", image_size=80, normalization="foreground-z-score")
     framed = jax.jit(frame, static_argnums=1)(HEADS, preprocessing)
     # One grey level apart where rounding differs.
     np.testing.assert_allclose(as_inputs(framed, preprocessing), preprocess(HEADS, preprocessing), atol=0.1)

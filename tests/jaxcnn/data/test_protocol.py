@@ -13,7 +13,7 @@ from jaxcnn.data.dataset import CLASSES, Dataset, Split
 from jaxcnn.data.duplicates import correlations, make_thumbnails
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
-from jaxcnn.data.protocol import Partition, describe, hold_out, partition
+from jaxcnn.data.protocol import Leakage, describe, hold_out, partition
 
 # Training image i is also in Testing, as copy j.
 LEAKED = {0: 3, 5: 4, 10: 5}
@@ -32,7 +32,7 @@ def dataset() -> Dataset:
     far = smooth_images(1, seed=2)[0].astype(float)
     train[40] = np.round(0.88 * train[0] + 0.12 * far)
     test[3] = np.round(0.88 * train[0] + 0.12 * (2 * train[0].astype(float) - far).clip(0, 255))
-    return Dataset("planted", CLASSES, split_of(train, "train"), split_of(test, "test"))
+    return Dataset("planted", CLASSES, {"train": split_of(train, "train"), "test": split_of(test, "test")})
 
 
 def split_of(images: np.ndarray, name: str) -> Split:
@@ -49,46 +49,46 @@ def most_alike(first: Split, second: Split) -> float:
 
 
 def test_the_copy_of_a_copy_is_what_the_story_says(dataset: Dataset) -> None:
-    train, test = dataset.train, dataset.test
+    train, test = dataset.splits["train"], dataset.splits["test"]
     pairs = [(train.take(np.array([40])), train.take(np.array([0]))), (train.take(np.array([0])), test), (test, train)]
     assert [most_alike(*pair) > 0.98 for pair in pairs] == [True, True, True]
     assert most_alike(train.take(np.array([40])), test) < 0.98
 
 
 def test_leak_free_leaves_out_what_is_in_a_group_with_a_test_image_and_nothing_else(dataset: Dataset) -> None:
-    parts = partition(dataset, "leak-free", 0.2, seed=0)
+    parts, leakage = partition(dataset, "leak-free", 0.2, seed=0)
     used = numbers(parts.splits["train"]) | numbers(parts.splits["validation"])
     assert used == set(range(44)) - set(LEAKED) - {40}
     for name in ("train", "validation"):
-        assert most_alike(parts.splits[name], dataset.test) < 0.98
-    assert (parts.leakage.groups, parts.leakage.train, parts.leakage.test) == (3, 4, 3)
-    copied = dataset.test.take(np.flatnonzero(np.isin(dataset.test.names, parts.leakage.copied)))
+        assert most_alike(parts.splits[name], dataset.splits["test"]) < 0.98
+    assert (leakage.groups, leakage.train, leakage.test) == (3, 4, 3)
+    copied = dataset.splits["test"].take(np.flatnonzero(np.isin(dataset.splits["test"].names, leakage.copied)))
     assert len(copied) == 3
     for one in range(3):
-        assert most_alike(copied.take(np.array([one])), dataset.train) > 0.98
+        assert most_alike(copied.take(np.array([one])), dataset.splits["train"]) > 0.98
 
 
 def test_official_leaves_every_image_where_it_is(dataset: Dataset) -> None:
-    parts = partition(dataset, "official", 0.2, seed=0)
+    parts, leakage = partition(dataset, "official", 0.2, seed=0)
     train, validation = numbers(parts.splits["train"]), numbers(parts.splits["validation"])
     assert train | validation == set(range(44))
     assert not train & validation
-    assert parts.leakage == partition(dataset, "leak-free", 0.2, seed=0).leakage
+    assert leakage == partition(dataset, "leak-free", 0.2, seed=0)[1]
 
 
 @pytest.mark.parametrize("protocol", ["official", "leak-free"])
 @pytest.mark.parametrize("seed", range(8))
 def test_no_validation_image_has_a_copy_among_those_trained_on(dataset: Dataset, protocol: str, seed: int) -> None:
-    splits = partition(dataset, protocol, 0.3, seed=seed).splits
+    splits = partition(dataset, protocol, 0.3, seed=seed)[0].splits
     assert most_alike(splits["train"], splits["validation"]) < 0.98
     for family in FAMILIES:
         assert numbers(splits["validation"]) & set(family) in (set(), set(family))
-    assert splits["test"] is dataset.test
+    assert splits["test"] is dataset.splits["test"]
 
 
 def test_a_partition_is_a_function_of_the_seed(dataset: Dataset) -> None:
     def names(seed: int) -> list[tuple[str, ...]]:
-        return [split.names for split in partition(dataset, "official", 0.2, seed=seed).splits.values()]
+        return [split.names for split in partition(dataset, "official", 0.2, seed=seed)[0].splits.values()]
 
     assert names(0) == names(0)
     assert names(0) != names(1)
@@ -122,26 +122,25 @@ def test_groups_stay_whole_and_no_group_that_fits_is_missing(
 
 
 def test_the_description_is_json_with_counts_and_fingerprints(dataset: Dataset) -> None:
-    parts = partition(dataset, "leak-free", 0.2, seed=0)
-    described = json.loads(json.dumps(describe(dataset, parts)))
+    parts, leakage = partition(dataset, "leak-free", 0.2, seed=0)
+    described = json.loads(json.dumps(describe(parts, leakage, "leak-free")))
     assert described["protocol"] == "leak-free"
-    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3, "copied": list(parts.leakage.copied)}
+    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3, "copied": list(leakage.copied)}
     assert described["left_out"] == 4
     assert {name: sum(counts.values()) for name, counts in described["images"].items()} == {
         name: len(split) for name, split in parts.splits.items()
     }
     assert sum(len(split) for split in parts.splits.values()) == 44 - 4 + 12
     assert described["fingerprints"]["validation"] == parts.splits["validation"].fingerprint()
-    official = describe(dataset, partition(dataset, "official", 0.2, seed=0))
+    official = describe(*partition(dataset, "official", 0.2, seed=0), "official")
     assert official["left_out"] == 0
     assert official["fingerprints"]["train"] != described["fingerprints"]["train"]
     assert official["fingerprints"]["test"] == described["fingerprints"]["test"]
 
 
-def partition_of(train: np.ndarray, test: np.ndarray, fraction: float = 0.1) -> Partition:
-    return partition(
-        Dataset("x", CLASSES, split_of(train, "train"), split_of(test, "test")), "leak-free", fraction, seed=0
-    )
+def partition_of(train: np.ndarray, test: np.ndarray, fraction: float = 0.1) -> tuple[Dataset, Leakage]:
+    dataset = Dataset("x", CLASSES, {"train": split_of(train, "train"), "test": split_of(test, "test")})
+    return partition(dataset, "leak-free", fraction, seed=0)
 
 
 def test_a_class_that_is_used_up_is_named() -> None:
@@ -165,10 +164,10 @@ def test_a_class_that_is_used_up_is_named() -> None:
 def test_the_real_set(shared: Path, tmp_path: Path) -> None:
     prepare(shared / "data/brain-tumor-mri.zip", tmp_path, size=128)
     dataset = load_dataset(str(tmp_path))
-    parts = partition(dataset, "leak-free", 0.1, seed=0)
-    assert (parts.leakage.groups, parts.leakage.train, parts.leakage.test) == (197, 256, 259)
+    parts, leakage = partition(dataset, "leak-free", 0.1, seed=0)
+    assert (leakage.groups, leakage.train, leakage.test) == (197, 256, 259)
     assert len(parts.splits["train"]) + len(parts.splits["validation"]) == 2870 - 256
-    assert most_alike(parts.splits["train"], dataset.test) <= 0.98
+    assert most_alike(parts.splits["train"], dataset.splits["test"]) <= 0.98
     shares = np.bincount(parts.splits["validation"].labels) / np.bincount(
         np.concatenate([parts.splits["train"].labels, parts.splits["validation"].labels])
     )

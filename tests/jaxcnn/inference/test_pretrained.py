@@ -93,7 +93,6 @@ def test_another_model_is_no_unet(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": "ResNet"},
         {"fields": {"widths": 3}},
         {"fields": None},
         {"normalization": "unheard-of"},
@@ -121,3 +120,11 @@ def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
 def test_no_folder_at_all(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_pretrained(tmp_path / "missing")
+
+
+def test_a_model_that_is_not_in_the_table_is_named(folder):
+    """It may have been added in a file that isn't imported here."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "MyNet"}))
+    with pytest.raises(UserError, match=f"{folder}: the model MyNet is not in the table of models"):
+        load_pretrained(folder)

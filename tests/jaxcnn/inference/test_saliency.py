@@ -116,5 +116,5 @@ def test_an_image_s_map_does_not_depend_on_the_batch(detector):
 
 def test_other_models_are_refused():
     images, variables = random_network(UNet(features=1), (1, 16, 16, 3))
-    with pytest.raises(ValueError, match="no feature map is known of UNet"):
+    with pytest.raises(ValueError, match="UNet is not in the table of models"):
         grad_cam(UNet(features=1), variables, images, jnp.array([0]))

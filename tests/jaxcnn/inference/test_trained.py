@@ -24,7 +24,7 @@ def trained():
     shapes = variable_shapes(TINY, (50, 50, 1))
     random = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), shapes)
-    preprocessing = Preprocessing(crop=True, image_size=50, normalization="percentile")
+    preprocessing = Preprocessing(crop="head", image_size=50, normalization="percentile")
     return Trained(TINY, variables, preprocessing, (64, 64, 1), CLASSES, epoch=3, tta="flip")
 
 
@@ -43,7 +43,6 @@ def test_it_comes_back_as_it_was(trained, folder):
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": "ResNet"},
         {"tta": "rotate"},
         {"tta": ["flip"]},
         {"preprocessing": {"sharpen": True}},
@@ -65,4 +64,12 @@ def test_so_is_one_with_an_unknown_normalization(folder, monkeypatch):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocessing": {"normalization": "unheard-of"}}))
     with pytest.raises(UserError, match=f"{folder}: has a manifest of another version; train again"):
+        load_trained(folder)
+
+
+def test_a_model_that_is_not_in_the_table_is_named(folder):
+    """It may have been added in a file that isn't imported here."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "MyNet"}))
+    with pytest.raises(UserError, match=f"{folder}: the model MyNet is not in the table of models"):
         load_trained(folder)

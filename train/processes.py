@@ -17,8 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.errors import UserError
-from train.devices.parallel import AXIS, Parallel
-from train.devices.placement import Placement
+from train.devices import AXIS, Parallel, Placement
 
 # A process that is silent for so long counts as dead; one that dies is noticed at once, by its connections.
 HEARTBEAT_SECONDS = 60

@@ -1,14 +1,14 @@
-"""Where a step runs: on one device or several, by jit over a mesh or by pmap; in one process or several.
+"""Where a run takes place: the options, the devices they choose, and how data and steps are spread over them.
 
-The batch is divided among the devices, the state is the same on all (data parallelism). Under jit the compiler divides
-the work, since the batch is sharded; under pmap each device runs the step on its share, and the step's own collectives
-over `AXIS` join them. Both compute the same.
+The batch is divided among the devices and the state is the same on all (data parallelism). Under jit the compiler
+divides the work, since the batch is sharded; under pmap each device runs the step on its share, and the step's own
+collectives over `AXIS` join them. Both compute the same.
 """
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -16,9 +16,56 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.errors import UserError
-from train.devices.placement import Mode, Placement
 
 AXIS = "data"
+
+Mode = Literal["jit", "pmap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Devices and processes; no result depends on them but by rounding."""
+
+    devices: int | Literal["all"] = "all"
+    """Number of devices that share each batch."""
+    parallel: Mode = "jit"
+    """`jit` over a mesh of the devices, or `pmap`; both compute the same."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, for a run of several processes that are started by hand."""
+    num_processes: int | None = None
+    """Number of processes of the run."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
+    distributed: bool = False
+    """Ask the cluster that started the processes for the rest (Slurm, Open MPI, Cloud TPU, Kubernetes)."""
+
+    def __post_init__(self) -> None:
+        """Check that the options name processes.
+
+        Raises:
+            ValueError: the message names the option and what it goes with.
+        """
+        by_hand = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-id": self.process_id,
+        }
+        given = [option for option, value in by_hand.items() if value is not None]
+        if given and self.distributed:
+            raise ValueError(f"--distributed: asks the cluster, so leave out {' and '.join(given)}")
+        if given and len(given) < len(by_hand):
+            missing = [option for option in by_hand if option not in given]
+            raise ValueError(f"{given[0]} {by_hand[given[0]]}: goes with {' and '.join(missing)}")
+        if self.coordinator is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"--coordinator {self.coordinator}: must be HOST:PORT, such as 10.0.0.1:8476")
+        number, count = self.process_id or 0, self.num_processes or 0
+        if count < 1:
+            raise ValueError(f"--num-processes {count}: must be at least 1")
+        if not 0 <= number < count:
+            raise ValueError(f"--process-id {number}: must be at least 0 and below {count}")
 
 
 @dataclasses.dataclass(frozen=True)

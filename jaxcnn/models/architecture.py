@@ -1,0 +1,119 @@
+"""What the table of models says about a network: how it is built, what of it is frozen, how fast its parts learn."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Paths = tuple[tuple[str, ...], ...]
+"""Of submodules: the names that lead to each."""
+
+RANDOM = "random"
+
+
+class Classifier(nn.Module):
+    """The fields that training sets on every network.
+
+    A network has `__call__(images, *, train) -> logits`. If a part of it can be frozen, that is the same as
+    `classify(encode(images), train=train)`, where `encode` is the frozen part.
+
+    Attributes:
+        classes: number of logits.
+        dropout: rate, in [0, 1); it may be traced, so that one program trains models of several rates.
+        axis_name: mapped axis over which batch statistics are averaged, or None.
+        places: of the examples in the global batch, which dropout's masks belong to; see `Dropout`.
+        dtype: of activations; parameters, batch statistics and logits are float32.
+    """
+
+    classes: int = 4
+    dropout: float | Float[Array, ""] = 0.1
+    axis_name: str | None = None
+    places: Int[Array, " batch"] | None = None
+    dtype: Any = jnp.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """The activations that Grad-CAM weighs, and where in the image their cells lie.
+
+    Attributes:
+        seen_by: names of the layer whose input they are; a model has one of these.
+        first: pixel on which the first cell is centred, in rows as in columns; the centre of pixel 0 is 0.
+        stride: pixels from one cell to the next.
+    """
+
+    seen_by: tuple[str, ...]
+    first: float
+    stride: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderOptions:
+    """Options of every model that can start from a converted encoder."""
+
+    encoder: str | None = None
+    """Folder of converted weights (`python -m convert` writes one), or `random` for untrained weights, as a control."""
+    cache: bool = True
+    """Compute the outputs of the frozen part once, keep them in ~/.cache/jaxcnn, and train on them."""
+    views: int = 8
+    """Random versions of each training image whose outputs are kept, with --augment; each epoch takes one of them."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: `views` is below 1.
+        """
+        require(self, "views", self.views >= 1, "must be at least 1")
+
+
+def no_frozen_part(options: Any) -> Paths:
+    """Everything learns."""
+    del options
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A row of the table of models.
+
+    Attributes:
+        summary: one sentence for the help text.
+        module: the class of the network.
+        options: a frozen dataclass of the network's own options; they become options of the command line.
+        build: the network from (options, classes, encoder); the encoder's module is None for random weights.
+        feature_map: for Grad-CAM; None where there is none.
+        defaults: of training options, where they differ from those of `TrainOptions`.
+        frozen: from the options, the submodules that don't learn.
+        learning_rates: for a submodule at the top, the option that holds its own learning rate.
+        encoder: the submodule that may start from converted weights; empty where there is none. The options then are
+            `EncoderOptions`.
+    """
+
+    summary: str
+    module: type[nn.Module]
+    options: type[Any]
+    build: Callable[[Any, int, nn.Module | None], nn.Module]
+    feature_map: FeatureMap | None = None
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen: Callable[[Any], Paths] = no_frozen_part
+    learning_rates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    encoder: str = ""
+
+
+def require(options: Any, field: str, holds: bool, demand: str) -> None:
+    """Check a field of an options dataclass.
+
+    Raises:
+        ValueError: "FIELD VALUE: DEMAND"; a command shows it with the name of its option.
+    """
+    if not holds:
+        raise ValueError(f"{field} {getattr(options, field)}: {demand}")
+
+
+def scaled(features: int, width: float) -> int:
+    """The features of a layer in a network `width` times as wide; at least 1."""
+    return max(1, round(width * features))

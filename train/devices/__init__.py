@@ -1,1 +1,0 @@
-"""Where a run takes place: devices, processes, and what they must agree on."""

@@ -1,0 +1,189 @@
+"""What a run is a function of, beside its data. The fields are the command line's options."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import tyro
+
+from jaxcnn.data.augment import AUGMENTATIONS
+from jaxcnn.data.normalization import NORMALIZATIONS
+from jaxcnn.data.preprocessing import CROPS, Preprocessing
+from jaxcnn.data.protocol import Protocol
+from jaxcnn.inference.tta import TTAName
+from jaxcnn.models.architecture import Architecture, require
+from jaxcnn.models.table import MODELS
+from train.losses import LOSSES, ClassWeightsName
+from train.optimizer import ScheduleName
+
+DTypeName = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """Options that choose the images, of models and baselines alike."""
+
+    data: str = "phantom"
+    """`phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote."""
+    max_images: int | None = None
+    """Use at most this many images of each split, spread evenly over it: for a quick look."""
+    protocol: Protocol = "leak-free"
+    """`leak-free` trains on no near-duplicate of a test image; `official` keeps them, as published scores do."""
+    validation_fraction: float = 0.1
+    """Share of the training images to hold out for validation, class by class and together with their copies."""
+    split_seed: int = 0
+    """Seed of the choice of validation images; runs that differ in --seed alone share the same validation images."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: the message names the option and the values it takes.
+        """
+        require(self, "max_images", self.max_images is None or self.max_images >= 1, "must be at least 1")
+        require(self, "validation_fraction", 0 < self.validation_fraction < 1, "must be above 0 and below 1")
+        require(self, "split_seed", 0 <= self.split_seed < 2**32, "must be at least 0 and below 2**32")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(ImageOptions):
+    """Options that every model has."""
+
+    epochs: int = 3
+    """Passes over the training images."""
+    batch_size: int = 16
+    """Images in a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of Adam."""
+    schedule: ScheduleName = "cosine"
+    """Learning rate after the warm-up: `constant`, or `cosine` for a decay to 0 over the whole run."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0 to its peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) of the kernels; biases and norms have none."""
+    dropout: float = 0.1
+    """Dropout rate."""
+    crop: str = "none"
+    """`head` cuts each image down to the head; `none` leaves it whole."""
+    image_size: int | None = None
+    """Height and width of the images that the network sees, by default those of the data; smaller ones train faster."""
+    normalization: str = "none"
+    """Intensity normalisation: `none`, `per-image-z-score`, `foreground-z-score` or `percentile`."""
+    augment: str = "none"
+    """Random changes to the training images: `brain-mri` turns, zooms, shifts, mirrors and relights them;
+    `any-sequence` also redraws the grey curve, for scans of other MRI sequences."""
+    loss: str = "cross-entropy"
+    """`cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities, to reproduce its
+    curves."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the training objective; reported losses are without it."""
+    class_weights: ClassWeightsName = "none"
+    """`balanced` weighs each class inversely to its number of training images."""
+    ema: float = 0.0
+    """EMA decay of the weights, such as 0.999; the averaged weights are evaluated and kept. 0 disables it."""
+    tta: TTAName = "none"
+    """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
+    accumulate: int = 1
+    """Micro-batches that each batch is divided into, to save memory. BatchNorm normalises by the micro-batch; nothing
+    else changes."""
+    dtype: DTypeName = "float32"
+    """Type of the activations; with `bfloat16` parameters, optimizer, batch statistics and loss stay float32."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints; each epoch ends with one as well."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the images, dropout and augmentation."""
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: the message names the option and the values it takes.
+        """
+        super().__post_init__()
+        for field in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
+            require(self, field, getattr(self, field) >= 1, "must be at least 1")
+        require(self, "image_size", self.image_size is None or self.image_size >= 1, "must be at least 1")
+        require(self, "learning_rate", 0 < self.learning_rate < math.inf, "must be above 0")
+        require(self, "warmup_steps", self.warmup_steps >= 0, "must be at least 0")
+        require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")
+        for field in ("dropout", "label_smoothing", "ema"):
+            require(self, field, 0 <= getattr(self, field) < 1, "must be at least 0 and below 1")
+        require(self, "seed", 0 <= self.seed < 2**32, "must be at least 0 and below 2**32")
+        tables: dict[str, Mapping[str, Any]] = {
+            "crop": {"none": None, **CROPS},
+            "normalization": NORMALIZATIONS,
+            "augment": AUGMENTATIONS,
+            "loss": LOSSES,
+        }
+        for field, table in tables.items():
+            require(self, field, getattr(self, field) in table, f"must be one of {', '.join(table)}")
+        # The probabilities of double-softmax end at 0.48, below what a label is smoothed to: nothing would change.
+        smooth = self.label_smoothing == 0 or self.loss == "cross-entropy"
+        require(self, "label_smoothing", smooth, "goes with the loss cross-entropy alone")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the run does to every image."""
+        return Preprocessing(crop=self.crop, image_size=self.image_size, normalization=self.normalization)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is a function of, beside its data.
+
+    Attributes:
+        model: a name in the table of models.
+        training: options that every model has.
+        network: the model's own options.
+    """
+
+    model: str
+    training: TrainOptions
+    network: Any
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's row in the table."""
+        return MODELS[self.model]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {"model": self.model} | dataclasses.asdict(self.training) | dataclasses.asdict(self.network)
+
+    def replace(self, **options: Any) -> "Config":
+        """The configuration with other values of some options, whichever part they belong to.
+
+        Raises:
+            ValueError: the model has no such option, or it doesn't take the value.
+        """
+        names = {field.name for field in dataclasses.fields(self.network)}
+        own = {name: options.pop(name) for name in list(options) if name in names}
+        if unknown := sorted(options.keys() - {field.name for field in dataclasses.fields(TrainOptions)}):
+            raise ValueError(f"{unknown[0]}: {self.model} has no such option")
+        training, network = dataclasses.replace(self.training, **options), dataclasses.replace(self.network, **own)
+        return dataclasses.replace(self, training=training, network=network)
+
+
+def config_class(model: str) -> type[Any]:
+    """The class of a model's `Config`, with the types and defaults of its options, for the command line to read."""
+    architecture = MODELS[model]
+    training = TrainOptions(**architecture.defaults)
+    fields = (
+        ("model", tyro.conf.Suppress[str], dataclasses.field(default=model)),
+        ("training", TrainOptions, dataclasses.field(default=training)),
+        ("network", architecture.options, dataclasses.field(default_factory=architecture.options)),
+    )
+    return dataclasses.make_dataclass(model, fields, bases=(Config,), frozen=True)
+
+
+def make_config(model: str, **options: Any) -> Config:
+    """The configuration of a model; options that are not given have the model's defaults.
+
+    Raises:
+        ValueError: there is no such model or option, or it doesn't take the value.
+    """
+    if model not in MODELS:
+        raise ValueError(f"{model}: there is no such model; choose one of {', '.join(MODELS)}")
+    architecture = MODELS[model]
+    return Config(model, TrainOptions(**architecture.defaults), architecture.options()).replace(**options)

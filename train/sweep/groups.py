@@ -1,0 +1,167 @@
+"""Which models of a sweep are trained together, and their training; what is done is not done again."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax
+
+from jaxcnn.data.batch import Examples
+from jaxcnn.errors import UserError
+from jaxcnn.runs.folder import Run, read_epochs
+from train.devices import Placement, choose_devices, pick_devices
+from train.folder import check_same_run, hold_folder
+from train.images import Images, frame_splits
+from train.learner import Learner, build_learner
+from train.loop import train
+from train.processes import by_first
+from train.program import compile_learner
+from train.progress import report
+from train.sweep.folder import SweepFolder, read_diverged, write_diverged
+from train.sweep.grid import Model
+from train.sweep.population import can_join, compile_population, largest_population
+
+AtOnce = int | Literal["auto"]
+
+
+def group(models: Sequence[Model], placement: Placement, at_once: AtOnce) -> list[tuple[Model, ...]]:
+    """The models that one program can train, at most so many.
+
+    Raises:
+        UserError: so many can't be trained at once here.
+    """
+    largest = _largest_group(len(models), placement, at_once)
+    groups: list[tuple[Model, ...]] = []
+    for model in models:
+        for place, others in enumerate(groups):
+            if len(others) < largest and can_join(others[0].config, model.config):
+                groups[place] = (*others, model)
+                break
+        else:
+            groups.append((model,))
+    return groups
+
+
+def _largest_group(models: int, placement: Placement, at_once: AtOnce) -> int:
+    cannot = (
+        "several processes" if jax.process_count() > 1 else "--parallel pmap" if placement.parallel == "pmap" else ""
+    )
+    if at_once == "auto":
+        # A CPU is busy with one model, and would need the memory of many; see docs/sweep.md for what was measured.
+        return 1 if cannot or jax.default_backend() == "cpu" else models
+    if at_once < 1:
+        raise UserError(f"--at-once {at_once}: must be auto or at least 1")
+    if at_once > 1 and cannot:
+        raise UserError(f"--at-once {at_once}: can't be used with {cannot}; leave it out")
+    return at_once
+
+
+def check_devices(groups: Sequence[Sequence[Model]], placement: Placement) -> None:
+    """Check that the devices are there, and can divide the batches of each model that has all of them to itself.
+
+    Raises:
+        UserError: they aren't, or can't.
+    """
+    pick_devices(placement)
+    for models in groups:
+        if len(models) == 1:
+            training = models[0].config.training
+            choose_devices(placement, training.batch_size, training.accumulate)
+
+
+def train_group(
+    models: Sequence[Model], placement: Placement, images: Images, folder: SweepFolder, at_once: AtOnce
+) -> None:
+    """Train some models, as far as that has not been done.
+
+    With `auto` as many of them at once as the devices' memory holds.
+
+    Raises:
+        InterruptedRunError, UserError: see `train.loop.train`.
+    """
+    known = read_diverged(folder)
+    left = []
+    for model in models:
+        run = folder.run(model.name)
+        if _is_finished(run, model.config.training.epochs):
+            check_same_run(run, model.config, images)
+            report(f"finished   {run.folder}")
+        elif model.name not in known:
+            left.append(model)
+    if not left:
+        return
+    framed = frame_splits(models[0].config.training, images.dataset)
+    most = _most_at_once(models, placement, images, framed, folder) if at_once == "auto" and len(models) > 1 else None
+    for start in range(0, len(models), most or len(models)):
+        chosen = models[start : start + (most or len(models))]
+        unfinished = [model for model in chosen if model in left]
+        if len(chosen) > 1 and unfinished and _stand_together([folder.run(model.name) for model in unfinished]):
+            _train_together(chosen, unfinished, placement, images, framed, folder)
+        else:
+            for model in unfinished:
+                _train_alone(model, placement, images, framed, folder)
+
+
+def _is_finished(run: Run, epochs: int) -> bool:
+    """Whether all epochs are done and the predictions written, of which those for the test images come last."""
+    return run.config.is_file() and len(read_epochs(run)) == epochs and run.predictions("test").is_file()
+
+
+def _stand_together(runs: Sequence[Run]) -> bool:
+    """Whether runs can go on together without losing more than the steps since one checkpoint.
+
+    They can't where they were trained alone in between.
+    """
+    steps = [{path.name for path in run.checkpoints.glob("*") if path.name.isdecimal()} for run in runs]
+    return bool(set.intersection(*steps)) or all(len(of_run) <= 1 for of_run in steps)
+
+
+def _most_at_once(
+    models: Sequence[Model],
+    placement: Placement,
+    images: Images,
+    framed: Mapping[str, Examples],
+    folder: SweepFolder,
+) -> int | None:
+    """How many of the models the devices' memory holds; None where it isn't known."""
+    devices = pick_devices(placement)
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    return largest_population(_learner(models[0], images, framed, folder), devices, limit)
+
+
+def _learner(model: Model, images: Images, framed: Mapping[str, Examples], folder: SweepFolder) -> Learner:
+    return build_learner(model.config, images.dataset, framed, folder.run(model.name))
+
+
+def _train_alone(
+    model: Model, placement: Placement, images: Images, framed: Mapping[str, Examples], folder: SweepFolder
+) -> None:
+    training = model.config.training
+    devices = choose_devices(placement, training.batch_size, training.accumulate)
+    with hold_folder(folder.run(model.name), model.config, images, placement, overwrite=False, resume=True):
+        program = compile_learner(_learner(model, images, framed, folder), devices)
+        train(program, lambda _, reason: _note(folder, model, reason))
+
+
+def _train_together(
+    models: Sequence[Model],
+    left: Sequence[Model],
+    placement: Placement,
+    images: Images,
+    framed: Mapping[str, Examples],
+    folder: SweepFolder,
+) -> None:
+    """Train those that are left; all models are in the program, so that it is the same however many are left."""
+    places = [place for place, model in enumerate(models) if model in left]
+    with contextlib.ExitStack() as held:
+        for place in places:
+            run, config = folder.run(models[place].name), models[place].config
+            held.enter_context(hold_folder(run, config, images, placement, overwrite=False, resume=True))
+        learners = [_learner(model, images, framed, folder) for model in models]
+        program = compile_population(learners, pick_devices(placement))
+        train(program, lambda place, reason: _note(folder, models[place], reason), places)
+
+
+def _note(folder: SweepFolder, model: Model, reason: str) -> None:
+    report(f"diverged   {model.name}: {reason}")
+    by_first(lambda: write_diverged(folder, model.name, reason))
