@@ -49,7 +49,7 @@ def test_max_images_keeps_every_class_of_a_prepared_set(scans: Path, tmp_path: P
     dataset = load_dataset(str(tmp_path), max_images=4)
     np.testing.assert_array_equal(dataset.splits["train"].labels, [0, 1, 2, 3])
     np.testing.assert_array_equal(dataset.splits["test"].labels, [0, 1, 2, 3])
-    assert len(load_dataset(str(tmp_path), max_images=1000).train) == 12
+    assert len(load_dataset(str(tmp_path), max_images=1000).splits["train"]) == 12
 
 
 def test_max_images_must_be_positive() -> None:
