@@ -121,9 +121,9 @@ def _row(result: Result) -> dict[str, str]:
     }
 
 
-def main() -> None:
+def main(program: str = "python -m benchmarks") -> None:
     """Entry point."""
-    cli.run("python -m benchmarks", benchmarks, "Measure this project against PyTorch, on this machine.")
+    cli.run(program, benchmarks, "Measure this project against PyTorch, on this machine.")
 
 
 if __name__ == "__main__":

@@ -112,10 +112,10 @@ def _convert(path: Path, recipe: "Recipe", out: Path, *, overwrite: bool) -> int
     return 0
 
 
-def main() -> None:
-    """Entry point of jaxcnn-convert."""
+def main(program: str = "python -m convert") -> None:
+    """Run the command that the arguments name."""
     cli.run(
-        "python -m convert",
+        program,
         {"unet": unet, "simplecnn": simplecnn, "unet-classifier": unet_classifier},
         "Convert a PyTorch checkpoint to JAX, and prove block by block that it computes the same.",
     )

@@ -11,10 +11,10 @@ from figures.segmentation import segmentation
 from jaxcnn import cli
 
 
-def main() -> None:
-    """Entry point of jaxcnn-figures."""
+def main(program: str = "python -m figures") -> None:
+    """Run the command that the arguments name."""
     cli.run(
-        "python -m figures",
+        program,
         {
             "manual-convolution": manual_convolution,
             "models": models,

@@ -1,4 +1,4 @@
-"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|export."""
+"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|export|clear-features."""
 
 import sys
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from jaxcnn.inference.predict import predict
 from jaxcnn.models.table import MODELS
 from train.baselines.command import baseline
 from train.devices import Placement
+from train.features import clear_features
 from train.options import Config, config_class
 from train.run import run_model
 from train.sweep.command import sweep_command
@@ -44,7 +45,7 @@ def training_command(model: str) -> Callable[..., int]:
     return command
 
 
-def main() -> None:
+def main(program: str = "python -m train") -> None:
     """Run the command that the arguments name."""
     keep_freed_memory()
     # `--crop` was a switch before there was a choice of crops.
@@ -58,8 +59,9 @@ def main() -> None:
         "evaluate": evaluate,
         "predict": predict,
         "export": export,
+        "clear-features": clear_features,
     }
-    cli.run("python -m train", commands, "Train models, evaluate them and use them.")
+    cli.run(program, commands, "Train models, evaluate them and use them.")
 
 
 if __name__ == "__main__":

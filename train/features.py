@@ -98,6 +98,11 @@ def remove_features(most_bytes: int) -> int:
     return freed
 
 
+def clear_features() -> None:
+    """Delete the outputs of frozen parts that are kept in ~/.cache/jaxcnn/features; runs compute them again."""
+    print(f"{features_folder()}: {remove_features(0) / 1e6:.0f} MB freed")
+
+
 def compute_features(network: Network, frozen: Any, split: Split, *, view: tuple[int, int] | None = None) -> Features:
     """The inputs of the network's learning part for every image; see `load_features`."""
     key = None if view is None else jax.random.fold_in(jax.random.key(view[0]), view[1])

@@ -29,7 +29,7 @@ _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 _COMPUTING = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
-def check_intention(run_dir: Path | None, *, overwrite: bool, resume: bool, option: str = "--run-dir") -> None:
+def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool, option: str = "--run-dir") -> None:
     """Check that a folder is to be replaced or resumed, not both, and that the one to resume is named.
 
     Raises:

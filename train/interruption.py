@@ -1,13 +1,24 @@
-"""SIGINT and SIGTERM: what is under way is finished and saved before the process ends."""
+"""How a run ends early: by a signal, after the step that is under way is saved, or because it diverges."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
-class InterruptedRunError(Exception):
-    """A run was asked to stop, and has saved what is needed to go on."""
+class UnfinishedRunError(Exception):
+    """A run ended before its last epoch. Its last good checkpoint is kept; `folder` is the run's, once it has one."""
+
+    folder: Path | None = None
+
+
+class DivergedRunError(UnfinishedRunError):
+    """The loss or the state of a run is not finite any more; the message says where."""
+
+
+class InterruptedRunError(UnfinishedRunError):
+    """A signal asked a run to stop, and it has saved what is needed to continue."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)

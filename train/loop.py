@@ -20,7 +20,7 @@ from jaxcnn.inference.trained import Trained, load_best, save_trained
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
-from train.interruption import InterruptedRunError, Interruption, interruption
+from train.interruption import Interruption, UnfinishedRunError, interruption
 from train.learner import Learner
 from train.processes import by_first, end_with_the_others
 from train.program import Program
@@ -111,7 +111,7 @@ def train(
             place: held.enter_context(checkpoints.open_checkpoints(program.learners[place].run.checkpoints))
             for place in places
         }
-        held.enter_context(end_with_the_others(UserError, InterruptedRunError))
+        held.enter_context(end_with_the_others(UserError, UnfinishedRunError))
         training = _Training(program, saved, interrupted, diverged)
         state, positions = _resume(training)
         lines = {

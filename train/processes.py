@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.errors import UserError
 from train.devices import AXIS, Parallel, Placement
+from train.interruption import UnfinishedRunError
 
 # A process that is silent for so long counts as dead; one that dies is noticed at once, by its connections.
 HEARTBEAT_SECONDS = 60
@@ -54,7 +55,7 @@ def processes(placement: Placement) -> Iterator[None]:
         way_out = "start all processes, and give each --coordinator, --num-processes and --process-id"
         raise UserError(f"{given}: the processes didn't come together ({_first_line(error)}); {way_out}") from error
     try:
-        with end_with_the_others(UserError):
+        with end_with_the_others(UserError, UnfinishedRunError):
             yield
     finally:
         jax.distributed.shutdown()

@@ -14,9 +14,9 @@ Item = TypeVar("Item")
 
 
 def progress_bar(items: Iterable[Item], total: int, label: str, *, done: int = 0) -> "tqdm[Item]":
-    """Iterate under a progress bar, which is shown on a terminal alone and removed when it is full."""
-    hidden = not (is_first() and sys.stderr.isatty())
-    return tqdm(items, total=total, initial=done, desc=label, unit="step", leave=False, disable=hidden)
+    """Iterate under a progress bar, which is shown on terminals and in notebooks, and removed when it is full."""
+    shown = is_first() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(items, total=total, initial=done, desc=label, unit="step", leave=False, disable=not shown)
 
 
 def report(line: str) -> None:

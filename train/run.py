@@ -10,7 +10,7 @@ from jaxcnn.runs.folder import Run
 from train.devices import Placement, choose_devices
 from train.folder import check_intention, hold_folder, new_folder
 from train.images import Images, frame_splits, load_images, report_images
-from train.interruption import InterruptedRunError
+from train.interruption import DivergedRunError, InterruptedRunError, UnfinishedRunError
 from train.learner import build_learner, check_learner
 from train.loop import train
 from train.network import check_encoder
@@ -20,21 +20,29 @@ from train.program import compile_learner
 from train.progress import report, score_table
 
 
-def run_model(config: Config, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
+def train_model(
+    config: Config,
+    run_dir: Path | str | None = None,
+    placement: Placement = Placement(),  # noqa: B008  (frozen)
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Run:
     """Train one model and print its scores.
 
     Args:
-        config: the options.
-        placement: devices and processes.
+        config: what `make_config` gives.
         run_dir: the run folder; runs/MODEL-DATE-TIME when not given.
+        placement: devices and processes.
         overwrite: replace the run in the folder.
         resume: continue the run in the folder if there is one, else start it.
 
     Returns:
-        The exit code: 0, 1 for a run that diverged, 128 + the signal that stopped it.
+        The run, whose folder holds the classifier, the metrics and the predictions.
 
     Raises:
         UserError: the options don't fit one another or the run in the folder, or a file can't be read or written.
+        UnfinishedRunError: the loss is infinite or NaN, or a signal asked for an end.
     """
     check_intention(run_dir, overwrite=overwrite, resume=resume)
     check_encoder(config)
@@ -43,25 +51,41 @@ def run_model(config: Config, placement: Placement, run_dir: Path | None, *, ove
         keep_programs()
         images = load_images(config.training)
         check_learner(config, images.dataset)
-        run = Run(run_dir or new_folder(config.model))
+        run = Run(Path(run_dir) if run_dir else new_folder(config.model))
         with hold_folder(run, config, images, placement, overwrite=overwrite, resume=resume):
             report_start(devices.mesh.size, images, config)
             framed = frame_splits(config.training, images.dataset)
             program = compile_learner(build_learner(config, images.dataset, framed, run), devices)
-            divergences: list[str] = []
             try:
-                results = train(program, lambda _, reason: divergences.append(reason))
-            except InterruptedRunError as error:
-                way_out = f"the same command with --resume --run-dir {run.folder} continues it"
-                print(f"stopped by {error}; the run is saved, and {way_out}", file=sys.stderr)
-                return error.exit_code
-            if divergences:
-                way_out = "start again with a lower --learning-rate and --overwrite"
-                print(f"error: {divergences[0]}; {way_out}", file=sys.stderr)
-                return 1
-            title = f"The best checkpoint by validation F1, protocol {config.training.protocol}:"
-            report(f"\n{title}\n\n{score_table(results[0])}")
-            return 0
+                results = train(program, _stop)
+            except UnfinishedRunError as error:
+                error.folder = run.folder
+                raise
+        title = f"The best checkpoint by validation F1, protocol {config.training.protocol}:"
+        report(f"\n{title}\n\n{score_table(results[0])}")
+        return run
+
+
+def _stop(_: int, reason: str) -> None:
+    raise DivergedRunError(reason)
+
+
+def run_model(config: Config, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
+    """`train_model` as a command: how the run ended is told in one line, and by the exit code.
+
+    Returns:
+        0, 1 for a run that diverged, or 128 + the signal that stopped it.
+    """
+    try:
+        train_model(config, run_dir, placement, overwrite=overwrite, resume=resume)
+    except DivergedRunError as error:
+        print(f"error: {error}; start again with a lower --learning-rate and --overwrite", file=sys.stderr)
+        return 1
+    except InterruptedRunError as error:
+        way_out = f"the same command with --resume --run-dir {error.folder} continues it"
+        print(f"stopped by {error}; the run is saved, and {way_out}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def report_start(devices: int, images: Images, config: Config) -> None:

@@ -4,9 +4,9 @@ from jaxcnn import cli
 from jaxcnn.convolution.check import check
 
 
-def main() -> None:
+def main(program: str = "python -m jaxcnn.convolution") -> None:
     """Run the check."""
-    cli.run("python -m jaxcnn.convolution", check, "Compare the fast convolution with its definition, on this device.")
+    cli.run(program, check, "Compare the fast convolution with its definition, on this device.")
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def _write_audit(found: Audit, folder: Path) -> None:
     print(f"\n{report}\n{sheet}")
 
 
-def main() -> None:
-    """Entry point of jaxcnn-data."""
-    cli.run("python -m jaxcnn.data", {"prepare": prepare, "audit": audit}, "Prepare and audit brain scans.")
+def main(program: str = "python -m jaxcnn.data") -> None:
+    """Run the command that the arguments name."""
+    cli.run(program, {"prepare": prepare, "audit": audit}, "Prepare and audit brain scans.")
 
 
 if __name__ == "__main__":
