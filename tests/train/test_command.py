@@ -109,7 +109,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, t
 def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
     finished, tmp_path, monkeypatch, capsys, signal_number, at_batch, resumed
 ):
-    batches = itertools.count(1)
+    # Two more come before: those that the steps are compiled for.
+    batches = itertools.count(-1)
 
     def distribute_and_signal(parallel, batch):
         if next(batches) == at_batch:
