@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, Interval
 from jaxcnn.evaluation.bootstrap import LEVEL
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.text_table import aligned
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -127,13 +128,13 @@ def table(evaluation: Evaluation) -> str:
     which = f"{evaluation.split} images{' without a copy in Training' if evaluation.unseen else ''}"
     head = f"{which}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
     names = _column_names([run.folder for run in evaluation.runs])
-    parts = [head, _aligned([("", *names), *_run_rows(evaluation.runs)])]
+    parts = [head, aligned([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:
         found = evaluation.differences()
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
         class_heads = [(label,) for label in evaluation.runs[0].predictions.classes]
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
-        parts += ["differences, each from the same resamples of both runs", _aligned([("", *heads), *rows])]
+        parts += ["differences, each from the same resamples of both runs", aligned([("", *heads), *rows])]
     return "\n\n".join(parts)
 
 
@@ -183,13 +184,3 @@ def _cell(found: Interval, place: tuple[int, ...], sign: str) -> str:
         "–" if math.isnan(values[place]) else f"{values[place]:{sign}.3f}" for values in vars(found).values()
     )
     return value if value == "–" else f"{value} [{low}, {high}]"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell: the first to the left, the others to the right."""
-    columns = max(map(len, rows))
-    full = [(*row, *[""] * (columns - len(row))) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return "\n".join(
-        "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip() for head, *cells in full
-    )

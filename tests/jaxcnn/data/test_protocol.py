@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import brighter, recompressed, smooth_images
 
-from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.duplicates import correlations, make_thumbnails
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
-from jaxcnn.data.protocol import Leakage, describe, hold_out, partition
+from jaxcnn.data.protocol import describe, hold_out, partition
 
 # Training image i is also in Testing, as copy j.
 LEAKED = {0: 3, 5: 4, 10: 5}
@@ -32,6 +33,10 @@ def dataset() -> Dataset:
     far = smooth_images(1, seed=2)[0].astype(float)
     train[40] = np.round(0.88 * train[0] + 0.12 * far)
     test[3] = np.round(0.88 * train[0] + 0.12 * (2 * train[0].astype(float) - far).clip(0, 255))
+    return dataset_of(train, test)
+
+
+def dataset_of(train: np.ndarray, test: np.ndarray) -> Dataset:
     return Dataset("planted", CLASSES, {"train": split_of(train, "train"), "test": split_of(test, "test")})
 
 
@@ -125,7 +130,14 @@ def test_the_description_is_json_with_counts_and_fingerprints(dataset: Dataset) 
     parts, leakage = partition(dataset, "leak-free", 0.2, seed=0)
     described = json.loads(json.dumps(describe(parts, leakage, "leak-free")))
     assert described["protocol"] == "leak-free"
-    assert described["crossing"] == {"groups": 3, "train": 4, "test": 3, "copied": list(leakage.copied)}
+    assert described["crossing"] == {
+        "groups": 3,
+        "train": 4,
+        "test": 3,
+        "copied": list(leakage.copied),
+        "patients": 0,
+        "validation": 0,
+    }
     assert described["left_out"] == 4
     assert {name: sum(counts.values()) for name, counts in described["images"].items()} == {
         name: len(split) for name, split in parts.splits.items()
@@ -138,9 +150,8 @@ def test_the_description_is_json_with_counts_and_fingerprints(dataset: Dataset) 
     assert official["fingerprints"]["test"] == described["fingerprints"]["test"]
 
 
-def partition_of(train: np.ndarray, test: np.ndarray, fraction: float = 0.1) -> tuple[Dataset, Leakage]:
-    dataset = Dataset("x", CLASSES, {"train": split_of(train, "train"), "test": split_of(test, "test")})
-    return partition(dataset, "leak-free", fraction, seed=0)
+def partition_of(train: np.ndarray, test: np.ndarray, fraction: float = 0.1) -> Dataset:
+    return partition(dataset_of(train, test), "leak-free", fraction, seed=0)[0]
 
 
 def test_a_class_that_is_used_up_is_named() -> None:

@@ -16,7 +16,7 @@ from random_run import random_trained, save_random_run
 
 import jaxcnn.inference.predict
 from jaxcnn import SimpleCNN
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
 from jaxcnn.inference.overlay import draw_overlay
@@ -261,7 +261,7 @@ def test_the_colour_is_where_the_map_is():
 @pytest.mark.slow
 def test_a_file_of_the_data_set_gets_the_prediction_that_the_run_holds(predict, tmp_path, monkeypatch, capsys):
     phantom = load_dataset("phantom", max_images=48)
-    for folder, split in (("Training", phantom.train), ("Testing", phantom.test)):
+    for folder, split in (("Training", phantom.splits["train"]), ("Testing", phantom.splits["test"])):
         for name, image, label in zip(split.names, split.images, split.labels, strict=True):
             path = tmp_path / "scans" / folder / CLASSES[label] / f"{name.split('/')[-1]}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

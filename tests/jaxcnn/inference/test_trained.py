@@ -10,7 +10,7 @@ import pytest
 
 import jaxcnn.inference.trained
 from jaxcnn import SimpleCNN
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Trained, load_trained, save_trained
