@@ -103,8 +103,8 @@ def _match(name: str, ours: Sequence[str]) -> str:
     if len(found) != 1:
         problem = f"could be {' or '.join(found)}" if found else f"is none of the run's ({', '.join(ours)})"
         raise UserError(
-            f"the class {name} of the data set {problem}; match it with --map {name}=CLASS, or leave its images out with"
-            f" --map {name}="
+            f"the class {name} of the data set {problem}; match it with --map {name}=CLASS, or leave its images out"
+            f" with --map {name}="
         )
     return found[0]
 
@@ -163,13 +163,12 @@ def external_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", path.stem or "data")
 
 
-def labels_of(matches: Matches, dataset: Dataset) -> list[tuple[str, str, int]]:
+def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:
     """For each class of the data set: its name, the run's (or "left out"), and how many images it has."""
     counts = sum(
         (np.bincount(split.labels, minlength=len(dataset.classes)) for split in dataset.splits.values()),
         np.zeros(len(dataset.classes), int),
     )
-    return [
-        (name, matches[name] or "left out", count)
-        for name, count in zip(dataset.classes, counts.tolist(), strict=True)
-    ]
+    return tuple(
+        (name, matches[name] or "left out", count) for name, count in zip(dataset.classes, counts.tolist(), strict=True)
+    )
