@@ -23,7 +23,7 @@ from jaxcnn.data.layouts import LeftOut
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
-from jaxcnn.text_table import fitted
+from jaxcnn.tables import fit_table
 
 
 def prepare(
@@ -91,7 +91,7 @@ def _table(dataset: Dataset) -> str:
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
         patients = [str(len({patient for patient in split.patients or () if patient}))] * of_patients
         rows.append((name, *map(str, counts), str(len(split)), *patients))
-    return fitted(rows)
+    return fit_table(rows)
 
 
 def audit(

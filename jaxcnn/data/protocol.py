@@ -242,8 +242,15 @@ def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str
         "crossing": dataclasses.asdict(leakage),
         "left_out": leakage.train + leakage.validation if protocol == "leak-free" else 0,
         "images": {name: _count_classes(split, dataset.classes) for name, split in dataset.splits.items()},
+        **_count_patients(dataset),
         "fingerprints": {name: split.fingerprint() for name, split in dataset.splits.items()},
     }
+
+
+def _count_patients(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Known patients of each split; nothing where none is known."""
+    known = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
+    return {"patients": known} if any(known.values()) else {}
 
 
 def _count_classes(split: Split, classes: tuple[str, ...]) -> dict[str, int]:

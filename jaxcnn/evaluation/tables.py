@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, Interval
 from jaxcnn.evaluation.bootstrap import LEVEL
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.text_table import aligned
+from jaxcnn.tables import format_table
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -145,13 +145,13 @@ def table(evaluation: Evaluation) -> str:
     """A column a run, and one a difference if there are any."""
     head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
     names = _column_names([run.folder for run in evaluation.runs])
-    parts = [*_class_lines(evaluation), head, aligned([("", *names), *_run_rows(evaluation.runs)])]
+    parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:
         found = evaluation.differences()
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
         class_heads = [(label,) for label in evaluation.runs[0].predictions.classes]
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
-        parts += ["differences, each from the same resamples of both runs", aligned([("", *heads), *rows])]
+        parts += ["differences, each from the same resamples of both runs", format_table([("", *heads), *rows])]
     return "\n\n".join(parts)
 
 
@@ -160,7 +160,7 @@ def _class_lines(evaluation: Evaluation) -> list[str]:
     if evaluation.data is None:
         return []
     rows = [("class there", "taken for", "images"), *((name, of, str(count)) for name, of, count in evaluation.classes)]
-    return [aligned(rows)]
+    return [format_table(rows)]
 
 
 def _column_names(folders: list[Path]) -> list[str]:

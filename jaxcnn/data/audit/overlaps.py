@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int
 from jaxcnn.data.audit.collection import Collection
 from jaxcnn.data.class_names import agree
 from jaxcnn.data.duplicates import SIDE, closest
-from jaxcnn.text_table import aligned
+from jaxcnn.tables import format_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def table(found: Comparison) -> str:
         rows.append((f"of {letter}", *cells, str(len(collection.names))))
     overlaps = [overlap for overlap in found.overlaps if len(overlap.places)]
     details = [_details(overlap, letter_of[id(overlap.of)], letter_of[id(overlap.within)]) for overlap in overlaps]
-    return "\n\n".join([legend, aligned(rows), *details])
+    return "\n\n".join([legend, format_table(rows), *details])
 
 
 def _letter(place: int) -> str:
@@ -95,7 +95,7 @@ def _details(of: Overlap, mine: str, other: str) -> str:
         f"labels disagree: {count} images are {first} in {mine} and {second} in {other}"
         for (first, second), count in pairs.most_common()
     ]
-    return "\n".join([aligned(rows), *lines])
+    return "\n".join([format_table(rows), *lines])
 
 
 def _by_split_and_class(of: Overlap) -> dict[tuple[str, str], tuple[int, int]]:

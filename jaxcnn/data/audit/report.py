@@ -11,7 +11,7 @@ from jaxcnn.data.audit.collection import Collection
 from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, crossing_patients, differ
 from jaxcnn.data.duplicates import SIDE, members
 from jaxcnn.data.labelled import natural_order
-from jaxcnn.text_table import aligned, fitted
+from jaxcnn.tables import fit_table, format_table
 
 _NAMES = 5  # Of patients that are shown.
 
@@ -123,7 +123,7 @@ def _image_table(found: Audit) -> str:
             rows.append(_share_row("  copied in another split", twins[split], images[split]))
         if len(set(found.collection.sizes)) > 1:
             rows.append(_share_row(f"  of {width}x{height} pixels", usual[split], images[split]))
-    return fitted(rows)
+    return fit_table(rows)
 
 
 def _share_row(head: str, some: dict[str, int], every: dict[str, int]) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def _row(head: str, counts: dict[str, int], last: str) -> tuple[str, ...]:
 def _group_table(found: Audit) -> str:
     collection = found.collection
     identical, near = (count_groups(collection, groups) for groups in (found.identical, found.groups))
-    return aligned(
+    return format_table(
         [
             ("groups of", "groups", "images", "redundant", "across splits", "of several labels"),
             (f"identical {collection.digests_of}", *map(str, dataclasses.astuple(identical))),
