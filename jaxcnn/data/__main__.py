@@ -17,9 +17,9 @@ from jaxcnn.data.audit.overlaps import compare
 from jaxcnn.data.audit.overlaps import table as comparison_table
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
+from jaxcnn.data.files import LeftOut
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.data.labelled import tell_left_out
-from jaxcnn.data.layouts import LeftOut
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file

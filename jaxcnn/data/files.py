@@ -45,6 +45,14 @@ class StoredFile:
         return self.read(self.size)
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A file that is not used; `name` and `reason` make a sentence."""
+
+    name: str
+    reason: str
+
+
 def shown(path: str | PurePosixPath | Path) -> str:
     """A path as text that can be printed and written, even where the bytes of a name are no text."""
     return os.fsencode(path).decode(errors="backslashreplace")

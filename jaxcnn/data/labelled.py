@@ -11,9 +11,9 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split
-from jaxcnn.data.files import FileError, shown
+from jaxcnn.data.files import FileError, LeftOut, shown
 from jaxcnn.data.image import to_square
-from jaxcnn.data.layouts import SPLIT_NAMES, LabelledFile, LeftOut, Listing
+from jaxcnn.data.layouts import SPLIT_NAMES, LabelledFile, Listing
 from jaxcnn.data.readers.table import read_scan
 from jaxcnn.errors import UserError
 

@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from jaxcnn.data.files import StoredFile, open_files, shown
+from jaxcnn.data.files import LeftOut, StoredFile, open_files, shown
 from jaxcnn.data.label_table import Row, is_label_table, read_label_table
-from jaxcnn.data.readers.table import NO_IMAGE, Reader, find_reader
+from jaxcnn.data.readers.table import Reader, image_files
 from jaxcnn.errors import UserError
 
 # What the folders of splits are called, in lower case.
@@ -57,14 +57,6 @@ class LabelledFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class LeftOut:
-    """A file that is not used; `name` and `reason` make a sentence."""
-
-    name: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Listing:
     """What a folder or a zip holds: the images, how they are arranged, and the files that are none."""
 
@@ -92,7 +84,7 @@ def open_labelled(path: Path) -> Iterator[Listing]:
         if len(tables) > 1:
             listed = ", ".join(shown(table.path) for table in tables[:4])
             raise UserError(f"{path}: holds several tables of labels ({listed}); give the one that is meant")
-        images, left_out = _image_files([file for file in files if file not in tables])
+        images, left_out = image_files([file for file in files if file not in tables])
         if tables:
             rows = read_label_table(path, tables[0], [file.path for file, _ in images])
             listing = _by_table(path, images, rows, tables[0].path.name)
@@ -100,28 +92,6 @@ def open_labelled(path: Path) -> Iterator[Listing]:
             listing = _by_folders(path, images)
         _check_case(path, listing.files)
         yield dataclasses.replace(listing, left_out=(*left_out, *listing.left_out))
-
-
-def _image_files(files: Sequence[StoredFile]) -> tuple[Images, list[LeftOut]]:
-    """The image files with their readers, and the others."""
-    images, left_out = [], []
-    paths = {file.path for file in files}
-    for file in files:
-        reader = find_reader(file)
-        reason = NO_IMAGE if reader is None else _why_beside(file.path, paths)
-        if reader is None or reason:
-            left_out.append(LeftOut(shown(file.path), reason))
-        else:
-            images.append((file, reader))
-    return images, left_out
-
-
-def _why_beside(path: PurePosixPath, paths: set[PurePosixPath]) -> str:
-    """Why an image file is none of the images that are labelled; "" where it is one."""
-    if path.stem.endswith("_mask") and path.with_stem(path.stem.removesuffix("_mask")) in paths:
-        return "is the mask of the image beside it"
-    # The fold of each image of the set on Figshare.
-    return "is no image but a list of folds" if path.name == "cvind.mat" else ""
 
 
 def _by_table(path: Path, images: Images, rows: Mapping[PurePosixPath, Row], table: str) -> Listing:

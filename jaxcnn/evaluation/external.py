@@ -11,8 +11,9 @@ from jaxtyping import Bool, UInt8
 from jaxcnn.data.class_names import meaning
 from jaxcnn.data.dataset import Dataset, Split, joined
 from jaxcnn.data.duplicates import THRESHOLD, closest, make_thumbnails
+from jaxcnn.data.files import LeftOut
 from jaxcnn.data.labelled import LabelledImage, as_dataset, read_images, tell_left_out
-from jaxcnn.data.layouts import LeftOut, open_labelled
+from jaxcnn.data.layouts import open_labelled
 from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions

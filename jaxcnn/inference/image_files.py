@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from jaxcnn.data.files import FileError, StoredFile, open_files, shown, single_file
+from jaxcnn.data.files import FileError, LeftOut, StoredFile, open_files, shown, single_file
 from jaxcnn.data.image import to_square
 from jaxcnn.data.labelled import natural_order
 from jaxcnn.data.readers.scan import Scan
-from jaxcnn.data.readers.table import NO_IMAGE, Reader, find_reader, read_scan
+from jaxcnn.data.readers.table import NO_IMAGE, Reader, find_reader, image_files, read_scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +80,10 @@ class ImageName:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Image files in order, and the paths of the files in folders and zips that are none."""
+    """Image files in order, and the files in folders and zips that are none."""
 
     files: tuple[ImageFile, ...]
-    left_out: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def open_images(paths: tuple[Path, ...]) -> Iterator[Found]:
         UserError: a folder or a zip can't be read.
     """
     found: list[ImageFile] = []
-    left_out: list[Path] = []
+    left_out: list[LeftOut] = []
     with contextlib.ExitStack() as stack:
         for path in paths:
             if path.is_dir() or path.suffix.lower() == ".zip":
@@ -119,10 +119,11 @@ def open_images(paths: tuple[Path, ...]) -> Iterator[Found]:
 
 
 def _look_into(path: Path, stored: Sequence[StoredFile]) -> Found:
-    files = [ImageFile(path / file.path, file, find_reader(file)) for file in stored]
-    images = sorted((file for file in files if file.reader), key=lambda file: natural_order(str(file.path)))
-    left_out = tuple(file.path for file in files if file.reader is None)
-    return Found(tuple(images) or (ImageFile(path, _empty(path), None),), left_out)
+    images, others = image_files(stored)
+    files = [ImageFile(path / file.path, file, reader) for file, reader in images]
+    files.sort(key=lambda file: natural_order(str(file.path)))
+    left_out = tuple(LeftOut(shown(path / of.name), of.reason) for of in others)
+    return Found(tuple(files) or (ImageFile(path, _empty(path), None),), left_out)
 
 
 def _empty(path: Path) -> StoredFile:

@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from jaxcnn.data.files import shown
+from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
 from jaxcnn.inference.image_files import Found, ImageFile, ImageName, Skipped, decode_in_batches, open_images
 from jaxcnn.inference.overlay import open_gallery
@@ -24,7 +25,6 @@ from jaxcnn.runs.folder import open_run
 
 # Of more classes the table shows the most probable ones alone.
 _MOST_COLUMNS, _MOST_PROBABLE = 8, 3
-_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ def predict(
                 tqdm.write(f"error: {shown(result.path)} {result.reason}; skipped", file=sys.stderr)
             else:
                 tell(result)
-    if found.left_out:
-        print(_left_out_line(found.left_out), file=sys.stderr)
+    for line in tell_left_out(found.left_out):
+        print(line, file=sys.stderr)
     if csv_file is not None:
         _write_csv(csv_file, trained, results)
     if as_json:
@@ -153,13 +153,6 @@ def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Pr
     return tell
 
 
-def _left_out_line(paths: Sequence[Path]) -> str:
-    names = ", ".join(shown(path) for path in paths[:_NAMED])
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    what = "1 file that is no image file" if len(paths) == 1 else f"{len(paths)} files that are no image files"
-    return f"left out: {what}: {names}{more}"
-
-
 def _write_csv(path: Path, trained: Trained, results: Sequence[Prediction | Skipped]) -> None:
     answered = [result for result in results if isinstance(result, Prediction)]
     try:
@@ -182,7 +175,7 @@ def _document(run: Path, trained: Trained, results: Sequence[Prediction | Skippe
         "classes": trained.classes,
         "images": [_as_json(trained, prediction) for prediction in answered],
         "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
-        "left_out": [str(path) for path in found.left_out],
+        "left_out": [{"path": of.name, "reason": of.reason} for of in found.left_out],
     }
 
 

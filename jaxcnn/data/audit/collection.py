@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxcnn.data.dataset import Dataset, joined
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
+from jaxcnn.data.files import LeftOut
 from jaxcnn.data.labelled import LabelledImage, read_images
-from jaxcnn.data.layouts import LeftOut, open_labelled
+from jaxcnn.data.layouts import open_labelled
 from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
 

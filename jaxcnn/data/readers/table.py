@@ -5,9 +5,10 @@ whose names often have no ending. A new format is one file beside this one and o
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 
-from jaxcnn.data.files import FileError, StoredFile
+from jaxcnn.data.files import FileError, LeftOut, StoredFile, shown
 from jaxcnn.data.readers.dicom import is_dicom, read_dicom
 from jaxcnn.data.readers.matlab import read_matlab
 from jaxcnn.data.readers.nifti import read_nifti
@@ -61,6 +62,30 @@ def find_reader(file: StoredFile) -> Reader | None:
         return _DICOM if is_dicom(file.read(132)) else None
     except FileError:
         return None
+
+
+def image_files(files: Sequence[StoredFile]) -> tuple[list[tuple[StoredFile, Reader]], list[LeftOut]]:
+    """The image files among the files of a folder or a zip, with their readers, and the others.
+
+    Two kinds of files are left out, too, that are images by their names alone: NAME_mask beside NAME, the outline of a
+    tumour; and cvind.mat, which says in which fold each image of the set on Figshare is.
+    """
+    images, left_out = [], []
+    paths = {file.path for file in files}
+    for file in files:
+        reader = find_reader(file)
+        reason = NO_IMAGE if reader is None else _why_beside(file.path, paths)
+        if reader is None or reason:
+            left_out.append(LeftOut(shown(file.path), reason))
+        else:
+            images.append((file, reader))
+    return images, left_out
+
+
+def _why_beside(path: PurePosixPath, paths: set[PurePosixPath]) -> str:
+    if path.stem.endswith("_mask") and path.with_stem(path.stem.removesuffix("_mask")) in paths:
+        return "is the mask of the image beside it"
+    return "is no image but a list of folds" if path.name == "cvind.mat" else ""
 
 
 def read_scan(encoded: bytes, reader: Reader) -> Scan:

@@ -22,6 +22,7 @@ from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
+from jaxcnn.data.readers.table import NO_IMAGE
 from jaxcnn.inference.overlay import draw_overlay
 from jaxcnn.inference.trained import compile_classifier, load_trained
 from jaxcnn.runs.folder import open_run, read_predictions
@@ -92,7 +93,7 @@ def expected_probabilities(trained, path):
 @pytest.mark.slow
 def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict, trained, scans):
     code, out, err = predict(scans)
-    assert (code, err) == (0, f"left out: 1 file that is no image file: {scans / 'notes.txt'}\n")
+    assert (code, err) == (0, f"left out: {scans / 'notes.txt'} {NO_IMAGE}\n")
     header, *rows = (line.split() for line in out.splitlines())
     assert header == ["image", "class", *CLASSES]
     assert [row[0] for row in rows] == [str(scans / name) for name in NAMES]
@@ -105,10 +106,10 @@ def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict,
 
 def test_the_json_document_gives_the_same_in_full(predict, trained, scans, run):
     code, out, err = predict(scans, "--json")
-    assert (code, err) == (0, f"left out: 1 file that is no image file: {scans / 'notes.txt'}\n")
+    assert (code, err) == (0, f"left out: {scans / 'notes.txt'} {NO_IMAGE}\n")
     document = json.loads(out)
     assert (document["run"], document["epoch"], document["skipped"]) == (str(run), 2, [])
-    assert document["left_out"] == [str(scans / "notes.txt")]
+    assert document["left_out"] == [{"path": str(scans / "notes.txt"), "reason": NO_IMAGE}]
     assert document["classes"] == list(CLASSES)
     assert [image["path"] for image in document["images"]] == [str(scans / name) for name in NAMES]
     for image in document["images"]:
@@ -209,7 +210,7 @@ def test_all_formats_in_a_folder_or_a_zip_are_answered_and_the_rest_is_counted(p
     answers = []
     for source in (str(folder), archive):
         code, out, err = predict(source, "--json", "--batch-size", "4")
-        assert (code, err) == (0, f"left out: 1 file that is no image file: {source}/report.pdf\n")
+        assert (code, err) == (0, f"left out: {source}/report.pdf {NO_IMAGE}\n")
         images = json.loads(out)["images"]
         answers.append([list(image["probabilities"].values()) for image in images])
         inside = ["photo.bmp", "scan.jfif", "series/IM9", "series/IM10"]
