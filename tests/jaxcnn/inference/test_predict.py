@@ -326,7 +326,8 @@ def test_a_file_of_the_data_set_gets_the_prediction_that_the_run_holds(predict, 
     words = ["simplecnn", "--data", tmp_path / "data", "--run-dir", tmp_path / "run", "--width", "0.05"]
     words += ["--epochs", "1", "--batch-size", "8", "--normalization", "per-image-z-score"]
     monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
-    with pytest.raises(SystemExit) as error:
+    # As in the tests of training.
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as error:
         main()
     assert error.value.code == 0
     capsys.readouterr()  # What training said.
