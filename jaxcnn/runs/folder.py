@@ -284,7 +284,12 @@ def read_predictions(run: Run, split: str) -> Predictions:
     path = run.predictions(split)
     if not path.is_file():
         raise UserError(f"{path}: no such file; let the run end first (--resume goes on with it)")
-    with damage_as_user_error(path, _WAY_OUT), np.load(path, allow_pickle=False) as stored:
+    with (
+        damage_as_user_error(path, _WAY_OUT),
+        # NumPy wouldn't close the file where it is damaged.
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as stored,
+    ):
         arrays = {name: stored[name] for name in ("logits", "labels", "groups", "names", "classes")}
         _check_predictions(**arrays)
         names, classes = (tuple(arrays[name].tolist()) for name in ("names", "classes"))
