@@ -1,5 +1,6 @@
 """`python -m jaxcnn.data`: prepare the scans as they are published for training, and audit them for duplicates."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import numpy as np
 import tyro
 
 from jaxcnn import cli
-from jaxcnn.data.audit import Audit, audit_document, contact_sheet, read_collection, table
+from jaxcnn.data.audit import Audit, as_json, contact_sheet, read_collection, table
 from jaxcnn.data.audit import audit as find_duplicates
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
@@ -15,7 +16,6 @@ from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.json_files import write_json
 
 
 def prepare(
@@ -99,7 +99,8 @@ def audit(
 def _write_audit(found: Audit, folder: Path) -> None:
     report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
     try:
-        write_json(report, audit_document(found))
+        with whole_file(report) as temporary:
+            temporary.write_text(json.dumps(as_json(found), indent=1) + "\n")
         with whole_file(sheet) as temporary:
             contact_sheet(found).save(temporary)
     except OSError as error:

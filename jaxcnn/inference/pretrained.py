@@ -16,7 +16,7 @@ import msgspec
 from jaxcnn.data.normalization import NORMALIZATIONS, NormalizationName
 from jaxcnn.errors import UserError
 from jaxcnn.models.table import build_model, model_fields, variable_shapes
-from jaxcnn.runs.json_files import as_dataclass
+from jaxcnn.models.unet import UNet
 from jaxcnn.runs.trees import load_tree, read_manifest, read_unchanged, save_tree
 
 # Products of such numbers fit into the 64 bits in which XLA counts; where they don't it ends the process.
@@ -86,7 +86,7 @@ def load_pretrained(folder: Path, method: str | None = None) -> Pretrained:
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    return read_unchanged(folder, partial(_load, folder, method))
+    return read_unchanged(folder, partial(_load, folder, nn.Module, method))
 
 
 def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
@@ -95,10 +95,7 @@ def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
     Raises:
         UserError: the folder holds another model; and as for `load_pretrained`.
     """
-    found = load_pretrained(folder, "encode" if encoder_only else None)
-    if not isinstance(found.model, UNet):
-        raise UserError(f"{folder}: holds a {found.manifest.model}, not a UNet; python -m convert unet writes one")
-    return found
+    return read_unchanged(folder, partial(_load, folder, UNet, "encode" if encoder_only else None))
 
 
 def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
@@ -109,7 +106,9 @@ def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
     """
     content = read_manifest(folder)
     try:
-        Manifest(**content)  # None of the fields is missing or unknown.
+        # What a newer version adds may be needed to use the weights rightly.
+        if unknown := content.keys() - {field.name for field in dataclasses.fields(Manifest)}:
+            raise KeyError(min(unknown))
         manifest = msgspec.convert(content, Manifest)
         NORMALIZATIONS[manifest.normalization]
         model = build_described(manifest.model, manifest.fields)
@@ -120,8 +119,10 @@ def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
     return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
-def _load(folder: Path, method: str | None) -> Pretrained:
+def _load(folder: Path, kind: type[nn.Module], method: str | None) -> Pretrained:
     manifest, model = open_pretrained(folder)
+    if not isinstance(model, kind):
+        raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
     try:
         shapes = described_shapes(model, manifest.image_shape, method)
     except ValueError as error:

@@ -16,7 +16,7 @@ def table(found: Audit) -> str:
     return f"{_image_table(found)}\n\n{_group_table(found)}"
 
 
-def audit_document(found: Audit) -> dict[str, Any]:
+def as_json(found: Audit) -> dict[str, Any]:
     """Parameters, counts, groups with their members, and the most similar pairs across the splits.
 
     The counts of images are by split and class. A group that crosses the splits is in `crossing_images` with all its
