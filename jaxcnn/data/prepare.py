@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.image import MIN_SIDE
 from jaxcnn.data.load import DATA_SET, load_dataset
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import replace_folder
+from jaxcnn.runs.files import replace_folder, temporary_neighbour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +49,12 @@ def prepare(
             raise UserError(f"{target}: exists already; --overwrite replaces it")
         # A neighbour is on the same file system, so that renaming is all that is left to do in the end.
         neighbour = next(folder for folder in target.absolute().parents if folder.exists())
-        with tempfile.TemporaryDirectory(prefix=".prepare-", dir=neighbour) as temporary:
+        with temporary_neighbour(neighbour / target.name) as temporary:
             with _quiet_tfds():
-                builder = BrainTumorMri(source=source, size=size, skip_broken=skip_broken, data_dir=Path(temporary))
+                builder = BrainTumorMri(source=source, size=size, skip_broken=skip_broken, data_dir=temporary)
                 builder.download_and_prepare()
             dataset = load_dataset(builder.data_dir)
-            replace_folder(target, Path(builder.data_dir), replaced=Path(temporary, "replaced"))
+            replace_folder(target, Path(builder.data_dir), replaced=temporary / "replaced")
     except OSError as error:
         # TFDS puts its own words before those of array-record; the cause has them alone.
         reason = error.strerror or error.__cause__ or error

@@ -1,6 +1,5 @@
 """Scores of finished runs, with intervals, from their predictions alone: no images and no model are needed."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +11,9 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.evaluation.tables import Evaluated, Evaluation, as_json, table
-from jaxcnn.runs.folder import Run, open_run, read_data, read_predictions
+from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
+from jaxcnn.runs.folder import Run, open_run, read_data, read_predictions, read_splits
+from jaxcnn.runs.json_files import json_text
 
 Split = Literal["test", "validation", "train"]
 
@@ -67,35 +67,36 @@ def evaluate(
     _check_same_classes(opened, predictions)
     if compare:
         _check_same_images(opened, predictions)
-    temperatures = [_fit_temperature(run) if temperature else None for run in opened]
+    temperatures = [_fit_temperature(run, split) if temperature else None for run in opened]
     columns = [
         Evaluated(
-            run.folder, _protocol(run), of, by, estimate(of, temperature=by or 1.0, resamples=resamples, seed=seed)
+            run.folder,
+            read_data(run)["protocol"],
+            of,
+            by,
+            estimate(of, temperature=by or 1.0, resamples=resamples, seed=seed),
         )
         for run, of, by in zip(opened, predictions, temperatures, strict=True)
     ]
     evaluation = Evaluation(split, resamples, seed, tuple(columns), compared=compare is not None, unseen=unseen)
-    print(json.dumps(as_json(evaluation), indent=2, allow_nan=False) if machine_readable else table(evaluation))
+    print(json_text(scores_document(evaluation), indent=2) if machine_readable else table(evaluation))
 
 
 def _read(run: Run, split: Split, protocol: Protocol | None) -> Predictions:
-    if protocol not in (None, _protocol(run)):
+    trained_under = read_data(run)["protocol"]
+    if protocol not in (None, trained_under):
         raise UserError(
-            f"--protocol {protocol}: {run.folder} was trained under {_protocol(run)}, {_CONSEQUENCES[protocol]};"
+            f"--protocol {protocol}: {run.folder} was trained under {trained_under}, {_CONSEQUENCES[protocol]};"
             f" train again with --protocol {protocol}"
         )
-    predictions = read_predictions(run, split)
-    if not np.isfinite(predictions.logits).all():
-        raise UserError(f"{run.predictions(split)}: holds logits that are not finite; train again")
-    return predictions
+    return read_predictions(run, split)
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:
-    try:
-        copied = read_data(run)["crossing"]["copied"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again") from error
-    kept = ~np.isin(predictions.names, copied)
+    crossing = read_data(run).get("crossing")
+    if crossing is None:
+        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again")
+    kept = ~np.isin(predictions.names, crossing["copied"])
     if not kept.any():
         raise UserError(
             f"--unseen: every test image of {run.folder} has a copy among the training images; leave it out"
@@ -103,15 +104,8 @@ def _without_copies(run: Run, predictions: Predictions) -> Predictions:
     return predictions.take(np.flatnonzero(kept))
 
 
-def _protocol(run: Run) -> str:
-    try:
-        return read_data(run)["protocol"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run.data}: doesn't name the protocol of the run; train again") from error
-
-
-def _fit_temperature(run: Run) -> float:
-    validation = read_predictions(run, "validation")
+def _fit_temperature(run: Run, split: Split) -> float:
+    validation = read_splits(run, (split, "validation"))["validation"]
     try:
         return fit_temperature(validation.logits, validation.labels)
     except ValueError as error:

@@ -1,7 +1,6 @@
 """python -m train predict: the classes of image files, by the best classifier of a run."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxcnn.inference.overlay import open_gallery
 from jaxcnn.inference.trained import Trained, compile_classifier, load_best
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import open_run
+from jaxcnn.runs.json_files import json_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def predict(
             numbers = (f"{probability:.3f}" for probability in result.probabilities)
             print(row_format.format(result.file.shown, _class(trained, result), *numbers), flush=True)
     if as_json:
-        print(json.dumps(_document(run, trained, results), indent=1))
+        print(json_text(_document(run, trained, results), indent=1))
     return 2 if any(isinstance(result, Skipped) for result in results) else 0
 
 
@@ -121,12 +121,12 @@ def _document(run: Path, trained: Trained, results: list[Prediction | Skipped]) 
         "run": str(run),
         "epoch": trained.epoch,
         "classes": trained.classes,
-        "images": [_as_json(trained, prediction) for prediction in answered],
+        "images": [_answer(trained, prediction) for prediction in answered],
         "skipped": [{"path": str(one.file.path), "reason": one.reason} for one in skipped],
     }
 
 
-def _as_json(trained: Trained, prediction: Prediction) -> dict[str, Any]:
+def _answer(trained: Trained, prediction: Prediction) -> dict[str, Any]:
     content = {
         "path": str(prediction.file.path),
         "class": _class(trained, prediction),
