@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxcnn.cpu.multilinear import ELSEWHERE, multilinear
 from jaxcnn.cpu.switch import is_xla_only
@@ -55,7 +55,8 @@ def _pick(
     x: Float[Array, "batch height width channel"], dx: Float[Array, "batch height width channel"], size: int
 ) -> Float[Array, "batch rows columns channel"]:
     """Of each window, the entry of dx where x has the first of its largest pixels."""
-    return jnp.sum(jnp.where(_is_first_largest(x, size), _windows(dx, size), 0), axis=(2, 4))
+    first = _first_largest(x, size)[:, :, :, None]
+    return jnp.take_along_axis(_windows(dx, size), first, 3, mode="promise_in_bounds")[:, :, :, 0]
 
 
 def _put(
@@ -63,24 +64,24 @@ def _put(
 ) -> Float[Array, "batch height width channel"]:
     """Where a pixel is the first of the largest of its window, the window's entry of dy; elsewhere 0."""
     batch, rows, columns, channels = dy.shape
-    dx = jnp.where(_is_first_largest(x, size), dy[:, :, None, :, None], 0)
+    first = _first_largest(x, size)
+    place = jnp.arange(size * size, dtype=first.dtype).reshape(size, 1, size, 1)
+    dx = jnp.where(place == first[:, :, None, :, None], dy[:, :, None, :, None], 0)
     dx = dx.reshape(batch, rows * size, columns * size, channels)
     return jnp.pad(dx, [(0, whole - part) for whole, part in zip(x.shape, dx.shape, strict=True)])
 
 
-def _is_first_largest(x: Array, size: int) -> Bool[Array, "batch rows size columns size channel"]:
-    windows = _windows(x, size).transpose(0, 1, 3, 2, 4, 5)
+def _first_largest(x: Array, size: int) -> UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."]:
+    """The place of each window's largest pixel among its pixels, in row-major order; the first of several."""
     # As bytes, where they are enough: the places are written and read again, a quarter as much.
-    dtype = jnp.uint8 if size <= 16 else jnp.int32
-    first = lax.argmax(windows.reshape(*windows.shape[:3], size * size, -1), 3, dtype)
-    place = jnp.arange(size * size, dtype=dtype).reshape(size, 1, size, 1)
-    return place == first[:, :, None, :, None]
+    return lax.argmax(_windows(x, size), 3, jnp.uint8 if size <= 16 else jnp.int32)
 
 
-def _windows(x: Array, size: int) -> Float[Array, "batch rows size columns size channel"]:
+def _windows(x: Array, size: int) -> Float[Array, "batch rows columns pixel channel"]:
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
-    return x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
+    split = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, size * size, channels)
 
 
 # The sum of all entries of dy * (the entries of dx that the max-pool of x picks).

@@ -43,10 +43,10 @@ def test_max_pool_sends_the_gradient_of_a_tie_where_torch_does():
     np.testing.assert_array_equal(found, image.grad.numpy().transpose(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize("window", [2, 3, 17])
 def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_ties(window):
     random = np.random.default_rng(0)
-    x = jnp.asarray(random.integers(0, 3, (2, 7, 8, 3)).astype(np.float32))
+    x = jnp.asarray(random.integers(0, 3, (2, 7 + window, 8 + window, 3)).astype(np.float32))
     dx = jnp.asarray(random.normal(size=x.shape), jnp.float32)
 
     @partial(jax.jit, static_argnums=0)
