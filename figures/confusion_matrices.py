@@ -13,7 +13,7 @@ from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
-from jaxcnn.runs.folder import read_predictions
+from jaxcnn.runs.folder import read_splits
 
 
 def confusion_matrices_figure(
@@ -64,7 +64,7 @@ def confusion_matrices(folder: Folder, out: Path | None = None) -> None:
         out: the picture; figures/confusion-matrices.png in the folder when not given.
     """
     run = best_run(folder)
-    predictions = {split: read_predictions(run, split) for split in ("train", "test")}
+    predictions = read_splits(run, ("train", "test"))
     figure = confusion_matrices_figure(
         {split: of.confusion() for split, of in predictions.items()}, predictions["test"].classes
     )

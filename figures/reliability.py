@@ -13,7 +13,7 @@ from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import Reliability, fit_temperature, measures, reliability
-from jaxcnn.runs.folder import read_predictions
+from jaxcnn.runs.folder import read_splits
 
 # Wong, Points of view: Color blindness, Nature Methods 8 (2011); they differ in lightness, too.
 _BARS, _GAP = "#0072b2", "#d55e00"
@@ -72,7 +72,7 @@ def reliability_diagram(folder: Folder, out: Path | None = None) -> None:
         out: the picture; figures/reliability.png in the folder when not given.
     """
     run = best_run(folder)
-    validation, test = (read_predictions(run, split) for split in ("validation", "test"))
+    validation, test = read_splits(run, ("validation", "test")).values()
     try:
         temperature = fit_temperature(validation.logits, validation.labels)
     except ValueError as error:

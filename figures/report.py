@@ -24,11 +24,11 @@ from figures.run_folders import Folders
 from figures.run_title import run_title
 from figures.saving import save_page
 from figures.score_colours import ON_BLACK, ON_WHITE, score_range
-from figures.scored_models import SPLITS, Model, best_model, read_models
+from figures.scored_models import Model, best_model, read_models
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import fit_temperature
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.folder import read_predictions
+from jaxcnn.runs.folder import SPLITS, read_splits
 
 
 def report_page(title: str, models: Sequence[Model]) -> str:
@@ -79,9 +79,7 @@ def _pictures(models: Sequence[Model], best: Model) -> str:
             "Loss and macro F1 over the epochs on training and test images, a line a model",
         )
         sections.append(_section("Learning curves", picture))
-    predictions = {
-        split: read_predictions(best.run, split) for split in SPLITS if best.run.predictions(split).is_file()
-    }
+    predictions = read_splits(best.run, [split for split in SPLITS if best.run.predictions(split).is_file()])
     sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
     return "\n".join(sections)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from figures.scored_models import SPLITS, Model
-from jaxcnn.runs.folder import Run, read_data, read_environment
+from figures.scored_models import Model
+from jaxcnn.runs.folder import SPLITS, Run, read_data, read_environment
 
 _FINGERPRINT = 12  # Digits that are shown.
 _NAMES = 3  # Of the models of a group.
@@ -52,20 +52,16 @@ def _terms(facts: Iterable[tuple[str, str]]) -> str:
 
 def _data_facts(run: Run) -> Facts:
     data = read_data(run)
-    images, fingerprints = data.get("images", {}), data.get("fingerprints", {})
     return (
-        ("data", data.get("source", "unknown")),
+        ("data", data["source"]),
         ("protocol", _protocol(data)),
-        ("images", ", ".join(f"{sum(images[split].values())} {split}" for split in SPLITS if split in images)),
-        (
-            "fingerprints",
-            ", ".join(f"{split} {fingerprints[split][:_FINGERPRINT]}" for split in SPLITS if split in fingerprints),
-        ),
+        ("images", ", ".join(f"{sum(data['images'][split].values())} {split}" for split in SPLITS)),
+        ("fingerprints", ", ".join(f"{split} {data['fingerprints'][split][:_FINGERPRINT]}" for split in SPLITS)),
     )
 
 
 def _protocol(data: Mapping[str, Any]) -> str:
-    protocol, left_out = data.get("protocol", "unknown"), data.get("left_out")
+    protocol, left_out = data["protocol"], data.get("left_out")
     if not left_out:
         return protocol
     return f"{protocol}: {left_out} training images that are near-copies of test images are left out"
@@ -73,7 +69,7 @@ def _protocol(data: Mapping[str, Any]) -> str:
 
 def _environment_facts(run: Run) -> Facts:
     environment = read_environment(run)
-    versions = {"Python": environment.get("python"), **environment.get("packages", {})}
+    versions = {"Python": environment.get("python"), **environment["packages"]}
     device = environment.get("device_kind")
     return (
         ("device", f"{environment.get('device_count')} x {device}" if device else ""),

@@ -5,5 +5,4 @@ from jaxcnn.runs.folder import Run, read_data
 
 def run_title(run: Run) -> str:
     """Name and protocol of the run, as Matplotlib takes it: a dollar sign is no mathematics."""
-    protocol = read_data(run).get("protocol")
-    return (f"{run.name}, protocol {protocol}" if protocol else run.name).replace("$", r"\$")
+    return f"{run.name}, protocol {read_data(run)['protocol']}".replace("$", r"\$")

@@ -27,7 +27,8 @@ def save_page(page: str, path: Path) -> None:
         UserError: the suffix isn't that of a page, or the file can't be written.
     """
     with _saved(path, ("html", "htm")) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # The bytes of a folder's name may be no text.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -9,9 +9,7 @@ from typing import Any
 from figures.run_folders import is_run, open_folders
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.runs.folder import Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
-
-SPLITS = ("train", "validation", "test")
+from jaxcnn.runs.folder import SPLITS, Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Model:
     @property
     def kind(self) -> str:
         """The network or the baseline."""
-        return self.config.get("model") or self.config.get("baseline") or "unknown"
+        return str(self.config.get("model") or self.config.get("baseline") or "unknown")
 
     def value(self, quantity: str) -> float:
         """An option by its name in config.json or a score by its name in metrics.jsonl; NaN where there is none."""

@@ -1,9 +1,10 @@
 """How every command of the project reads its arguments, fails and exits.
 
-Exit codes: 0 done; 2 the user's input is wrong, told in one line on stderr; 1 a bug (or a check that failed).
+Exit codes: 0 done; 2 the user's input is wrong, told in one line on stderr; 1 a bug, a failed check, or a full disk.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import logging
@@ -19,6 +20,13 @@ from jaxcnn.errors import UserError
 
 Options = TypeVar("Options")
 
+_WAYS_OUT = dict.fromkeys((errno.EACCES, errno.EPERM), "choose files and folders that you may read and write") | {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "choose another, or correct the links",
+    errno.ENOSPC: "make room",
+}
+_NO_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+
 
 def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> NoReturn:
     """Parse `sys.argv`, call the command it names, and exit.
@@ -30,24 +38,41 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
     """
     # Orbax tells each step of a save at level INFO, and pages of what goes wrong before it raises it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # A notebook names its own backend to all that it starts, where that may not be installed. Commands open no window.
+    os.environ.pop("MPLBACKEND", None)
+    _prepare_streams()
     try:
-        exit_code = _call(program, commands, summary)
+        exit_code = _run(program, commands, summary)
         sys.stdout.flush()
-    except UserError as error:
-        _fail(str(error))
-    except PermissionError as error:
-        # Even `Path.exists` raises it, in a folder that may not be searched. Without a name it is no file's.
-        if error.filename is None:
+    except Exception as error:
+        output_error = _output_error() or error
+        # Where output isn't buffered, nothing is left of it that could fail again.
+        if not isinstance(output_error, OSError) or output_error.errno not in _NO_OUTPUT or output_error.filename:
             raise
-        _fail(f"{error.filename}: {error.strerror}; choose files and folders that you may read and write")
+        exit_code = _give_up_output(output_error)
+    sys.exit(exit_code)
+
+
+def _run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> int:
+    """The exit code of the command, after one line on stderr where the user's input is wrong."""
+    try:
+        for argument in sys.argv[1:]:
+            if "\0" in argument:
+                raise UserError(f"{argument!r}: holds a NUL character; no file and no option can have one")
+        return _call(program, commands, summary)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # `... | head` closed our output; point it elsewhere so that Python's own flush at exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(exit_code)
+        return 130
+    except UserError as error:
+        if _output_error():
+            raise
+        return _fail(str(error))
+    except OSError as error:
+        # Even `Path.exists` raises it, for a folder that may not be searched or a name that is too long. Without a name
+        # it is no file's.
+        if error.filename is None or error.errno not in _WAYS_OUT:
+            raise
+        return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; {_WAYS_OUT[error.errno]}")
 
 
 def replace_option(options: Options, field: str, value: str) -> Options:
@@ -83,8 +108,8 @@ def _call(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..
                 command = tyro.extras.subcommand_cli_from_dict(deferred, **options)
     except SystemExit as error:
         if error.code:
-            _fail(f"{_message(stderr.getvalue())} (see: {program} --help)")
-        raise
+            raise UserError(f"{_message(stderr.getvalue())} (see: {program} --help)") from None
+        return 0
     return command() or 0
 
 
@@ -122,6 +147,35 @@ _PLAIN = (
 )
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    return 2
+
+
+def _prepare_streams() -> None:
+    """Let whatever is printed be printable, and have somewhere to go where the user has closed the output."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            # What the terminal has no sign for, or bytes of a file's name that are no text.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _output_error() -> OSError | None:
+    """Why nothing can be written to stdout any more; None while it can."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _give_up_output(error: OSError) -> int:
+    # What reads it has closed it, as `head` does, which is no fault.
+    if not isinstance(error, BrokenPipeError):
+        print(f"error: standard output: {error.strerror}; send it elsewhere", file=sys.stderr)
+    # So that Python's own flush at exit stays silent.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

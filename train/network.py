@@ -17,7 +17,7 @@ from jaxcnn.cpu import xla_only
 from jaxcnn.data.augment import AUGMENTATIONS, Augment
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs
 from jaxcnn.errors import UserError
-from jaxcnn.inference.pretrained import load_variables, open_pretrained
+from jaxcnn.inference.pretrained import load_pretrained, open_pretrained
 from jaxcnn.models.architecture import RANDOM, Paths
 from train.options import Config
 
@@ -121,7 +121,7 @@ def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[st
     if not name or config.network.encoder == RANDOM:
         return config.architecture.build(config.network, classes, None), {}
     folder = Path(config.network.encoder)
-    encoder = load_variables(folder, *open_pretrained(folder), method="encode")
+    encoder = load_pretrained(folder, "encode")
     flat = flatten_dict(encoder.variables)
     variables = {(collection, name, *path): leaf for (collection, *path), leaf in flat.items()}
     return _build_on(config, classes, encoder.model), variables

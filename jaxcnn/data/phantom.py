@@ -8,9 +8,11 @@ Geometry is in head coordinates: x to the right of the image, y up, the image tw
 place, tilt) takes them to pixels.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -59,16 +61,23 @@ def phantom_images(
         raise ValueError(f"indices must lie in [0, 2**31), got {indices.min()} to {indices.max()}")
     padded = np.zeros(-(-len(indices) // _CHUNK) * _CHUNK, np.int32)
     padded[: len(indices)] = indices
-    with jax.default_device(cpu_device("draws the phantom")):
+    with jax.default_device(cpu_device("draws the phantom")), _fixed_options():
         chunks = [np.asarray(_render_chunk(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
     images = np.concatenate([np.zeros((0, SIZE, SIZE, 1), np.uint8), *chunks])[: len(indices)]
     return images, (indices % len(CLASSES)).astype(np.int32)
 
 
+@contextlib.contextmanager
+def _fixed_options() -> Iterator[None]:
+    """What the user's options (JAX_ENABLE_X64 and others) would change in the images is as it is by default."""
+    with jax.enable_x64(False), jax.threefry_partitionable(True), jax.disable_jit(False):
+        yield
+
+
 @jax.jit
 def _render_chunk(seed: UInt32[Array, ""], indices: Int32[Array, " n"]) -> UInt8[Array, "n 128 128 1"]:
-    # The generator is named: the images must not follow the user's jax_default_prng_impl.
-    base = random.key(seed, impl="threefry2x32")
+    # As `random.key(seed)` gives it, but whatever the user's jax_default_prng_impl and jax_random_seed_offset are.
+    base = random.wrap_key_data(jnp.stack([jnp.uint32(0), seed]), impl="threefry2x32")
     keys = jax.vmap(functools.partial(random.fold_in, base))(indices)
     images = jax.vmap(render)(keys, indices % len(CLASSES))
     return jnp.round(images * 255).astype(jnp.uint8)[..., None]

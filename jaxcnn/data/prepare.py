@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from jaxcnn.data.layouts import SPLIT_NAMES, Listing, open_labelled
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.readers.scan import MIN_SIDE
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import replace_folder
+from jaxcnn.runs.files import replace_folder, temporary_neighbour
 
 # More are no classes, but patients or files that were taken for some.
 MOST_CLASSES = 100
@@ -176,12 +175,12 @@ def _write(builder: type[LabelledScans], dataset: Dataset, target: Path, out: Pa
     try:
         # A neighbour is on the same file system, so that renaming is all that is left to do in the end.
         neighbour = next(folder for folder in target.absolute().parents if folder.exists())
-        with tempfile.TemporaryDirectory(prefix=".prepare-", dir=neighbour) as temporary:
+        with temporary_neighbour(neighbour / target.name) as temporary:
             with _quiet_tfds():
-                building = builder(dataset=dataset, data_dir=Path(temporary))
+                building = builder(dataset=dataset, data_dir=temporary)
                 building.download_and_prepare()
             written = load_dataset(building.data_dir)
-            replace_folder(target, Path(building.data_dir), replaced=Path(temporary, "replaced"))
+            replace_folder(target, Path(building.data_dir), replaced=temporary / "replaced")
     except OSError as error:
         # TFDS puts its own words before those of array-record; the cause has them alone.
         reason = error.strerror or error.__cause__ or error

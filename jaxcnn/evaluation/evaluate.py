@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,18 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.evaluation.tables import Evaluated, Evaluation, as_json, table
+from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, open_run, read_data, read_predictions, write_predictions
+from jaxcnn.runs.folder import (
+    EXTERNAL,
+    UNSEEN,
+    Run,
+    open_run,
+    read_data,
+    read_predictions,
+    write_predictions,
+)
+from jaxcnn.runs.json_files import json_text
 
 if TYPE_CHECKING:
     from jaxcnn.evaluation.external import External
@@ -95,9 +103,9 @@ def evaluate(
         _check_same_images(opened, predictions)
     columns = []
     for run, of in zip(opened, evaluated, strict=True):
-        by = _fit_temperature(run) if temperature else None
+        by = _fit_temperature(run, of.predictions.classes) if temperature else None
         estimates = estimate(of.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
-        columns.append(Evaluated(run.folder, _protocol(run), of.predictions, by, estimates, of.copies))
+        columns.append(Evaluated(run.folder, read_data(run)["protocol"], of.predictions, by, estimates, of.copies))
     evaluation = Evaluation(
         split or ("test" if data is None else "all"),
         resamples,
@@ -109,7 +117,7 @@ def evaluate(
         data=data,
         classes=evaluated[0].classes,
     )
-    print(json.dumps(as_json(evaluation), indent=2, allow_nan=False) if machine_readable else table(evaluation))
+    print(json_text(scores_document(evaluation), indent=2) if machine_readable else table(evaluation))
     if csv_file is not None:
         _write_csv(csv_file, evaluation)
 
@@ -132,8 +140,6 @@ class _Predicted:
 
 def _of_split(run: Run, split: Split, *, unseen: bool) -> _Predicted:
     predictions = read_predictions(run, split)
-    if not np.isfinite(predictions.logits).all():
-        raise UserError(f"{run.predictions(split)}: holds logits that are not finite; train again")
     return _Predicted(_without_copies(run, predictions) if unseen else predictions)
 
 
@@ -224,19 +230,19 @@ def _write_csv(path: Path, evaluation: Evaluation) -> None:
 
 
 def _check_protocol(run: Run, protocol: Protocol | None) -> None:
-    if protocol not in (None, _protocol(run)):
+    trained_under = read_data(run)["protocol"]
+    if protocol not in (None, trained_under):
         raise UserError(
-            f"--protocol {protocol}: {run.folder} was trained under {_protocol(run)}, {_CONSEQUENCES[protocol]};"
+            f"--protocol {protocol}: {run.folder} was trained under {trained_under}, {_CONSEQUENCES[protocol]};"
             f" train again with --protocol {protocol}"
         )
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:
-    try:
-        copied = read_data(run)["crossing"]["copied"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again") from error
-    kept = ~np.isin(predictions.names, copied)
+    crossing = read_data(run).get("crossing")
+    if crossing is None:
+        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again")
+    kept = ~np.isin(predictions.names, crossing["copied"])
     if not kept.any():
         raise UserError(
             f"--unseen: every test image of {run.folder} has a copy among the training images; leave it out"
@@ -244,15 +250,10 @@ def _without_copies(run: Run, predictions: Predictions) -> Predictions:
     return predictions.take(np.flatnonzero(kept))
 
 
-def _protocol(run: Run) -> str:
-    try:
-        return read_data(run)["protocol"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run.data}: doesn't name the protocol of the run; train again") from error
-
-
-def _fit_temperature(run: Run) -> float:
+def _fit_temperature(run: Run, classes: tuple[str, ...]) -> float:
     validation = read_predictions(run, "validation")
+    if validation.classes != classes:
+        raise UserError(f"{run.predictions('validation')}: is of other classes than the run; train again")
     try:
         return fit_temperature(validation.logits, validation.labels)
     except ValueError as error:

@@ -78,8 +78,8 @@ class Evaluation:
         return tuple(run.estimates - self.runs[-1].estimates for run in self.runs[:-1])
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """What the tables tell, with all digits; what isn't defined is null."""
+def scores_document(evaluation: Evaluation) -> dict[str, Any]:
+    """What the tables tell, with all digits; what isn't defined is NaN."""
     classes = evaluation.runs[0].predictions.classes
     content: dict[str, Any] = {
         "split": evaluation.split,
@@ -88,12 +88,12 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
         "level": LEVEL,
-        "runs": [_describe(run) | _scores_json(run.estimates, classes) for run in evaluation.runs],
+        "runs": [_describe(run) | _scores(run.estimates, classes) for run in evaluation.runs],
     }
     if evaluation.compared:
         reference = str(evaluation.runs[-1].folder)
         content["differences"] = [
-            {"run": str(run.folder), "minus": reference, **_scores_json(difference, classes)}
+            {"run": str(run.folder), "minus": reference, **_scores(difference, classes)}
             for run, difference in zip(evaluation.runs, evaluation.differences(), strict=False)
         ]
     return content
@@ -125,20 +125,18 @@ def _groups(run: Evaluated) -> int:
     return len(np.unique(run.predictions.groups))
 
 
-def _scores_json(estimates: Estimates, classes: tuple[str, ...]) -> dict[str, Any]:
+def _scores(estimates: Estimates, classes: tuple[str, ...]) -> dict[str, Any]:
     found = {name: estimates.of(name) for name in (*OVERALL, *PER_CLASS)}
     return {
-        "measures": {name: _interval_json(found[name], ()) for name in OVERALL},
+        "measures": {name: _interval(found[name], ()) for name in OVERALL},
         "classes": {
-            label: {name: _interval_json(found[name], (place,)) for name in PER_CLASS}
-            for place, label in enumerate(classes)
+            label: {name: _interval(found[name], (place,)) for name in PER_CLASS} for place, label in enumerate(classes)
         },
     }
 
 
-def _interval_json(found: Interval, place: tuple[int, ...]) -> dict[str, float | None]:
-    numbers = {name: float(values[place]) for name, values in vars(found).items()}
-    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+def _interval(found: Interval, place: tuple[int, ...]) -> dict[str, float]:
+    return {name: float(values[place]) for name, values in vars(found).items()}
 
 
 def table(evaluation: Evaluation) -> str:

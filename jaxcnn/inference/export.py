@@ -1,8 +1,6 @@
 """python -m train export: the best classifier of a run as one file that needs JAX alone, not this project."""
 
 import dataclasses
-import json
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +14,9 @@ from jaxcnn.cpu import xla_only
 from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Trained, classify, load_best
 from jaxcnn.inference.tta import TTAName
-from jaxcnn.runs.files import replace_folder
+from jaxcnn.runs.files import replace_folder, temporary_neighbour
 from jaxcnn.runs.folder import Run, open_run, read_data, read_environment, read_epochs
+from jaxcnn.runs.json_files import json_text
 
 ARTIFACT = "classifier.jax"
 METADATA = "classifier.json"
@@ -44,7 +43,7 @@ def export(
     metadata = _metadata(opened, trained)
     files = {
         ARTIFACT: bytes(serialize_classifier(trained)),
-        METADATA: (json.dumps(metadata, indent=2) + "\n").encode(),
+        METADATA: (json_text(metadata, indent=2) + "\n").encode(),
         README: _readme(metadata).encode(),
     }
     try:
@@ -81,29 +80,23 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
     """What is known of a classifier: what it takes, and where it comes from."""
-    try:
-        data, environment, epochs = read_data(run), read_environment(run), read_epochs(run)
-        return {
-            "classes": trained.classes,
-            "image_shape": trained.image_shape,
-            "preprocessing": dataclasses.asdict(trained.preprocessing),
-            "tta": trained.tta,
-            "model": type(trained.model).__name__,
-            "run": run.name,
-            "epoch": trained.epoch,
-            "protocol": data["protocol"],
-            "images": {split: sum(counts.values()) for split, counts in data["images"].items()},
-            # A run that was stopped while it evaluated the epoch has no scores for it yet.
-            "scores": next((_scores(epoch) for epoch in epochs if epoch["epoch"] == trained.epoch), {}),
-            "git_revision": environment["git_revision"],
-            "jax": version("jax"),
-            "platforms": PLATFORMS,
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{run.folder}: data.json, environment.json or metrics.jsonl is missing or damaged ({error!r}), so that"
-            " nobody could tell where the classifier comes from; train again"
-        ) from error
+    data = read_data(run)
+    return {
+        "classes": trained.classes,
+        "image_shape": trained.image_shape,
+        "preprocessing": dataclasses.asdict(trained.preprocessing),
+        "tta": trained.tta,
+        "model": type(trained.model).__name__,
+        "run": run.name,
+        "epoch": trained.epoch,
+        "protocol": data["protocol"],
+        "images": {split: sum(counts.values()) for split, counts in data["images"].items()},
+        # A run that was stopped while it evaluated the epoch has no scores for it yet.
+        "scores": next((_scores(epoch) for epoch in read_epochs(run) if epoch["epoch"] == trained.epoch), {}),
+        "git_revision": read_environment(run).get("git_revision"),
+        "jax": version("jax"),
+        "platforms": PLATFORMS,
+    }
 
 
 def _scores(epoch: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -118,13 +111,12 @@ def _write_folder(out: Path, files: dict[str, bytes]) -> None:
     # "." has neighbours, too.
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    # A neighbour is on the same file system, so that renaming is all that is left to do in the end.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        written, replaced = Path(temporary, "written"), Path(temporary, "replaced")
+    with temporary_neighbour(out) as temporary:
+        written = temporary / "written"
         written.mkdir()
         for name, content in files.items():
             (written / name).write_bytes(content)
-        replace_folder(out, written, replaced=replaced)
+        replace_folder(out, written, replaced=temporary / "replaced")
 
 
 def _readme(metadata: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from jaxcnn.inference.trained import Trained, compile_classifier, load_best
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import open_run
+from jaxcnn.runs.json_files import json_text
 
 # Of more classes the table shows the most probable ones alone.
 _MOST_COLUMNS, _MOST_PROBABLE = 8, 3
@@ -84,7 +84,7 @@ def predict(
     if csv_file is not None:
         _write_csv(csv_file, trained, results)
     if as_json:
-        print(json.dumps(_document(run, trained, results, found), indent=1))
+        print(json_text(_document(run, trained, results, found), indent=1))
     return 2 if any(isinstance(result, Skipped) for result in results) else 0
 
 
@@ -173,13 +173,13 @@ def _document(run: Path, trained: Trained, results: Sequence[Prediction | Skippe
         "run": str(run),
         "epoch": trained.epoch,
         "classes": trained.classes,
-        "images": [_as_json(trained, prediction) for prediction in answered],
+        "images": [_answer(trained, prediction) for prediction in answered],
         "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
         "left_out": [{"path": of.name, "reason": of.reason} for of in found.left_out],
     }
 
 
-def _as_json(trained: Trained, prediction: Prediction) -> dict[str, Any]:
+def _answer(trained: Trained, prediction: Prediction) -> dict[str, Any]:
     content = {
         "path": str(prediction.name),
         "class": _class(trained, prediction),

@@ -6,16 +6,23 @@ OUT/...                 Orbax's files: `params` and `batch_stats`
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
+import msgspec
 
 from jaxcnn.data.normalization import NORMALIZATIONS, NormalizationName
 from jaxcnn.errors import UserError
 from jaxcnn.models.table import build_model, model_fields, variable_shapes
 from jaxcnn.models.unet import UNet
-from jaxcnn.runs.trees import load_tree, read_manifest, save_tree
+from jaxcnn.runs.trees import load_tree, read_manifest, read_unchanged, save_tree
+
+# Products of such numbers fit into the 64 bits in which XLA counts; where they don't it ends the process.
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+_Width = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
+_FIELDS = dict[str, _Width | float | str | bool | list[_Width] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +80,13 @@ def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manife
     save_tree(folder, variables, dataclasses.asdict(manifest), overwrite=overwrite)
 
 
-def load_pretrained(folder: Path) -> Pretrained:
-    """The model and its variables, on the default device.
+def load_pretrained(folder: Path, method: str | None = None) -> Pretrained:
+    """The model and the variables that this method of it uses, on the default device.
 
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    manifest, model = open_pretrained(folder)
-    return load_variables(folder, manifest, model)
+    return read_unchanged(folder, partial(_load, folder, nn.Module, method))
 
 
 def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
@@ -89,10 +95,7 @@ def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
     Raises:
         UserError: the folder holds another model; and as for `load_pretrained`.
     """
-    manifest, model = open_pretrained(folder)
-    if not isinstance(model, UNet):
-        raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
-    return load_variables(folder, manifest, model, method="encode" if encoder_only else None)
+    return read_unchanged(folder, partial(_load, folder, UNet, "encode" if encoder_only else None))
 
 
 def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
@@ -103,26 +106,50 @@ def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
     """
     content = read_manifest(folder)
     try:
-        manifest = Manifest(**content | {key: tuple(content[key]) for key in ("image_shape", "parity")})
-        model = build_model(manifest.model, manifest.fields)
+        # What a newer version adds may be needed to use the weights rightly.
+        if unknown := content.keys() - {field.name for field in dataclasses.fields(Manifest)}:
+            raise KeyError(min(unknown))
+        manifest = msgspec.convert(content, Manifest)
         NORMALIZATIONS[manifest.normalization]
+        model = build_described(manifest.model, manifest.fields)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: has a manifest of another version; convert the weights again") from error
+    except (KeyError, TypeError, msgspec.ValidationError) as error:
+        raise _of_another_version(folder) from error
     return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
-def load_variables(folder: Path, manifest: Manifest, model: nn.Module, method: str | None = None) -> Pretrained:
-    """The variables that this method of the model uses, on the default device.
+def _load(folder: Path, kind: type[nn.Module], method: str | None) -> Pretrained:
+    manifest, model = open_pretrained(folder)
+    if not isinstance(model, kind):
+        raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
+    try:
+        shapes = described_shapes(model, manifest.image_shape, method)
+    except ValueError as error:
+        raise _of_another_version(folder) from error
+    return Pretrained(model, load_tree(folder, shapes), manifest)
+
+
+def _of_another_version(folder: Path) -> UserError:
+    return UserError(f"{folder}: has a manifest of another version; convert the weights again")
+
+
+def build_described(name: str, fields: Mapping[str, Any]) -> nn.Module:
+    """The module that a manifest describes.
 
     Raises:
-        UserError: the arrays are damaged.
+        UserError, TypeError, msgspec.ValidationError: there is none of this name or with these fields.
     """
-    shapes = variable_shapes(model, manifest.image_shape, method)
+    return build_model(name, msgspec.convert(fields, _FIELDS))
+
+
+def described_shapes(model: nn.Module, image_shape: tuple[int, ...], method: str | None = None) -> dict[str, Any]:
+    """The shapes of the variables that this method of a module uses, whatever a manifest says of it.
+
+    Raises:
+        ValueError: the module can't be, or not for images of this shape.
+    """
     try:
-        return Pretrained(model, load_tree(folder, shapes), manifest)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{error}; convert the weights again") from error
+        return variable_shapes(model, msgspec.convert(image_shape, tuple[Side, Side, Side]), method)
+    except Exception as error:  # A field of another type fails anywhere in Flax.
+        raise ValueError(f"no images of {image_shape} go through {model}") from error

@@ -8,20 +8,36 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
 from jaxcnn.errors import UserError
+from jaxcnn.inference.pretrained import Side, build_described, described_shapes
 from jaxcnn.inference.tta import VIEWS, TTAName, average_probabilities, views_of
-from jaxcnn.models.table import build_model, model_fields, variable_shapes
+from jaxcnn.models.table import model_fields
 from jaxcnn.runs.folder import Run
-from jaxcnn.runs.trees import load_tree, read_manifest, save_tree
+from jaxcnn.runs.json_files import Count
+from jaxcnn.runs.trees import load_tree, read_manifest, read_unchanged, save_tree
+
+_WRITER = "python -m train"
+
+
+class _Manifest(TypedDict):
+    model: str
+    fields: dict[str, Any]
+    preprocessing: dict[str, Any]
+    image_shape: tuple[Side, Side, Side]
+    classes: list[str]
+    epoch: Count
+    tta: NotRequired[str]
+    dtype: NotRequired[Literal["float32", "bfloat16"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +77,8 @@ def save_trained(folder: Path, trained: Trained) -> None:
         "classes": trained.classes,
         "epoch": trained.epoch,
         "tta": trained.tta,
+        # That of the activations, in which it was judged.
+        "dtype": jnp.dtype(cast(Any, trained.model).dtype).name,
     }
     save_tree(folder, jax.device_get(trained.variables), manifest, overwrite=True)
 
@@ -71,26 +89,37 @@ def load_trained(folder: Path) -> Trained:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    content = read_manifest(folder, writer="python -m train")
+    return read_unchanged(folder, partial(_load_trained, folder))
+
+
+def read_epoch(run: Run) -> int:
+    """After which epoch the best classifier of a run was taken.
+
+    Raises:
+        UserError: it has none, or a damaged one.
+    """
+    return read_manifest(run.best, _Manifest, writer=_WRITER)["epoch"]
+
+
+def _load_trained(folder: Path) -> Trained:
+    content = read_manifest(folder, _Manifest, writer=_WRITER)
+    height, width, channels = content["image_shape"]
     try:
-        model = build_model(content["model"], content["fields"])
         preprocessing = preprocessing_from_json(content["preprocessing"])
-        image_shape, classes, epoch = tuple(content["image_shape"]), tuple(content["classes"]), content["epoch"]
-        # Classifiers that were saved before there was a choice have none.
-        tta = content.get("tta", "none")
+        msgspec.convert(dataclasses.asdict(preprocessing), Preprocessing)
+        # Classifiers that were saved before there was a choice have one view, and activations of float32.
+        tta, dtype = content.get("tta", "none"), content.get("dtype", "float32")
         VIEWS[tta]
+        model = build_described(content["model"], content["fields"])
+        shapes = described_shapes(model, preprocessing.framed_shape((height, width, channels)))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise UserError(f"{folder}: has a manifest of another version; train again") from error
-    shapes = variable_shapes(model, preprocessing.framed_shape(image_shape))
-    try:
-        variables = load_tree(folder, shapes)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{error}; train again") from error
-    return Trained(model, variables, preprocessing, image_shape, classes, epoch, tta)
+    variables = load_tree(folder, shapes, writer=_WRITER)
+    model = model.clone(dtype=jnp.dtype(dtype))
+    about = (preprocessing, (height, width, channels), tuple(content["classes"]), content["epoch"], tta)
+    return Trained(model, variables, *about)
 
 
 def load_best(run: Run) -> Trained:

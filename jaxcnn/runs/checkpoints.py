@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import textwrap
+import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -11,7 +12,7 @@ import jax
 from orbax.checkpoint import v1 as orbax
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs.orbax_errors import as_os_error, without_logs
+from jaxcnn.runs.orbax_errors import DamagedError, as_os_error, is_damage, reason, without_logs
 from jaxcnn.runs.trees import checksums, leaf_names, verify
 
 State = TypeVar("State")
@@ -43,14 +44,21 @@ def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
 
     Raises:
         OSError: the folder can't be written, or a save that was pending could not.
+        UserError: what is in it keeps Orbax from opening it.
     """
-    with as_os_error(folder):
-        checkpoints = orbax.training.Checkpointer(
-            folder.absolute(),
-            save_decision_policy=orbax.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=orbax.training.preservation_policies.LatestN(_KEPT),
-            cleanup_tmp_directories=True,
-        )
+    try:
+        with as_os_error(folder), without_logs():
+            checkpoints = orbax.training.Checkpointer(
+                folder.absolute(),
+                save_decision_policy=orbax.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=orbax.training.preservation_policies.LatestN(_KEPT),
+                cleanup_tmp_directories=True,
+            )
+    except OSError:
+        raise
+    except Exception as error:  # Orbax reads the descriptions of all checkpoints, and raises many kinds.
+        way_out = "delete the checkpoint that is damaged, or start again with --overwrite"
+        raise UserError(f"{folder}: can't be opened ({reason(error)}); {way_out}") from error
     try:
         yield checkpoints
     finally:
@@ -64,7 +72,7 @@ def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str,
     Raises:
         OSError: the save before could not be written.
     """
-    metadata = {"progress": progress, "checksums": checksums(state)}
+    metadata = {"progress": progress, "progress_checksum": _checksum(progress), "checksums": checksums(state)}
     with as_os_error(Path(checkpoints.directory)):
         checkpoints.save_async(step, state, custom_metadata=metadata)
 
@@ -90,42 +98,61 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
         until: the last step that the state may be of.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged, or one is of a state with other leaves.
+        UserError: there are checkpoints, and all are damaged; or one is of a state with other leaves, or can't be read
+            for a reason that isn't damage. Nothing is deleted then.
     """
     damaged: list[str] = []
     steps = sorted((checkpoint.step for checkpoint in checkpoints.checkpoints), reverse=True)
-    for late in [step for step in steps if until is not None and step > until]:
-        checkpoints.delete(late)
-        steps.remove(late)
-    for step in steps:
+    late = [step for step in steps if until is not None and step > until]
+    for step in steps[len(late) :]:
+        path = Path(checkpoints.directory) / str(step)
         try:
             with without_logs():
                 state, progress = _load(checkpoints, step, like)
         except UserError:
             raise
         except Exception as error:  # Orbax and what lies below it raise many kinds.
-            reason = textwrap.shorten(str(error).split("\n")[0], 200)
-            damaged.append(f"{Path(checkpoints.directory) / str(step)} is damaged ({reason})")
+            if not is_damage(error):
+                way_out = "see to that and go on with --resume; without this checkpoint it goes on from the one before"
+                raise UserError(f"{path}: can't be read ({reason(error)}); {way_out}") from error
+            damaged.append(f"{path} is damaged ({reason(error)})")
             continue
-        for newer in steps[: len(damaged)]:
+        for newer in steps[: len(late) + len(damaged)]:
             checkpoints.delete(newer)
         return Restored(step, state, progress, tuple(damaged))
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to go on from; start again with --overwrite")
+    for step in late:
+        checkpoints.delete(step)
     return None
 
 
 def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict[str, Any]]:
-    metadata = checkpoints.metadata(step).custom_metadata
+    path = Path(checkpoints.directory) / str(step)
+    try:
+        metadata = checkpoints.metadata(step).custom_metadata
+        written, progress = metadata["checksums"], metadata["progress"]
+    except (KeyError, TypeError, orbax.errors.InvalidLayoutError):
+        # Orbax takes descriptions that it can't read for missing; this raises what is wrong with them.
+        for name in ("_CHECKPOINT_METADATA", "state/_METADATA"):
+            json.loads((path / name).read_text(encoding="utf-8"))
+        raise
+    # Checkpoints of older versions have no checksum of the progress.
+    if metadata.get("progress_checksum", _checksum(progress)) != _checksum(progress):
+        raise DamagedError("its progress is not what was written")
     # Orbax would say so too, in a line of ten thousand characters.
-    if other := set(metadata["checksums"]).symmetric_difference(leaf_names(like)):
+    if other := set(written).symmetric_difference(leaf_names(like)):
         raise UserError(
-            f"{Path(checkpoints.directory) / str(step)}: is of a version that trains another state ({min(other)});"
+            f"{path}: is of a version that trains another state ({min(other)});"
             " go on with the version that environment.json names, or start again with --overwrite"
         )
     state = checkpoints.load(step, jax.tree.map(_abstract, like))
-    verify(metadata["checksums"], state)
-    return state, metadata["progress"]
+    verify(written, state)
+    return state, progress
+
+
+def _checksum(progress: Any) -> int:
+    return zlib.crc32(json.dumps(progress, sort_keys=True).encode())
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,10 +1,20 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that this module writes to until it is whole."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
@@ -15,7 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: writers such as Matplotlib and NumPy choose the format by it.
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.jaxcnn-tmp-{secrets.token_hex(4)}{path.suffix}")
     # Not by `tempfile`, whose files are for their owner alone: this one gets the rights of any new file.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -38,11 +48,53 @@ def _bring_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def temporary_neighbour(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, which goes when the block ends; `replace_folder` does the rest by renaming.
+
+    What killed processes have left of such folders goes first, by `clear_leftovers`.
+    """
+    clear_leftovers(target)
+    with held_folder(temporary_folder_name(target, secrets.randbits(32))) as folder:
+        yield folder
+
+
+def temporary_folder_name(target: Path, number: int) -> Path:
+    """The neighbour of `target` with this number, below 2**32."""
+    return target.with_name(f".{target.name}.jaxcnn-tmp-{number:08x}")
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that goes when the block ends, and lock it: `clear_leftovers` leaves it alone meanwhile."""
+    while (handle := _make_and_lock(folder)) is None:
+        pass
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        os.close(handle)
+
+
+def _make_and_lock(folder: Path) -> int | None:
+    """The open folder; None where another process has taken it for a leftover before it was locked."""
+    folder.mkdir(exist_ok=True)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    if try_lock(handle) is not False and folder.exists():
+        return handle
+    os.close(handle)
+    return None
+
+
 def replace_folder(target: Path, written: Path, *, replaced: Path) -> None:
     """Put the finished folder `written` where `target` is; an older target goes to `replaced`.
 
     All three must lie on one file system, where renaming is all there is to do. Where that fails or is interrupted, the
-    older target comes back to its place. Only a kill between the two renames leaves it in `replaced`.
+    older target comes back to its place. Only a kill between the two renames leaves it in `replaced`, which
+    `clear_leftovers` then puts back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,3 +106,37 @@ def replace_folder(target: Path, written: Path, *, replaced: Path) -> None:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
         raise
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed processes left of `temporary_neighbour(target)`; what a process still holds stays.
+
+    If a kill came after the older target was moved out of the way and before the new one came, it is put back.
+    """
+    start = f".{target.name}.jaxcnn-tmp-"
+    for folder in sorted(target.parent.iterdir()) if target.parent.is_dir() else ():
+        if not (folder.name.startswith(start) and is_temporary(folder.name) and folder.is_dir()):
+            continue
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            if try_lock(handle):
+                if not target.exists() and (replaced := folder / "replaced").exists():
+                    replaced.rename(target)
+                shutil.rmtree(folder)
+        finally:
+            os.close(handle)
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder for this process, until it is closed or the process ends.
+
+    Returns:
+        Whether that is done; False if another process has locked it, None where the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # Network file systems say so in many ways.
+        return None
+    return True

@@ -13,17 +13,61 @@ figures/            PNG files
 """
 
 import dataclasses
-import json
+import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
+from jaxcnn.runs.json_files import (
+    Count,
+    Number,
+    damage_as_user_error,
+    json_text,
+    read_json,
+    read_json_lines,
+    write_json,
+)
+
+SPLITS = ("train", "validation", "test")
+_SCORES = [f"{split}_{score}" for split in SPLITS for score in ("loss", "accuracy", "f1_macro", "f1_weighted")]
+_WAY_OUT = "put the file back from a copy, or train again"
+
+Value = TypeVar("Value")
+
+
+class _BySplit(TypedDict, Generic[Value]):
+    train: Value
+    validation: Value
+    test: Value
+
+
+class _Crossing(TypedDict):
+    copied: list[str]
+
+
+class _Data(TypedDict):
+    source: str
+    protocol: str
+    images: _BySplit[dict[str, Count]]
+    fingerprints: _BySplit[str]
+    left_out: NotRequired[Count]
+    crossing: NotRequired[_Crossing]
+
+
+class _Environment(TypedDict):
+    packages: dict[str, str]
+    python: NotRequired[str]
+    device_kind: NotRequired[str]
+    device_count: NotRequired[Count]
+    git_revision: NotRequired[str | None]
+
 
 # In predictions/: the folder of those for other data sets, and how the names of those without copies end.
 EXTERNAL, UNSEEN = "external", "-unseen"
@@ -37,8 +81,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a figure calls the run."""
-        return self.folder.resolve().name
+        """What a figure calls the run: text that can be printed, even where the bytes of the folder's name are none."""
+        return os.fsencode(self.folder.resolve().name).decode(errors="backslashreplace")
 
     @property
     def config(self) -> Path:
@@ -112,9 +156,9 @@ def create_run(
         for path in folder.iterdir():
             if path != run.lock:
                 _remove(path)
-        _write_json(run.environment, environment)
-        _write_json(run.data, data)
-        _write_json(run.config, config)
+        write_json(run.environment, environment)
+        write_json(run.data, data)
+        write_json(run.config, config)
     except OSError as error:
         raise UserError(f"--run-dir {folder}: {error.strerror}; choose a folder that can be written") from error
     return run
@@ -135,25 +179,17 @@ def check_run_folder(run: Run) -> None:
         raise UserError(f"--run-dir {run.folder}: {error.strerror}; choose another") from error
     ours = {path.name for path in (run.lock, run.environment, run.data, run.metrics, run.checkpoints, run.best)}
     ours |= {run.figures.name, run.predictions("").parent.name}
-    if names and not (run.lock.name in names and all(name in ours or _is_temporary(name) for name in names)):
+    if names and not (run.lock.name in names and all(name in ours or is_temporary(name) for name in names)):
         raise UserError(f"--run-dir {run.folder}: exists and is no run folder; choose another")
 
 
 def remove_leftovers(run: Run) -> None:
     """Remove what a process that was killed while it wrote has left behind; the caller holds the run's lock."""
-    for replaced in run.folder.glob(f".{run.best.name}-*/replaced"):
-        # It was killed after the old classifier was moved out of the way, before the new one came.
-        if not run.best.exists():
-            replaced.rename(run.best)
+    clear_leftovers(run.best)
     for folder in (run.folder, run.predictions("").parent):
         for path in folder.glob(".*"):
-            if _is_temporary(path.name):
+            if is_temporary(path.name):
                 _remove(path)
-
-
-def _is_temporary(name: str) -> bool:
-    """Whether this is a name that something has until it is whole; see `jaxcnn.runs.files`."""
-    return name.startswith(".") and "-" in name
 
 
 def _remove(path: Path) -> None:
@@ -188,29 +224,42 @@ def open_sweep(folder: Path) -> tuple[Run, ...]:
 
 
 def read_config(run: Run) -> dict[str, Any]:
-    """The configuration as it was written."""
-    return json.loads(run.config.read_text())
+    """The configuration as it was written.
+
+    Raises:
+        UserError: config.json can't be read or is damaged; so it is with the other files below.
+    """
+    return read_json(run.config, dict[str, Number | bool | str | list[Any] | dict[str, Any]], way_out=_WAY_OUT)
 
 
 def read_environment(run: Run) -> dict[str, Any]:
-    """Where the run was started, as it was written."""
-    return json.loads(run.environment.read_text())
+    """Where the run was started, as it was written; `packages` is there for sure."""
+    return read_json(run.environment, _Environment, way_out=_WAY_OUT)
 
 
 def read_data(run: Run) -> dict[str, Any]:
-    """What describes the images, as it was written."""
-    return json.loads(run.data.read_text())
+    """What describes the images, as it was written; source, protocol, images and fingerprints are there for sure."""
+    return read_json(run.data, _Data, way_out=_WAY_OUT)
 
 
-def write_epochs(run: Run, epochs: list[dict[str, Any]]) -> None:
-    """Replace metrics.jsonl: one line an epoch."""
+def write_epochs(run: Run, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Replace metrics.jsonl: one line an epoch; NaN and infinity become null."""
     with whole_file(run.metrics) as temporary:
-        temporary.write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+        temporary.write_text("".join(json_text(epoch) + "\n" for epoch in epochs))
 
 
 def read_epochs(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, the first epoch first; none yet is an empty list."""
-    return [json.loads(line) for line in run.metrics.read_text().splitlines()] if run.metrics.exists() else []
+    """The lines of metrics.jsonl, the first epoch first, with NaN for null; none yet is an empty list."""
+    if not run.metrics.exists():
+        return []
+    lines = read_json_lines(run.metrics, dict[str, Number], way_out=_WAY_OUT)
+    with damage_as_user_error(run.metrics, _WAY_OUT):
+        for place, line in enumerate(lines, start=1):
+            if line.get("epoch") != place:
+                raise ValueError(f"line {place} is not of epoch {place}")
+            if missing := [name for name in _SCORES if name not in line]:
+                raise ValueError(f"line {place} has no {missing[0]}")
+    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -219,8 +268,9 @@ def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def rank(epoch: Mapping[str, Any]) -> tuple[float, float]:
-    """The higher, the better: macro F1 on the validation images, then their loss."""
-    return epoch["validation_f1_macro"], -epoch["validation_loss"]
+    """The higher, the better: macro F1 on the validation images, then their loss; worst of all where one is NaN."""
+    f1, loss = epoch["validation_f1_macro"], epoch["validation_loss"]
+    return (f1, -loss) if math.isfinite(f1) and math.isfinite(loss) else (-math.inf, -math.inf)
 
 
 def write_predictions(run: Run, split: str, predictions: Predictions) -> None:
@@ -231,19 +281,57 @@ def write_predictions(run: Run, split: str, predictions: Predictions) -> None:
 
 
 def read_predictions(run: Run, split: str) -> Predictions:
-    """Read predictions/SPLIT.npz.
+    """Read predictions/SPLIT.npz; the logits are finite.
 
     Raises:
-        UserError: the run has none, since it didn't end.
+        UserError: the run has none, since it didn't end; or the file can't be read or is damaged.
     """
     path = run.predictions(split)
     if not path.is_file():
         raise UserError(f"{path}: no such file; let the run end first (--resume goes on with it)")
-    with np.load(path, allow_pickle=False) as arrays:
-        names, classes = (tuple(arrays[key].tolist()) for key in ("names", "classes"))
-        return Predictions(arrays["logits"], arrays["labels"], arrays["groups"], names, classes)
+    with (
+        damage_as_user_error(path, _WAY_OUT),
+        # NumPy wouldn't close the file where it is damaged.
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as stored,
+    ):
+        arrays = {name: stored[name] for name in ("logits", "labels", "groups", "names", "classes")}
+        _check_predictions(**arrays)
+        names, classes = (tuple(arrays[name].tolist()) for name in ("names", "classes"))
+    return Predictions(arrays["logits"], arrays["labels"], arrays["groups"], names, classes)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+def _check_predictions(
+    logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: np.ndarray, classes: np.ndarray
+) -> None:
+    """See that the arrays are those that `write_predictions` writes.
+
+    Raises:
+        ValueError: they aren't.
+    """
+    for what, array, kind, shape in (
+        ("names", names, np.str_, (max(1, names.size),)),
+        ("classes", classes, np.str_, (max(2, len(set(classes.flat))),)),
+        ("labels", labels, np.int32, (names.size,)),
+        ("groups", groups, np.integer, (names.size,)),
+        ("logits", logits, np.float32, (names.size, classes.size)),
+    ):
+        if not np.issubdtype(array.dtype, kind) or array.shape != shape:
+            raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind.__name__}{shape}")
+    if not np.isfinite(logits).all():
+        raise ValueError("some logits are not finite")
+    if labels.min() < 0 or labels.max() >= classes.size:
+        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, for {classes.size} classes")
+
+
+def read_splits(run: Run, splits: Sequence[str]) -> dict[str, Predictions]:
+    """The predictions for some splits, which are of the same classes.
+
+    Raises:
+        UserError: they aren't, or see `read_predictions`.
+    """
+    found = {split: read_predictions(run, split) for split in splits}
+    for split, of in found.items():
+        if of.classes != found[splits[0]].classes:
+            raise UserError(f"{run.predictions(split)}: has other classes than {splits[0]}.npz; train again")
+    return found

@@ -5,18 +5,14 @@ so that no stale lock can keep anyone out.
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcnn.errors import UserError
+from jaxcnn.runs.files import try_lock
 from jaxcnn.runs.folder import Run, check_run_folder
-
-# Network file systems that have no locks say so in these ways.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -48,7 +44,10 @@ def lock_file(lock: Path, option: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{option} {lock.parent}: {error.strerror}; choose a folder that can be written") from error
     try:
-        _lock(handle, f"{option} {lock.parent}")
+        if try_lock(handle) is False:
+            holder = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
+            way_out = "wait until it ends, stop it, or choose another folder"
+            raise UserError(f"{option} {lock.parent}: in use by {holder}; {way_out}")
         # Who holds it is for people; where the disk is full, the lock holds all the same.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
@@ -56,15 +55,3 @@ def lock_file(lock: Path, option: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, named: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(handle, 1000, 0).decode() or "another process"
-        way_out = "wait until it ends, stop it, or choose another folder"
-        raise UserError(f"{named}: in use by {holder}; {way_out}") from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise

@@ -1,14 +1,60 @@
 """What Orbax raises and prints when a file can't be written or read, brought down to one error."""
 
 import contextlib
+import json
 import logging
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# What TensorStore calls files that are not what was written.
+_DAMAGE = {"DATA_LOSS": "a checksum is wrong", "OUT_OF_RANGE": "a file is cut off", "NOT_FOUND": "a file is missing"}
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class DamagedError(ValueError):
+    """What was read is not what was written."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of a read says that the files are not what was written: only then a new try is in vain.
+
+    A disk that doesn't answer, memory that is full or a version of Orbax that reads in another way say nothing of that.
+    """
+    cause = _first_cause(error)
+    if code := _os_error_code(cause):
+        return isinstance(OSError(code, ""), _GONE)
+    wrong = (DamagedError, json.JSONDecodeError, UnicodeDecodeError, *_GONE)
+    return isinstance(cause, wrong) or str(cause).startswith(tuple(_DAMAGE))
+
+
+def reason(error: BaseException) -> str:
+    """Why a read failed, in a few words."""
+    cause = _first_cause(error)
+    if code := _os_error_code(cause):
+        return os.strerror(code)
+    for status, words in _DAMAGE.items():
+        if str(cause).startswith(status):
+            return words
+    return textwrap.shorten(str(cause).split("\n")[0] or type(cause).__name__, 200)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while cause := error.__cause__:
+        error = cause
+    return error
+
+
+def _os_error_code(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(code[1]) if code else None
 
 
 @contextlib.contextmanager
@@ -20,10 +66,10 @@ def as_os_error(folder: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
+        code = _os_error_code(error)
         if code is None:
             raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+        raise OSError(code, os.strerror(code), str(folder)) from error
 
 
 @contextlib.contextmanager

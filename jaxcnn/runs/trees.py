@@ -1,13 +1,12 @@
 """A tree of arrays in a folder by itself, with a manifest that says where it came from."""
 
 import contextlib
-import json
+import os
 import secrets
-import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,8 +15,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as orbax
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import replace_folder
-from jaxcnn.runs.orbax_errors import as_os_error, without_logs
+from jaxcnn.runs.files import clear_leftovers, held_folder, replace_folder, temporary_folder_name
+from jaxcnn.runs.json_files import read_json, write_json
+from jaxcnn.runs.orbax_errors import DamagedError, as_os_error, is_damage, reason, without_logs
+
+Content = TypeVar("Content")
 
 _MANIFEST = "manifest.json"
 _CHECKSUMS = "checksums.json"
@@ -57,25 +59,22 @@ def save_tree(folder: Path, tree: Mapping[str, Any], manifest: Mapping[str, Any]
         with as_os_error(folder):
             orbax.save(written, tree)
         if jax.process_index() == 0:
-            (written / _CHECKSUMS).write_text(json.dumps(checksums(tree)) + "\n")
-            (written / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            write_json(written / _CHECKSUMS, checksums(tree))
+            write_json(written / _MANIFEST, manifest)
             replace_folder(target, written, replaced=replaced)
 
 
 @contextlib.contextmanager
 def _temporary_neighbour(folder: Path) -> Iterator[Path]:
-    """A folder beside it, on the same file system, so that renaming is all that is left to do in the end.
-
-    Orbax writes with all processes of a run, which must know it by the same name.
-    """
-    number = int(multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31))))
-    temporary = folder.with_name(f".{folder.name}-{number:08x}")
-    temporary.mkdir(exist_ok=True)
-    try:
+    """As in `jaxcnn.runs.files`, but Orbax writes with all processes of a run, which must know it by the same name."""
+    first = jax.process_index() == 0
+    if first:
+        clear_leftovers(folder)
+    number = multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32)))
+    temporary = temporary_folder_name(folder, int(number))
+    with held_folder(temporary) if first else contextlib.nullcontext():
+        temporary.mkdir(exist_ok=True)
         yield temporary
-    finally:
-        if jax.process_index() == 0:
-            shutil.rmtree(temporary)
 
 
 def _this_process_alone() -> orbax.Context:
@@ -87,46 +86,75 @@ def _this_process_alone() -> orbax.Context:
     return orbax.Context(multiprocessing_options=alone)
 
 
-def read_manifest(folder: Path, writer: str = "python -m convert") -> dict[str, Any]:
+def read_unchanged(folder: Path, read: Callable[[], Content]) -> Content:
+    """What `read` gives of the folder; again where another took its place meanwhile, so that all of it is of one."""
+    while True:
+        try:
+            before = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return read()
+        # While it is open, no other folder can be taken for it.
+        try:
+            content = read()
+            if _is_still(folder, before):
+                return content
+        except (OSError, ValueError):
+            if _is_still(folder, before):
+                raise
+        finally:
+            os.close(before)
+
+
+def _is_still(folder: Path, before: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(before))
+    except OSError:
+        return False
+
+
+def read_manifest(folder: Path, schema: Any = dict[str, Any], *, writer: str = "python -m convert") -> dict[str, Any]:
     """The manifest of a tree.
 
+    Args:
+        folder: of the tree.
+        schema: that the manifest must have; see `jaxcnn.runs.json_files.read_json`.
+        writer: the command that makes such a folder, for messages.
+
     Raises:
-        UserError: there is none, or it is damaged; the message names `writer`, the command that makes one.
+        UserError: there is none, or it is damaged or of another version.
     """
-    path = folder / _MANIFEST
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{folder}: holds no weights (no {_MANIFEST}); {writer} writes such a folder") from error
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is damaged; let {writer} write it again")
-    return content
+    if not (folder / _MANIFEST).exists():
+        raise UserError(f"{folder}: holds no weights (no {_MANIFEST}); {writer} writes such a folder")
+    return read_json(folder / _MANIFEST, schema, way_out=f"let {writer} write it again")
 
 
-def load_tree(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+def load_tree(folder: Path, like: Mapping[str, Any], *, writer: str = "python -m convert") -> dict[str, Any]:
     """The leaves of a tree that `like` has, on the default device; the others are not read.
 
     Args:
         folder: written by `save_tree`.
         like: nested dictionaries of arrays or `jax.ShapeDtypeStruct`.
+        writer: the command that makes such a folder, for messages.
 
     Raises:
-        ValueError: the folder is no tree or a damaged one, or a leaf is missing or has another shape or type.
+        UserError: the folder is no tree or a damaged one, or can't be read, or a leaf is missing or has another shape
+            or type.
     """
     try:
         with without_logs():
-            stored = flatten_dict(orbax.metadata(folder.absolute()).metadata, sep="/")
+            found = orbax.metadata(folder.absolute()).metadata
+            if found is None:  # Orbax has only logged why.
+                found = orbax.load(folder.absolute())
+            stored = flatten_dict(found, sep="/")
     except Exception as error:  # Orbax and what lies below it raise many kinds.
-        raise ValueError(f"{folder} holds no tree, or a damaged one") from error
+        raise _unreadable(folder, error, writer) from error
     # Orbax gives a leaf that is missing back as it was asked for, without a word.
     for path, leaf in flatten_dict(like, sep="/").items():
         if path not in stored:
-            raise ValueError(f"{folder} has no {path}")
+            raise UserError(f"{folder} has no {path}; let {writer} write it again")
         if (stored[path].shape, stored[path].dtype) != (leaf.shape, leaf.dtype):
-            found, expected = (f"{array.dtype}{array.shape}" for array in (stored[path], leaf))
-            raise ValueError(f"{path} in {folder} is {found}, expected {expected}")
+            has, expected = (f"{array.dtype}{array.shape}" for array in (stored[path], leaf))
+            raise UserError(f"{path} in {folder} is {has}, expected {expected}; let {writer} write it again")
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
     context = _this_process_alone()
@@ -134,10 +162,18 @@ def load_tree(folder: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with context, without_logs():
             tree = orbax.load(folder.absolute(), abstract)
-        verify(json.loads((folder / _CHECKSUMS).read_text()), tree)
-        return tree
+        verify(read_json(folder / _CHECKSUMS, dict[str, int], way_out=f"let {writer} write it again"), tree)
+    except UserError:
+        raise
     except Exception as error:
-        raise ValueError(f"{folder} holds no tree, or a damaged one") from error
+        raise _unreadable(folder, error, writer) from error
+    return tree
+
+
+def _unreadable(folder: Path, error: Exception, writer: str) -> UserError:
+    if is_damage(error) or isinstance(error, orbax.errors.InvalidLayoutError):
+        return UserError(f"{folder} holds no tree, or a damaged one; let {writer} write it again")
+    return UserError(f"{folder} can't be read ({reason(error)}); see to that and try again")
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -155,8 +191,8 @@ def verify(written: Mapping[str, int], tree: Any) -> None:
     """See that the arrays that were read are those that were written.
 
     Raises:
-        ValueError: some are not.
+        DamagedError: some are not.
     """
     wrong = [path for path, checksum in checksums(tree).items() if written.get(path) != checksum]
     if wrong:
-        raise ValueError(f"{len(wrong)} arrays differ from what was written, the first is {wrong[0]}")
+        raise DamagedError(f"{len(wrong)} arrays differ from what was written, the first is {wrong[0]}")

@@ -5,6 +5,7 @@ import pytest
 from figures_command import draw
 from PIL import Image
 from scipy.special import softmax
+from scored_runs import DATA, ENVIRONMENT
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_auc_score
 
@@ -24,7 +25,7 @@ def random_predictions(seed, labels=None):
 
 
 def make_run(folder, validation, test):
-    run = create_run(folder, {}, {"protocol": "official"}, {}, overwrite=False)
+    run = create_run(folder, {}, DATA | {"protocol": "official"}, ENVIRONMENT, overwrite=False)
     for split, (logits, labels) in {"validation": validation, "test": test}.items():
         names = tuple(map(str, range(len(labels))))
         write_predictions(run, split, Predictions(logits, labels, np.arange(len(labels)), names, CLASSES))

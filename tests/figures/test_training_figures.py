@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from figures_command import draw
 from PIL import Image
-from scored_runs import options, save_grid, save_run
+from scored_runs import DATA, ENVIRONMENT, epoch_line, options, save_grid, save_run
 
 from figures.confusion_matrices import confusion_matrices_figure
 from figures.learning_curves import learning_curves_figure
@@ -20,12 +20,12 @@ COLUMNS = ("train_loss", "test_loss", "train_f1_macro", "test_f1_macro")
 
 def epochs(count):
     random = np.random.default_rng(count)
-    return [{"epoch": i + 1, **{column: random.uniform() for column in COLUMNS}} for i in range(count)]
+    return [epoch_line(i + 1, (0, 0, 0)) | {column: random.uniform() for column in COLUMNS} for i in range(count)]
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = create_run(tmp_path / "my-run", {}, {}, {}, overwrite=False)
+    run = create_run(tmp_path / "my-run", {}, DATA, ENVIRONMENT, overwrite=False)
     write_epochs(run, epochs(3))
     logits = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     labels = np.arange(20, dtype=np.int32) % 3  # no image of the last class

@@ -83,8 +83,8 @@ def _watch(folder: Path, see: Callable[[str], Any]) -> None:
 
 
 def _without_chance(path: str) -> str:
-    """The path without what `tempfile` and Orbax draw by chance."""
-    return re.sub(r"[0-9a-f]{32}", "*", re.sub(r"(^|/)(\.\w+-)\w{8}", r"\1\2*", path))
+    """The path without what this project and Orbax draw by chance."""
+    return re.sub(r"[0-9a-f]{32}", "*", re.sub(r"(^|/)(\.\w+)\.jaxcnn-tmp-\w{8}", r"\1\2-*", path))
 
 
 def changes_of(record: Path) -> list[tuple[float, Moment]]:

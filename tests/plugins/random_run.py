@@ -7,7 +7,7 @@ from random_network import random_network
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.inference.trained import Trained, save_trained
-from jaxcnn.runs.folder import create_run, write_epochs
+from jaxcnn.runs.folder import SPLITS, create_run, write_epochs
 
 SCORES = ("loss", "accuracy", "f1_macro", "f1_weighted")
 
@@ -27,9 +27,11 @@ def random_trained(model, size, tta="none", **preprocessing):
 
 def save_random_run(folder, trained):
     """A run folder that holds this classifier, with scores that tell epochs, splits and kinds apart."""
-    data = {"protocol": "leak-free", "images": {split: dict.fromkeys(CLASSES, 3) for split in ("train", "test")}}
-    run = create_run(folder, {"model": "simplecnn"}, data, {"git_revision": "0123abc"}, overwrite=False)
-    names = [f"{split}_{score}" for split in ("train", "validation", "test") for score in SCORES]
+    images = {split: dict.fromkeys(CLASSES, 3) for split in SPLITS}
+    data = {"source": "phantom", "protocol": "leak-free", "images": images, "fingerprints": dict.fromkeys(SPLITS, "0")}
+    environment = {"packages": {}, "git_revision": "0123abc"}
+    run = create_run(folder, {"model": "simplecnn"}, data, environment, overwrite=False)
+    names = [f"{split}_{score}" for split in SPLITS for score in SCORES]
     write_epochs(run, [{"epoch": e} | {name: e / 10 + i / 100 for i, name in enumerate(names)} for e in (1, 2, 3)])
     save_trained(run.best, trained)
     return folder

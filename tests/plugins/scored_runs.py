@@ -5,9 +5,8 @@ import numpy as np
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.evaluation import measures
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.folder import create_run, write_epochs, write_predictions
+from jaxcnn.runs.folder import SPLITS, create_run, write_epochs, write_predictions
 
-SPLITS = ("train", "validation", "test")
 DATA = {
     "source": "phantom",
     "protocol": "leak-free",
@@ -32,16 +31,17 @@ def save_run(folder, config, f1, data=DATA, *, predictions=False):
     """A run; `f1` gives macro F1 on training, validation and test images for each epoch."""
     run = create_run(folder, config, data, ENVIRONMENT, overwrite=False)
     # The line of an epoch has the learning rate that the schedule has come to.
-    write_epochs(run, [line(epoch, values) for epoch, values in enumerate(f1, start=1)])
+    write_epochs(run, [epoch_line(epoch, values) for epoch, values in enumerate(f1, start=1)])
     if predictions:
         save_predictions(run, seed=1)
     return run
 
 
-def line(epoch, f1):
+def epoch_line(epoch, f1):
     scores = {}
     for split, value in zip(SPLITS, f1, strict=True):
-        scores |= {f"{split}_loss": 1 - value, f"{split}_f1_macro": value, f"{split}_f1_weighted": value / 2}
+        scores |= {f"{split}_loss": 1 - value, f"{split}_accuracy": value}
+        scores |= {f"{split}_f1_macro": value, f"{split}_f1_weighted": value / 2}
     return {"epoch": epoch, "learning_rate": 0.0, **scores}
 
 

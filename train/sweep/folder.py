@@ -15,13 +15,24 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import is_temporary
 from jaxcnn.runs.folder import Run
+from jaxcnn.runs.json_files import read_json, write_json
 from jaxcnn.runs.lock import lock_run
 from train.folder import check_same_options
+
+
+class _Asked(TypedDict):
+    options: dict[str, Any]
+    grid: dict[str, list[Any]]
+    random: NotRequired[int | None]
+    # Folders of these names are deleted by --overwrite.
+    models: list[Annotated[str, msgspec.Meta(pattern=r"^(?!\.\.?$)[^/]+$")]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +93,7 @@ def check_sweep_folder(sweep: SweepFolder) -> None:
         names = {path.name for path in sweep.folder.iterdir()}
     except OSError as error:
         raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; choose another") from error
-    ours = {name for name in names if name == sweep.lock.name or name.startswith(f".{sweep.asked.stem}-")}
+    ours = {name for name in names if name == sweep.lock.name or is_temporary(name)}
     if names - ours:
         raise UserError(f"--sweep-dir {sweep.folder}: exists and is no sweep; choose another")
 
@@ -95,11 +106,11 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             or a run that is to be replaced is in use.
     """
     try:
-        for path in (sweep.asked, sweep.diverged, sweep.table, sweep.seeds, sweep.folds):
-            for leftover in sweep.folder.glob(f".{path.stem}-*{path.suffix}"):
-                leftover.unlink()
+        for path in sweep.folder.glob(".*"):
+            if is_temporary(path.name):
+                path.unlink()
         if sweep.asked.is_file():
-            before = json.loads(sweep.asked.read_text())
+            before = read_json(sweep.asked, _Asked, way_out="put it back from a copy, or choose another folder")
             if resume:
                 _check_same(sweep, asked, before)
                 return
@@ -114,7 +125,7 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             sweep.seeds.unlink(missing_ok=True)
             sweep.folds.unlink(missing_ok=True)
             sweep.diverged.unlink(missing_ok=True)
-        _write_json(sweep.asked, asked)
+        write_json(sweep.asked, asked)
     except OSError as error:
         way_out = "choose a folder that can be written"
         raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; {way_out}") from error
@@ -148,14 +159,11 @@ def _as_typed(grid: Mapping[str, Sequence[Any]]) -> str:
 
 def read_diverged(sweep: SweepFolder) -> dict[str, str]:
     """What happened to each model that diverged, by its name."""
-    return json.loads(sweep.diverged.read_text()) if sweep.diverged.is_file() else {}
+    if not sweep.diverged.exists():
+        return {}
+    return read_json(sweep.diverged, dict[str, str], way_out="delete it, and models that diverged are trained again")
 
 
 def write_diverged(sweep: SweepFolder, name: str, reason: str) -> None:
     """Note that a model diverged: what is trained again from the same state would do so again."""
-    _write_json(sweep.diverged, read_diverged(sweep) | {name: reason})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(sweep.diverged, read_diverged(sweep) | {name: reason})

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from jaxcnn.evaluation.counts import Scores, Tally, scores
+from jaxcnn.inference.trained import read_epoch
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run, read_predictions
-from jaxcnn.runs.trees import read_manifest
 from jaxcnn.tables import format_table
 
 SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
@@ -84,8 +84,7 @@ def read_row(run: Run, values: Mapping[str, Any]) -> Row:
     confusions = {split: read_predictions(run, split).confusion() for split in ("train", "validation", "test")}
     # F1 doesn't need the losses.
     splits = {split: scores(Tally(np.float64(0), confusion)) for split, confusion in confusions.items()}
-    best_epoch = read_manifest(run.best, writer="python -m train")["epoch"]
-    return Row(run.name, values, best_epoch, splits)
+    return Row(run.name, values, read_epoch(run), splits)
 
 
 def sort_rows(rows: Sequence[Row]) -> list[Row]:

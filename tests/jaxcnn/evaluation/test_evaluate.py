@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scored_runs import DATA, ENVIRONMENT
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from jaxcnn.data.kaggle import CLASSES
@@ -18,7 +19,7 @@ from train.__main__ import main
 
 def make_run(folder, seed, *, protocol="leak-free", sharpness=1.0, labels=None, groups=None, skill=1.5):
     """A run with 160 images of each split, of which the model knows as much as `skill` says."""
-    run = create_run(folder, {}, {"protocol": protocol}, {}, overwrite=False)
+    run = create_run(folder, {}, DATA | {"protocol": protocol}, ENVIRONMENT, overwrite=False)
     for number, split in enumerate(("train", "validation", "test")):
         random = np.random.default_rng([seed, number])
         of = np.arange(160, dtype=np.int32) % 4 if labels is None else labels
@@ -83,7 +84,7 @@ def test_the_scores_are_those_of_the_split_and_lie_in_their_intervals(tmp_path, 
 def test_unseen_images_are_those_without_a_copy_in_training(tmp_path, evaluate, as_json):
     run = make_run(tmp_path / "a", 0)
     copied = [f"test/{i}.jpg" for i in range(0, 160, 3)]
-    run.data.write_text(json.dumps({"protocol": "official", "crossing": {"copied": copied}}))
+    run.data.write_text(json.dumps(DATA | {"crossing": {"copied": copied}}))
     [of_run] = as_json(run.folder, "--unseen")["runs"]
     with np.load(run.predictions("test")) as arrays:
         kept = np.arange(160) % 3 > 0
@@ -213,9 +214,9 @@ def test_different_images_are_not_compared(tmp_path, evaluate):
         (["RUN", "--unseen", "--split", "train"], "--unseen: is about test images; leave out --split train"),
         (["COPIED", "--unseen"], "has a copy among the training images; leave it out"),
         (["PERFECT", "--temperature"], "perfect: all images are given their class"),
-        (["BROKEN"], "test.npz: holds logits that are not finite"),
+        (["BROKEN"], "test.npz: is damaged (some logits are not finite)"),
         (["YOUNG"], "let the run end first"),
-        (["BARE"], "data.json: doesn't name the protocol"),
+        (["BARE"], "data.json: is damaged (Object missing required field `source`)"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(tmp_path, evaluate, words, message):
@@ -223,12 +224,12 @@ def test_wrong_input_is_told_in_one_line(tmp_path, evaluate, words, message):
         "RUN": make_run(tmp_path / "run", 0),
         "PERFECT": make_run(tmp_path / "perfect", 0, skill=50),
         "BROKEN": make_run(tmp_path / "broken", 0, sharpness=np.inf),
-        "YOUNG": create_run(tmp_path / "young", {}, {"protocol": "official"}, {}, overwrite=False),
+        "YOUNG": create_run(tmp_path / "young", {}, DATA, ENVIRONMENT, overwrite=False),
         "COPIED": make_run(tmp_path / "copied", 0),
         "BARE": create_run(tmp_path / "bare", {}, {}, {}, overwrite=False),
     }
     everything = [f"test/{i}.jpg" for i in range(160)]
-    runs["COPIED"].data.write_text(json.dumps({"protocol": "official", "crossing": {"copied": everything}}))
+    runs["COPIED"].data.write_text(json.dumps(DATA | {"crossing": {"copied": everything}}))
     code, out, err = evaluate(*(runs[word].folder if word in runs else word for word in words))
     assert (code, out) == (2, "")
     assert message in err

@@ -129,9 +129,9 @@ def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
     assert metadata["preprocessing"]["normalization"] == "per-image-z-score"
     # Those of the epoch that the weights are of, which is neither the first nor the last.
     assert metadata["scores"]["test"] == pytest.approx({"accuracy": 0.29, "f1_macro": 0.30, "f1_weighted": 0.31})
-    assert metadata["images"] == {"train": 12, "test": 12}
+    assert metadata["images"] == {"train": 12, "validation": 12, "test": 12}
     readme = (tmp_path / "out" / "README.md").read_text()
-    for known in ("`random`", "after epoch 2", "`leak-free`", "12 train, 12 test", "0123abc", *CLASSES):
+    for known in ("`random`", "after epoch 2", "`leak-free`", "12 train, 12 validation, 12 test", "0123abc", *CLASSES):
         assert known in readme
     assert "| test | 0.290 | 0.300 | 0.310 |" in readme
     assert "no medical device" in readme
@@ -188,10 +188,7 @@ def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
     [
         (lambda run: (run / "config.json").unlink(), "no run folder"),
         (lambda run: (run / "best").rename(run / "worst"), "keeps no network (it has no best/)"),
-        (
-            lambda run: (run / "environment.json").write_text("{"),
-            "environment.json or metrics.jsonl is missing or damaged",
-        ),
+        (lambda run: (run / "environment.json").write_text("{"), "environment.json: is damaged"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(command, trained, tmp_path, damage, message):

@@ -67,7 +67,7 @@ def test_the_encoder_is_read_where_the_decoder_is_not(folder, tmp_path):
     save_pretrained(tmp_path / "half", jax.device_get(half.variables), half.manifest, overwrite=False)
     again = load_unet(tmp_path / "half", encoder_only=True)
     jax.tree.map(np.testing.assert_array_equal, again.variables, half.variables)
-    with pytest.raises(UserError, match=r"has no batch_stats/decoder.*; convert the weights again"):
+    with pytest.raises(UserError, match=r"has no batch_stats/decoder.*; let python -m convert write it again"):
         load_unet(tmp_path / "half")
 
 
@@ -98,6 +98,10 @@ def test_another_model_is_no_unet(tmp_path):
         {"normalization": "unheard-of"},
         {"normalization": ["none"]},
         {"image_shape": None},
+        {"image_shape": [10**12, 10**12, 3]},
+        {"fields": {"features": 10**12}},
+        {"fields": {"features": -1}},
+        {"fields": {"features": [[[]]]}},
         {"unknown": 1},
         {"image_shape": ...},
     ],
@@ -113,7 +117,7 @@ def test_a_manifest_of_another_version_is_refused(folder, change):
 def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fields": {"features": 3}}))
-    with pytest.raises(UserError, match=r"/.* is float32\(.*\), expected float32\(.*\); convert the weights again"):
+    with pytest.raises(UserError, match=r"/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
         load_pretrained(folder)
 
 

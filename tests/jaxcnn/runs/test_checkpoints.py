@@ -1,7 +1,13 @@
 """Checkpoints: what is loaded is what was saved, or it is found to be damaged and the one before it is taken."""
 
+import errno
 import gc
+import json
+import os
 import shutil
+import stat
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +119,96 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path, 
     # The run goes on and saves the same step again.
     save_all(tmp_path, 8)
     assert_is(load_latest(tmp_path), 8)
+
+
+def no_disk(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def no_memory(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 30 GB.")
+
+
+def another_orbax(*_):
+    raise TypeError("load() got an unexpected keyword argument")
+
+
+def other_shardings(*_):
+    raise ValueError("Sharding of 2 devices, but there is 1.")
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (no_disk, "Input/output error"),
+        (no_memory, "Out of memory"),
+        (another_orbax, "keyword argument"),
+        (other_shardings, "Sharding of 2 devices"),
+    ],
+)
+@pytest.mark.parametrize("method", ["load", "metadata"])
+def test_what_is_no_damage_is_told_and_no_checkpoint_is_deleted(tmp_path, monkeypatch, fail, reason, method):
+    save_all(tmp_path, 4, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, method, fail)
+        with pytest.raises(UserError, match=rf"8: can't be read \(.*{reason}.*\); see to that and go on with --resume"):
+            load_latest(tmp_path)
+    assert_is(load_latest(tmp_path), 8)
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that another user may go into; root becomes that user for the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(folder)
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("name", ["", "_CHECKPOINT_METADATA", "state", "state/_METADATA", "state/manifest.ocdbt"])
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(public_folder, name):
+    """Orbax takes some of what it can't read for missing."""
+    save_all(public_folder / "run", 4, 8)
+    closed = public_folder / "run" / "8" / name
+    mode = stat.S_IMODE(closed.stat().st_mode)
+    closed.chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"8: can't be read \(Permission denied\)"):
+            load_latest(public_folder / "run")
+    finally:
+        closed.chmod(mode)
+    assert_is(load_latest(public_folder / "run"), 8)
+
+
+def test_a_position_that_was_changed_is_damage(tmp_path):
+    save_all(tmp_path, 4, 8)
+    path = tmp_path / "8" / "_CHECKPOINT_METADATA"
+    content = json.loads(path.read_text())
+    content["custom_metadata"]["progress"]["loss"] += 1e-9
+    path.write_text(json.dumps(content))
+    restored = load_latest(tmp_path)
+    assert_is(restored, 4)
+    assert "8 is damaged (its progress is not what was written)" in restored.damaged[0]
+
+
+def test_a_checkpoint_of_before_its_position_had_a_checksum_is_read(tmp_path):
+    save_all(tmp_path, 8)
+    path = tmp_path / "8" / "_CHECKPOINT_METADATA"
+    content = json.loads(path.read_text())
+    del content["custom_metadata"]["progress_checksum"]
+    path.write_text(json.dumps(content))
+    assert_is(load_latest(tmp_path), 8)
+
+
+def test_a_folder_that_orbax_can_not_open_is_told_and_kept(tmp_path):
+    save_all(tmp_path, 4, 8)
+    (tmp_path / "8" / "_CHECKPOINT_METADATA").write_text("[]")
+    with pytest.raises(UserError, match=rf"{tmp_path}: can't be opened \(.*\); delete the checkpoint that is damaged"):
+        load_latest(tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"4", "8"}
 
 
 def test_without_a_whole_checkpoint_there_is_no_going_on(tmp_path):

@@ -1,13 +1,14 @@
 """Files and folders appear whole, with the rights of any other, and what they replace is never lost."""
 
 import os
-import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from jaxcnn.runs.files import replace_folder, whole_file
+from jaxcnn.runs.files import is_temporary, replace_folder, temporary_neighbour, whole_file
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -36,7 +37,15 @@ def test_the_temporary_file_has_a_name_by_which_leftovers_are_known(tmp_path):
             assert temporary.parent == tmp_path
             names.add(temporary.name)
     assert len(names) == 20
-    assert all(re.fullmatch(r"\.scores\.tar-\w{8}\.gz", name) for name in names)
+    assert all(is_temporary(name) and name.endswith(".gz") for name in names)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".my-notes.md", ".git", ".lock", "scores.csv", ".best-a1b2c3d4", "a.jaxcnn-tmp-a1b2c3d4", ".jaxcnn-tmp-a1b2c3d4"],
+)
+def test_no_name_of_a_user_s_is_taken_for_one(name):
+    assert not is_temporary(name)
 
 
 @pytest.fixture
@@ -132,3 +141,59 @@ def test_whatever_goes_wrong_there_is_a_folder_in_the_place(folders, monkeypatch
     with pytest.raises(type(error)):
         replace_folder(target, written, replaced=replaced)
     assert (target / "file").read_text() == ("new" if renamed == 2 else "old")
+
+
+def test_a_temporary_folder_goes_in_the_end_however_it_ends(tmp_path):
+    def fail():
+        with temporary_neighbour(tmp_path / "target") as folder:
+            assert folder.parent == tmp_path
+            assert is_temporary(folder.name)
+            (folder / "written").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from jaxcnn.runs.files import temporary_neighbour
+target = Path(sys.argv[1])
+with temporary_neighbour(target) as folder:
+    (folder / "written").mkdir()
+    if target.exists():
+        target.rename(folder / "replaced")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_one_clears_what_a_killed_process_left_and_puts_back_what_it_had_moved(folders):
+    """Killed before a rename: with nothing in the target's place, and with the older target out of its place."""
+    target, *_ = folders
+    missing, notes = target.with_name("missing"), target.with_name(".target-notes.md")
+    notes.write_text("precious")
+    for path in (target, missing):
+        assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -9
+    assert not target.exists()
+    assert sum(is_temporary(path.name) for path in target.parent.iterdir()) == 2
+    for path in (target, missing):
+        with temporary_neighbour(path) as folder, temporary_neighbour(path) as other:
+            # What a process still holds stays.
+            assert folder.exists()
+            assert other != folder
+    assert (target / "file").read_text() == "old"
+    assert not missing.exists()
+    assert notes.read_text() == "precious"
+    assert not any(is_temporary(path.name) for path in target.parent.iterdir())
+
+
+def test_where_there_are_no_locks_nobody_s_folder_is_cleared(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with temporary_neighbour(tmp_path / "target") as folder, temporary_neighbour(tmp_path / "target"):
+        assert folder.exists()
+
+
+def no_locks(*_):
+    raise OSError(524, "Unknown error 524")

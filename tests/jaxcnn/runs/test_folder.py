@@ -1,10 +1,13 @@
 """The run folder: what is written is read back, and what is there is never lost by mistake."""
 
+import json
+import math
 import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scored_runs import DATA, ENVIRONMENT, epoch_line
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
@@ -16,8 +19,10 @@ from jaxcnn.runs.folder import (
     open_run,
     read_config,
     read_data,
+    read_environment,
     read_epochs,
     read_predictions,
+    read_splits,
     remove_leftovers,
     write_epochs,
     write_predictions,
@@ -26,25 +31,29 @@ from jaxcnn.runs.folder import (
 
 @pytest.fixture
 def run(tmp_path):
-    return create_run(tmp_path / "run", {"epochs": 3}, {"protocol": "official"}, {"python": "3"}, overwrite=False)
+    return create_run(tmp_path / "run", {"epochs": 3}, DATA, ENVIRONMENT, overwrite=False)
+
+
+def epochs(count, **changes):
+    return [epoch_line(epoch, (0.1 + 0.2, 1e-9, epoch / 7)) | changes for epoch in range(1, count + 1)]
+
+
+def make_predictions(classes=("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")):
+    logits = np.random.default_rng(0).normal(size=(3, len(classes))).astype(np.float32)
+    names = ("glioma_tumor/a (1).jpg", "ü.jpg", "c")
+    return Predictions(logits, np.array([0, 1, len(classes) - 1], np.int32), np.array([0, 1, 0]), names, classes)
 
 
 def test_config_data_epochs_and_predictions_round_trip(run):
-    epochs = [{"epoch": 1, "test_loss": 0.1 + 0.2}, {"epoch": 2, "test_loss": 1e-9}]
-    predictions = Predictions(
-        np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
-        np.array([0, 1, 3], np.int32),
-        np.array([0, 1, 0]),
-        ("glioma_tumor/a (1).jpg", "ü.jpg", "c"),
-        ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"),
-    )
-    write_epochs(run, epochs)
+    predictions = make_predictions()
+    write_epochs(run, epochs(2))
     write_predictions(run, "test", predictions)
 
     again = open_run(run.folder)
     assert read_config(again) == {"epochs": 3}
-    assert read_data(again) == {"protocol": "official"}
-    assert read_epochs(again) == epochs
+    assert read_data(again) == DATA
+    assert read_environment(again) == ENVIRONMENT
+    assert read_epochs(again) == epochs(2)
     loaded = read_predictions(again, "test")
     np.testing.assert_array_equal(loaded.logits, predictions.logits)
     np.testing.assert_array_equal(loaded.labels, predictions.labels)
@@ -58,6 +67,113 @@ def test_the_best_epoch_has_the_highest_validation_f1_then_the_lowest_loss_then_
     assert [best_epoch(lines[:count])["epoch"] for count in range(1, 6)] == [0, 1, 2, 3, 3]
 
 
+@pytest.mark.parametrize("name", ["validation_f1_macro", "validation_loss"])
+def test_an_epoch_whose_scores_are_no_numbers_is_never_the_best(name):
+    good = {"validation_f1_macro": 0.1, "validation_loss": 0.5}
+    bad = {"validation_f1_macro": 0.9, "validation_loss": 0.5} | {name: math.nan}
+    assert best_epoch([good, bad]) is good
+    assert best_epoch([bad, good, bad]) is good
+
+
+def test_a_score_that_is_no_number_is_null_in_the_file_and_comes_back(run):
+    write_epochs(run, epochs(2, validation_loss=math.nan, test_loss=math.inf))
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in run.metrics.read_text().splitlines()]
+    assert [line["validation_loss"] for line in lines] == [None, None]
+    for line in read_epochs(run):
+        assert math.isnan(line["validation_loss"])
+        assert math.isnan(line["test_loss"])
+    # As older versions wrote it.
+    run.metrics.write_text(run.metrics.read_text().replace("null", "NaN"))
+    assert all(math.isnan(line["validation_loss"]) for line in read_epochs(run))
+
+
+def change_line(change):
+    def damage(run):
+        write_epochs(run, [epochs(1)[0], change(epochs(2)[1])])
+
+    return damage
+
+
+def change_array(**changes):
+    def damage(run):
+        with np.load(run.predictions("test")) as arrays:
+            np.savez_compressed(run.predictions("test"), **{**arrays, **changes})
+
+    return damage
+
+
+def pickled(run):
+    change_array(names=np.array([{}, "b", "c"], dtype=object))(run)
+
+
+def cut_off(run):
+    content = run.predictions("test").read_bytes()
+    run.predictions("test").write_bytes(content[: len(content) // 2])
+
+
+def one_array_alone(run):
+    with run.predictions("test").open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "reason"),
+    [
+        (lambda run: run.config.write_text('{"dropout": 1' + "0" * 300 + "}"), "config.json", "<= 9007199254740992"),
+        (lambda run: run.config.write_text("[]"), "config.json", "Expected `object`"),
+        (lambda run: run.data.write_text(json.dumps(DATA | {"protocol": None})), "data.json", "at `$.protocol`"),
+        (lambda run: run.data.write_text(json.dumps(DATA | {"images": {"train": 3}})), "data.json", "`$.images.train`"),
+        (lambda run: run.data.write_text(json.dumps(DATA | {"fingerprints": {}})), "data.json", "`$.fingerprints`"),
+        (lambda run: run.data.write_text(json.dumps(DATA | {"crossing": [1]})), "data.json", "`$.crossing`"),
+        (lambda run: run.environment.write_text('{"packages": {"jax": 1}}'), "environment.json", "`$.packages[...]`"),
+        (change_line(lambda line: line | {"epoch": 1}), "metrics.jsonl", "line 2 is not of epoch 2"),
+        (change_line(lambda _: {"epoch": 2}), "metrics.jsonl", "line 2 has no train_loss"),
+        (change_line(lambda _: {}), "metrics.jsonl", "line 2 is not of epoch 2"),
+        (change_line(lambda line: line | {"test_loss": "low"}), "metrics.jsonl", "got `str`"),
+        (change_line(lambda line: line | {"test_loss": 1e300}), "metrics.jsonl", "<= 1e+100"),
+        (cut_off, "test.npz", ""),
+        (pickled, "test.npz", "allow_pickle=False"),
+        (one_array_alone, "test.npz", ""),
+        (lambda run: run.predictions("test").write_bytes(b""), "test.npz", "No data left in file"),
+        (change_array(logits=np.zeros((3, 5), np.float32)), "test.npz", "float32(3, 5), expected float32(3, 4)"),
+        (change_array(logits=np.zeros((3, 4), complex)), "test.npz", "logits are complex128(3, 4)"),
+        (change_array(logits=np.full((3, 4), np.nan, np.float32)), "test.npz", "some logits are not finite"),
+        (change_array(labels=np.array([0, 1, 4], np.int32)), "test.npz", "labels go from 0 to 4, for 4 classes"),
+        (change_array(labels=np.array([0, 1, -1], np.int32)), "test.npz", "labels go from -1 to 1"),
+        (change_array(labels=np.array([0.5, 1, 2])), "test.npz", "labels are float64(3,)"),
+        (change_array(labels=np.int32(1)), "test.npz", "labels are int32()"),
+        (change_array(groups=np.zeros(2, int)), "test.npz", "groups are int64(2,)"),
+        (change_array(names=np.zeros((0,), "U1")), "test.npz", "names are <U1(0,)"),
+        (change_array(classes=np.array(["a", "a", "b", "c"])), "test.npz", "classes are <U1(4,)"),
+        (change_array(classes=np.arange(4)), "test.npz", "classes are int64(4,)"),
+    ],
+)  # fmt: skip
+def test_a_file_with_other_content_is_told_in_one_line(run, damage, name, reason):
+    write_predictions(run, "test", make_predictions())
+    damage(run)
+    readers = (read_config, read_data, read_environment, read_epochs, lambda run: read_predictions(run, "test"))
+    messages = []
+    for read in readers:
+        try:
+            read(run)
+        except UserError as error:
+            messages.append(str(error))
+    [message] = messages
+    assert f"{name}: is damaged (" in message
+    assert reason in message
+    assert message.endswith("); put the file back from a copy, or train again")
+    assert "\n" not in message
+
+
+def test_splits_of_other_classes_do_not_go_together(run):
+    write_predictions(run, "train", make_predictions())
+    write_predictions(run, "test", make_predictions())
+    assert list(read_splits(run, ("train", "test"))) == ["train", "test"]
+    write_predictions(run, "test", make_predictions(("a", "b", "c")))
+    with pytest.raises(UserError, match=r"test\.npz: has other classes than train\.npz; train again"):
+        read_splits(run, ("train", "test"))
+
+
 def test_a_new_run_has_no_epochs_and_no_predictions(run):
     assert read_epochs(run) == []
     with pytest.raises(UserError, match="no such file"):
@@ -65,10 +181,10 @@ def test_a_new_run_has_no_epochs_and_no_predictions(run):
 
 
 def test_an_existing_run_is_replaced_only_when_asked(run):
-    write_epochs(run, [{"epoch": 1}])
+    write_epochs(run, epochs(1))
     with pytest.raises(UserError, match=r"holds a run.*--resume.*--overwrite"):
         create_run(run.folder, {}, {}, {}, overwrite=False)
-    assert read_epochs(run) == [{"epoch": 1}]
+    assert read_epochs(run) == epochs(1)
     create_run(run.folder, {}, {}, {}, overwrite=True)
     assert read_epochs(run) == []
 
@@ -124,7 +240,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 def test_what_is_left_of_a_run_that_was_killed_while_it_was_made_is_replaced(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in (".lock", "environment.json", ".data-a1b2c3d4.json"):
+    for name in (".lock", "environment.json", ".data.jaxcnn-tmp-a1b2c3d4.json"):
         (folder / name).write_text("half")
     run = create_run(folder, {"epochs": 3}, {}, {}, overwrite=False)
     assert {path.name for path in folder.iterdir()} == {".lock", "config.json", "data.json", "environment.json"}
@@ -141,13 +257,14 @@ def test_files_of_others_are_never_taken_for_what_is_left_of_a_run(tmp_path):
 
 def test_leftovers_of_a_killed_process_are_removed_and_the_best_classifier_put_back(run):
     """Killed between the two renames that replace the classifier, and while it wrote two files."""
-    for path in (".best-a1b2c3d4/written", ".best-a1b2c3d4/replaced", "predictions", "figures"):
+    best, mark = ".best.jaxcnn-tmp-a1b2c3d4", ".jaxcnn-tmp-a1b2c3d4"
+    for path in (f"{best}/written", f"{best}/replaced", "predictions", "figures", ".git"):
         (run.folder / path).mkdir(parents=True)
-    (run.folder / ".best-a1b2c3d4/replaced/manifest.json").write_text("old")
-    for path in (".metrics-a1b2c3d4.jsonl", "predictions/.test-a1b2c3d4.npz", "figures/.curves-a1b2c3d4.png"):
+    (run.folder / best / "replaced" / "manifest.json").write_text("old")
+    kept = {".lock", f"figures/.curves{mark}.png", ".git", ".my-notes.md", "predictions/.to-do.txt"}
+    for path in (f".metrics{mark}.jsonl", f"predictions/.test{mark}.npz", *kept - {".git"}):
         (run.folder / path).touch()
     remove_leftovers(run)
     assert (run.best / "manifest.json").read_text() == "old"
-    left = {str(path.relative_to(run.folder)) for path in run.folder.rglob(".*")}
-    # Another process may draw figures meanwhile.
-    assert left == {".lock", "figures/.curves-a1b2c3d4.png"}
+    # Another process may draw figures meanwhile, and what a user puts there is nobody else's.
+    assert {str(path.relative_to(run.folder)) for path in run.folder.rglob(".*")} == kept

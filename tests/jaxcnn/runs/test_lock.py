@@ -1,5 +1,6 @@
 """One process at a time works on a run folder."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,18 @@ def test_what_an_earlier_process_left_keeps_nobody_out(tmp_path):
     for _ in range(2):
         with lock_run(run):
             assert run.lock.read_text().startswith(f"process {os.getpid()} on ")
+
+
+@pytest.mark.parametrize("number", [524, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EBADF])
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch, number):
+    """Each says it in another way; 524 is the kernel's own, which the C library has no name for."""
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with lock_run(Run(tmp_path / "run")), lock_run(Run(tmp_path / "run")):
+        pass
 
 
 def test_a_folder_that_is_no_run_is_not_touched(tmp_path):

@@ -1,5 +1,7 @@
 """A tree is written whole or not at all, and what is read back is what was asked for or an error."""
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -140,8 +142,53 @@ def test_a_damaged_manifest_says_so(folder):
 
 def test_a_tree_that_lost_its_description_says_so(folder):
     (folder / "state" / "_METADATA").unlink()
-    with pytest.raises(ValueError, match="holds no tree, or a damaged one"):
+    with pytest.raises(UserError, match="holds no tree, or a damaged one; let python -m convert write it again"):
         trees.load_tree(folder, shapes(TREE))
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(folder, monkeypatch):
+    def no_disk(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("orbax.checkpoint.v1.load", no_disk)
+    with pytest.raises(UserError, match=r"can't be read \(Input/output error\); see to that and try again"):
+        trees.load_tree(folder, shapes(TREE))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"[\'params\']": "x"}', "[" * 100_000])
+def test_so_does_one_without_its_checksums(folder, content):
+    (folder / "checksums.json").write_text(content)
+    with pytest.raises(UserError, match=r"checksums\.json: is damaged \(.*\); let python -m convert write it again"):
+        trees.load_tree(folder, shapes(TREE))
+
+
+def test_what_is_read_is_of_one_folder_whatever_takes_its_place_meanwhile(folder):
+    """Ten times between the two reads, and once it is away for a moment."""
+    changes = iter(range(10))
+
+    def read():
+        manifest = trees.read_manifest(folder)
+        if (change := next(changes, None)) is not None:
+            tree = jax.tree.map(lambda leaf, change=change: leaf + change, TREE)
+            trees.save_tree(folder, tree, {"made": str(change)}, overwrite=True)
+        if change == 5:
+            folder.rename(folder.with_name("away"))
+            try:
+                return manifest["made"], trees.load_tree(folder, shapes(TREE))
+            finally:
+                folder.with_name("away").rename(folder)
+        return manifest["made"], trees.load_tree(folder, shapes(TREE))
+
+    made, tree = trees.read_unchanged(folder, read)
+    assert made == "9"
+    jax.tree.map(np.testing.assert_array_equal, tree, jax.tree.map(lambda leaf: leaf + 9, TREE))
+
+
+def test_a_read_that_fails_of_a_folder_that_stays_is_an_error(folder):
+    (folder / "manifest.json").unlink()
+    for path in (folder, folder.with_name("missing")):
+        with pytest.raises(UserError, match="holds no weights"):
+            trees.read_unchanged(path, lambda path=path: trees.read_manifest(path))
 
 
 def test_arrays_that_are_cut_off_are_an_error(folder):
@@ -158,7 +205,7 @@ except ValueError as error:
     print(error, flush=True)
 """
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stdout
-    assert shown == f"{folder} holds no tree, or a damaged one\n"
+    assert shown == f"{folder} holds no tree, or a damaged one; let python -m convert write it again\n"
 
 
 def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path, capfd):
