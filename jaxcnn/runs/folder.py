@@ -59,6 +59,8 @@ class _Data(TypedDict):
     fingerprints: _BySplit[str]
     left_out: NotRequired[Count]
     crossing: NotRequired[_Crossing]
+    test_images: NotRequired[str]
+    patients: NotRequired[dict[str, Count]]
 
 
 class _Environment(TypedDict):
