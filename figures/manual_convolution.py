@@ -98,10 +98,10 @@ def one_of_each_tumour(dataset: Dataset, seed: int) -> UInt8[np.ndarray, "3 heig
         UserError: the data set has no training image of one of them.
     """
     random = np.random.default_rng(seed)
-    chosen = []
+    chosen, train = [], dataset.splits["train"]
     for tumour in TUMOURS:
-        candidates = np.flatnonzero(dataset.splits["train"].labels == dataset.classes.index(tumour))
+        candidates = np.flatnonzero(train.labels == dataset.classes.index(tumour))
         if not len(candidates):
             raise UserError(f"--data {dataset.source}: no training image of {tumour}; prepare a data set that has some")
         chosen.append(random.choice(candidates))
-    return dataset.splits["train"].images[chosen]
+    return train.images[chosen]

@@ -49,7 +49,7 @@ def open_gallery(trained: Trained, folder: Path) -> Draw:
         seen, maps = jax.device_get(explain(trained.variables, images, labels))
         written = []
         for name, label, image, saliency in zip(names, labels, seen, maps, strict=False):
-            written.append(folder / _unused(f"{name}-{trained.classes[label]}", taken))
+            written.append(folder / _unused(f"{name}-{trained.classes[label]}".replace("/", "-"), taken))
             _save(draw_overlay(image, saliency), written[-1])
         return written
 

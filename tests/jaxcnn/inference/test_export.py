@@ -14,7 +14,7 @@ from random_run import random_trained, save_random_run
 
 import jaxcnn.inference.export
 from jaxcnn import SimpleCNN, UNetClassifier
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.inference.export import serialize_classifier
 from jaxcnn.inference.trained import compile_classifier
