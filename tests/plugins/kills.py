@@ -1,4 +1,4 @@
-"""A run of a small network that is killed with SIGKILL at a chosen moment of its life, and what must be left in the end.
+"""A run that is killed with SIGKILL at a chosen moment of its life, and what must be left in the end.
 
 A moment is just before the process does something to a file of its run; `sys.addaudithook` tells of that. What Orbax
 writes in C++ (the arrays) tells nothing, but lies between the making of a checkpoint's temporary folder and its

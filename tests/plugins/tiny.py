@@ -1,4 +1,4 @@
-"""A network that compiles in a second: for tests of what happens around a network. Importing this adds it to the table."""
+"""A network that compiles in a second, for tests of what happens around a network; it adds itself to the table."""
 
 import dataclasses
 
