@@ -7,10 +7,13 @@ import pytest
 from scored_runs import options, save_run
 
 COMMANDS = [
-    "train simplecnn --run-dir PATH",
+    # They load images, or torch, before they see the path.
+    pytest.param("train simplecnn --run-dir PATH", marks=pytest.mark.slow),
+    pytest.param("train sweep simplecnn --sweep-dir PATH --grid seed=0,1", marks=pytest.mark.slow),
+    pytest.param("convert unet PATH out", marks=pytest.mark.slow),
+    pytest.param("convert unet model.pt PATH", marks=pytest.mark.slow),
     "train simplecnn --data PATH",
     "train unet --encoder PATH",
-    "train sweep simplecnn --sweep-dir PATH --grid seed=0,1",
     "train baseline nearest-neighbour --run-dir PATH",
     "train baseline nearest-neighbour --data PATH",
     "train evaluate PATH",
@@ -19,8 +22,6 @@ COMMANDS = [
     "train predict RUN PATH",
     "train export PATH out",
     "train export RUN PATH",
-    "convert unet PATH out",
-    "convert unet model.pt PATH",
     "jaxcnn.data prepare PATH --out out",
     "jaxcnn.data prepare RUN --out PATH",
     "jaxcnn.data audit PATH",
