@@ -54,7 +54,7 @@ def heads():
     [
         ("jax_enable_x64", True),
         ("jax_threefry_partitionable", False),
-        ("jax_random_seed_offset", 5),
+        pytest.param("jax_random_seed_offset", 5, marks=pytest.mark.slow),  # compiles anew
         ("jax_default_prng_impl", "rbg"),
         ("jax_disable_jit", True),
     ],
