@@ -64,9 +64,9 @@ def confusion_matrices(folder: Folder, out: Path | None = None) -> None:
         out: the picture; figures/confusion-matrices.png in the folder when not given.
     """
     run = best_run(folder)
-    predictions = read_splits(run, ("train", "test"))
+    predictions, title = read_splits(run, ("train", "test")), run_title(run)
     figure = confusion_matrices_figure(
         {split: of.confusion() for split, of in predictions.items()}, predictions["test"].classes
     )
-    figure.suptitle(run_title(run))
+    figure.suptitle(title)
     save_figure(figure, out or folder / "figures" / "confusion-matrices.png")

@@ -73,13 +73,13 @@ def _lead(models: Sequence[Model], best: Model) -> str:
 
 def _pictures(models: Sequence[Model], best: Model) -> str:
     sections = []
+    predictions = read_splits(best.run, [split for split in SPLITS if best.run.predictions(split).exists()])
     if curves := read_learning_curves({model.name: model.run for model in models}):
         picture = _picture(
             learning_curves_figure(curves),
             "Loss and macro F1 over the epochs on training and test images, a line a model",
         )
         sections.append(_section("Learning curves", picture))
-    predictions = read_splits(best.run, [split for split in SPLITS if best.run.predictions(split).is_file()])
     sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
     return "\n".join(sections)
 

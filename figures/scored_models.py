@@ -72,7 +72,7 @@ def best_run(folder: Path) -> Run:
 def _scores(run: Run) -> Mapping[str, float]:
     if epochs := read_epochs(run):
         return best_epoch(epochs)
-    if all(run.predictions(split).is_file() for split in SPLITS):
+    if all(run.predictions(split).exists() for split in SPLITS):
         return {name: value for split in SPLITS for name, value in _scores_of_predictions(run, split).items()}
     return {}
 
