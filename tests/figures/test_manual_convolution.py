@@ -87,7 +87,7 @@ def test_a_data_set_without_one_of_the_tumours_is_the_users_error(monkeypatch, t
     train = dataset.splits["train"]
     split = train.take(np.flatnonzero(train.labels != CLASSES.index("meningioma_tumor")))
     monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, splits={"train": split}))
-    with pytest.raises(UserError, match="--data random: no training image of meningioma_tumor"):
+    with pytest.raises(UserError, match="--data random: has no training image of meningioma_tumor"):
         manual_convolution(out=tmp_path / "out.png")
 
 
