@@ -6,12 +6,13 @@ RUN ?= runs/phantom
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help train test test-fast lint clean
+.PHONY: help train test test-fast fuzz lint clean
 
 help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
+	@echo "make fuzz       what chance suggests, two hundred times as much of it as in the tests (an hour)"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove the environment and the caches, not the runs"
 
@@ -26,6 +27,9 @@ test: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

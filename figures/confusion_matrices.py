@@ -1,4 +1,4 @@
-"""Confusion matrices of a run on its training and its test images: counts and shares of each true class."""
+"""Confusion matrices of a run on its training and test images: counts, and shares of each true class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ _MOST_SLANTED, _LONGEST_SLANTED = 5, 12
 def confusion_matrices_figure(
     confusions: dict[str, Int[np.ndarray, "classes classes"]], classes: tuple[str, ...]
 ) -> Figure:
-    """One panel for each named matrix, true classes downwards, predicted ones to the right."""
+    """One panel per matrix; its rows are true classes and its columns predicted classes."""
     labels = class_labels(classes)
     side = max(4.9, _cell_inches(len(classes)) * len(classes) + 0.1 * max(map(len, labels)))
     figure = Figure(figsize=((side + 0.3) * len(confusions), side), layout="constrained")
@@ -79,13 +79,12 @@ def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
 
 
 def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
-    """Confusion matrices of a run's best checkpoint on its training and its test images.
+    """Draw the confusion matrices of a run's best checkpoint on its training and test images.
 
     Args:
-        folder: run folder, or a sweep, which stands for its best run by validation F1.
-        data: name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`), in the place
-            of the training images.
-        out: the picture; figures/confusion-matrices.png in the folder when not given.
+        folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        data: Name of a data set that the run was evaluated on with `evaluate --data`; it replaces the training images.
+        out: File of the figure; figures/confusion-matrices.png in the folder if not given.
     """
     run = best_run(folder)
     splits = ("train", "test") if data is None else ("test", choose_images(run, data)[0])

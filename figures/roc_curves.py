@@ -1,4 +1,4 @@
-"""ROC curves of a run on its test images: each class against the others."""
+"""ROC curves of a run on its test images: each class against all others."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def roc_curves_figure(
     title: str,
     images: str = "test images",
 ) -> Figure:
-    """A line a class, by its probability; a class without images (or the only one that has some) has none."""
+    """One line per class, by its probability; none for a class without images, or if no other class has any."""
     many, inside = len(classes) > _MOST_STYLES, len(classes) <= len(_COLOURS)
     columns = 1 if inside else -(-(len(classes) + 1) // 24)
     figure = Figure(figsize=(6.4 if inside else 6.6 + 2.9 * columns, 6.4), layout="constrained")
@@ -61,7 +61,7 @@ def roc_curves_figure(
     panel.set_ylabel("true positive rate (sensitivity)")
     panel.set_title(f"{title}, {len(labels)} {images}\nmacro ROC AUC {found.auc_macro[0]:.3f}")
     panel.grid(alpha=0.3)
-    heading = "a class against the others: AUC"
+    heading = "class against all others: AUC"
     if inside:
         legend = panel.legend(title=heading, loc="lower right")
     else:
@@ -72,18 +72,17 @@ def roc_curves_figure(
 
 
 def roc_curves(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
-    """ROC curves of a run on its test images, one class against the others.
+    """Draw the ROC curves of a run on its test images, each class against all others.
 
     Args:
-        folder: run folder, or a sweep, which stands for its best run by validation F1.
-        data: name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`), in the place
-            of the test images.
-        out: the picture; figures/roc-curves.png in the folder when not given.
+        folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        data: Name of a data set that the run was evaluated on with `evaluate --data`; it replaces the test images.
+        out: File of the figure; figures/roc-curves.png in the folder if not given.
     """
     run = best_run(folder)
     split, images = choose_images(run, data)
     tested = read_predictions(run, split)
     if len(np.unique(tested.labels)) < 2:
-        raise UserError(f"{run.predictions(split)}: all images are of one class; ROC curves need two")
+        raise UserError(f"{run.predictions(split)}: all images have the same class; ROC curves need two classes")
     figure = roc_curves_figure(tested.logits, tested.labels, tested.classes, run_title(run), images)
     save_figure(figure, out or folder / "figures" / "roc-curves.png")

@@ -2,6 +2,10 @@
 
 import importlib
 import sys
+from functools import partial
+
+from jaxcnn import cli
+from jaxcnn.errors import UserError
 
 # The rooms are known by name alone: the library imports none of them.
 COMMANDS = {
@@ -20,14 +24,17 @@ def main(program: str = "jaxcnn") -> None:
     Args:
         program: what the user types before it.
     """
+    cli.finish(partial(_main, program))
+
+
+def _main(program: str) -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(f"usage: {program} COMMAND ...\n\nBrain-MRI networks in JAX. `{program} COMMAND --help` tells more.\n")
         print("\n".join(f"  {command:<13}{summary}" for command, (_, summary) in COMMANDS.items()))
-        return
+        return 0
     if name not in COMMANDS:
-        print(f"error: {name}: there is no such command; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"{name}: there is no such command; choose one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]
     try:
         room = importlib.import_module(module)
@@ -36,10 +43,9 @@ def main(program: str = "jaxcnn") -> None:
         if error.name != module or not hasattr(sys.modules.get(package), "__file__"):
             raise
         way_out = "rename it, or use the command jaxcnn in place of python -m"
-        print(f"error: {sys.modules[package].__file__}: hides the package {package}; {way_out}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"{sys.modules[package].__file__}: hides the package {package}; {way_out}") from error
     sys.argv[:2] = [f"{program} {name}"]
-    room.main(sys.argv[0])
+    return room.main(sys.argv[0])
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # A notebook names its own backend to all that it starts, where that may not be installed. Commands open no window.
     os.environ.pop("MPLBACKEND", None)
+    finish(functools.partial(_call, program, commands, summary))
+
+
+def finish(command: Callable[[], int]) -> NoReturn:
+    """Exit with the command's exit code; tell in one line what the user must know of a failure."""
     _prepare_streams()
     try:
-        exit_code = _run(program, commands, summary)
+        exit_code = _run(command)
         sys.stdout.flush()
     except Exception as error:
         output_error = _output_error() or error
@@ -53,17 +58,17 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
     sys.exit(exit_code)
 
 
-def _run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> int:
-    """The exit code of the command, after one line on stderr where the user's input is wrong."""
+def _run(command: Callable[[], int]) -> int:
     try:
         for argument in sys.argv[1:]:
             if "\0" in argument:
-                raise UserError(f"{argument!r}: holds a NUL character; no file and no option can have one")
-        return _call(program, commands, summary)
+                raise UserError(f"{argument!r}: holds a NUL character; no file and no option has one")
+        return command()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except UserError as error:
+        # A command may take the output's fault for that of a file.
         if _output_error():
             raise
         return _fail(str(error))

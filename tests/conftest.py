@@ -4,9 +4,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
+# For `make fuzz`.
+hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 # A silent promotion to a wider dtype is a bug on an accelerator; in the tests it is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # What one test compiles the next one finds, and nothing of it is kept in the developer's home.

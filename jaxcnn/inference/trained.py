@@ -110,7 +110,9 @@ def _load_trained(folder: Path) -> Trained:
         # Classifiers that were saved before there was a choice have one view, and activations of float32.
         tta, dtype = content.get("tta", "none"), content.get("dtype", "float32")
         VIEWS[tta]
-        model = build_described(content["model"], content["fields"])
+        model: Any = build_described(content["model"], content["fields"])
+        if len(set(content["classes"])) != getattr(model, "classes", len(content["classes"])):
+            raise ValueError("the names of the classes are not those of its logits")
         shapes = described_shapes(model, preprocessing.framed_shape((height, width, channels)))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error

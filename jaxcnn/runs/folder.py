@@ -289,7 +289,7 @@ def read_predictions(run: Run, split: str) -> Predictions:
         UserError: the run has none, since it didn't end; or the file can't be read or is damaged.
     """
     path = run.predictions(split)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file; let the run end first (--resume goes on with it)")
     with (
         damage_as_user_error(path, _WAY_OUT),

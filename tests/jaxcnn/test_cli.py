@@ -2,9 +2,12 @@
 
 import dataclasses
 import errno
+import io
 import logging
 import os
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,18 @@ def evaluate(run: tyro.conf.Positional[Path]) -> int:
         raise KeyboardInterrupt
     if run.name == "locked":
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run))
+    if run.name == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run))
+    if len(run.name) == 300:
+        run.exists()
+    if run.name == "prints":
+        print("accuracy – ✓", run)
+        return 0
+    if run.name == "wraps":
+        try:
+            print("accuracy", flush=True)
+        except OSError as error:
+            raise UserError(f"{run}: {error.strerror}; see to that, then go on") from error
     if run.name == "bug":
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     if run.name == "noisy":
@@ -100,6 +115,90 @@ def test_a_folder_that_may_not_be_read_is_named_in_one_line_with_exit_code_2(mon
     assert shown.out == ""
     assert shown.err.startswith("error: /root/locked: Permission denied; choose ")
     assert shown.err.count("\n") == 1
+
+
+def test_a_name_that_is_too_long_is_told_in_one_line_with_exit_code_2(monkeypatch, capsys):
+    """No command takes care of it either: `Path.exists` raises it."""
+    assert exit_code(monkeypatch, "evaluate", "x" * 300) == 2
+    assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long; give a shorter name\n"
+
+
+def test_a_nul_character_is_told_in_one_line_with_exit_code_2(monkeypatch, capsys):
+    """A shell can't pass one on, but a program that calls `main` can."""
+    assert exit_code(monkeypatch, "evaluate", "a\0b") == 2
+    assert capsys.readouterr().err == "error: 'a\\x00b': holds a NUL character; no file and no option has one\n"
+
+
+def set_stdout(monkeypatch, stream):
+    monkeypatch.setattr(sys, "stdout", stream)
+    return stream
+
+
+def unbuffered():
+    return io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)
+
+
+@pytest.mark.parametrize(
+    ("open_full", "name"),
+    [(partial(open, "/dev/full", "w"), "prints"), (unbuffered, "prints"), (partial(open, "/dev/full", "w"), "wraps")],
+)
+def test_a_full_disk_under_the_output_is_told_in_one_line_with_exit_code_1(monkeypatch, capsys, open_full, name):
+    with set_stdout(monkeypatch, open_full()):
+        assert exit_code(monkeypatch, "evaluate", name) == 1
+    assert capsys.readouterr().err == "error: standard output: No space left on device; send it elsewhere\n"
+
+
+def test_help_that_can_not_be_printed_exits_with_1_as_well(monkeypatch, capsys):
+    with set_stdout(monkeypatch, open("/dev/full", "w")):
+        assert exit_code(monkeypatch, "evaluate", "--help") == 1
+    assert capsys.readouterr().err == "error: standard output: No space left on device; send it elsewhere\n"
+
+
+def test_a_full_disk_under_a_file_is_told_in_one_line(monkeypatch, capsys):
+    assert exit_code(monkeypatch, "evaluate", "full") == 2
+    assert capsys.readouterr().err == "error: full: No space left on device; make room\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with set_stdout(monkeypatch, open(writer, "w")):
+        assert exit_code(monkeypatch, "evaluate", "prints") == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_output_that_the_user_has_closed_goes_nowhere(monkeypatch, name):
+    for word, code in (("prints", 0), ("missing", 2)):
+        monkeypatch.setattr(sys, name, None)
+        assert exit_code(monkeypatch, "evaluate", word) == code
+        getattr(sys, name).close()
+
+
+def test_what_the_terminal_has_no_sign_for_is_printed_by_its_number(monkeypatch):
+    written = io.BytesIO()
+    set_stdout(monkeypatch, io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert exit_code(monkeypatch, "evaluate", "\udcff/prints") == 0
+    assert written.getvalue() == b"accuracy \\u2013 \\u2713 \\udcff/prints\n"
+    assert exit_code(monkeypatch, "--help") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), (">&- 2>&-", 0), (">/dev/full", 1)])
+def test_so_it_is_for_the_project_s_own_command(redirection, code):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = f"{sys.executable} -m jaxcnn convolution --help {redirection}"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    assert shown.returncode == code
+    assert shown.stderr.count("\n") == code
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline"])
+def test_the_backend_of_a_notebook_keeps_no_figure_from_being_drawn(backend):
+    """Where its package is not installed Matplotlib can't even be imported."""
+    script = "import figures; from matplotlib.figure import Figure; Figure().savefig('/dev/null', format='png')"
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"MPLBACKEND": backend}, check=True)
 
 
 def test_what_is_not_permitted_but_no_matter_of_a_file_is_a_bug(monkeypatch):

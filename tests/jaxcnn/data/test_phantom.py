@@ -49,6 +49,28 @@ def heads():
     return images, plane, x, y, cavity, changed
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("jax_enable_x64", True),
+        ("jax_threefry_partitionable", False),
+        pytest.param("jax_random_seed_offset", 5, marks=pytest.mark.slow),  # compiles anew
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_disable_jit", True),
+    ],
+)
+def test_no_option_of_the_user_s_changes_an_image(option, value):
+    """They may come from the environment, as JAX_ENABLE_X64 does, for the sake of another program."""
+    expected, _ = phantom_images(0, np.arange(8))
+    before = getattr(jax.config, option)
+    jax.config.update(option, value)
+    try:
+        images, _ = phantom_images(0, np.arange(8))
+    finally:
+        jax.config.update(option, before)
+    np.testing.assert_array_equal(images, expected)
+
+
 def test_the_classes_take_turns_and_the_images_are_bytes():
     images, labels = phantom_images(0, np.arange(40))
     assert images.dtype == np.uint8

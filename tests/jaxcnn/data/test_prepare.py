@@ -91,10 +91,14 @@ def test_the_command_prints_the_counts(scans: Path, tmp_path: Path, run_command:
 
 
 def test_no_temporary_folder_stays(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that a process has left that was killed while it prepared the same."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    leftover = tmp_path / ".1.0.0.jaxcnn-tmp-a1b2c3d4"
+    (leftover / "brain_tumor_mri").mkdir(parents=True)
     prepare(scans, tmp_path / "out", size=SIZE)
     assert not list((tmp_path / "temporary").iterdir())
+    assert not leftover.exists()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["brain_tumor_mri"]
 
 

@@ -86,6 +86,8 @@ def change_manifest(folder, change):
         {"preprocessing": {"crop": ["head"]}},
         {"preprocessing": {"crop": "ears"}},
         {"classes": None},
+        {"classes": ["glioma_tumor"]},
+        {"classes": ["glioma_tumor"] * 4},
         {"epoch": -1},
         {"image_shape": [10**12, 10**12, 1]},
         {"image_shape": [0, 64, 1]},
