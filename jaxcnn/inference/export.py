@@ -11,6 +11,7 @@ import tyro
 from jax import export as jax_export
 
 from jaxcnn.cpu import xla_only
+from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Trained, classify, load_best
 from jaxcnn.inference.tta import TTAName
@@ -150,16 +151,29 @@ older and 6 months newer are promised to run it.
 
 ## Images
 
-As in training: grey by the ITU-R 601-2 luma, resized to {width}x{height} with Pillow's BILINEAR filter, which smooths
-where it reduces, whatever the shape of the image.
+As in training: turned as the EXIF orientation says, what is transparent on black, grey by the ITU-R 601-2 luma, 16 bits
+and floats between their {BLACK}th and {WHITE}th percentiles, resized to {width}x{height} with Pillow's BILINEAR filter,
+which smooths where it reduces, whatever the shape of the image.
 
 ```python
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+def grey(file):
+    image = ImageOps.exif_transpose(Image.open(file))
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        low, high = np.percentile(values, [{BLACK}, {WHITE}])
+        image = Image.fromarray(np.round(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert("L").resize(({width}, {height}), Image.Resampling.BILINEAR)
+
 files = ["scan.jpg"]
-grey = [Image.open(file).convert("L").resize(({width}, {height}), Image.Resampling.BILINEAR) for file in files]
-images = np.stack([np.asarray(image)[:, :, np.newaxis] for image in grey])
+images = np.stack([np.asarray(grey(file))[:, :, np.newaxis] for file in files])
 ```
+
+DICOM, NIfTI and MATLAB files, and PNG files with colours of 16 bits, need the readers of the project that trained this.
 
 ## Where it comes from
 

@@ -89,9 +89,9 @@ def test_the_temperature_is_fitted_on_the_validation_images(tmp_path, monkeypatc
     logits, labels = random_predictions(0)
     shown = []
 
-    def keep(logits, labels, temperature, title):
+    def keep(logits, labels, temperature, *titles):
         shown.append(temperature)
-        return reliability_figure(logits, labels, temperature, title)
+        return reliability_figure(logits, labels, temperature, *titles)
 
     monkeypatch.setattr("figures.reliability.reliability_figure", keep)
     for factor in (1, 3):
