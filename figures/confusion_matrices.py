@@ -94,5 +94,5 @@ def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None
         {title: of.confusion() for title, of in zip(titles, predictions.values(), strict=True)},
         predictions["test"].classes,
     )
-    figure.suptitle(title)
+    figure.suptitle(run_title(run))
     save_figure(figure, out or folder / "figures" / "confusion-matrices.png")

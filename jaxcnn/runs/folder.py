@@ -14,6 +14,7 @@ figures/            PNG files
 
 import dataclasses
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
