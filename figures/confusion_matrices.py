@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from figures.class_labels import class_labels
 from figures.external_data import choose_images
 from figures.run_folders import Folder
+from figures.run_title import run_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.runs.folder import read_splits
