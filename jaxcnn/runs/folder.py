@@ -13,17 +13,17 @@ figures/            PNG files
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
+import msgspec
 import numpy as np
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
+from jaxcnn.runs.files import clear_leftovers, is_temporary, printable, whole_file
 from jaxcnn.runs.json_files import (
     Count,
     Number,
@@ -53,7 +53,7 @@ class _Crossing(TypedDict):
 
 class _Data(TypedDict):
     source: str
-    protocol: str
+    protocol: Annotated[str, msgspec.Meta(pattern="^[ -~]+$")]
     images: _BySplit[dict[str, Count]]
     fingerprints: _BySplit[str]
     left_out: NotRequired[Count]
@@ -76,8 +76,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a figure calls the run: text that can be printed, even where the bytes of the folder's name are none."""
-        return os.fsencode(self.folder.resolve().name).decode(errors="backslashreplace")
+        """What a figure calls the run."""
+        return printable(self.folder.resolve().name)
 
     @property
     def config(self) -> Path:
@@ -313,6 +313,7 @@ def _check_predictions(
     ):
         if not np.issubdtype(array.dtype, kind) or array.shape != shape:
             raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind.__name__}{shape}")
+    "".join(classes.flat).encode()
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
     if labels.min() < 0 or labels.max() >= classes.size:
