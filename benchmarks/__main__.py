@@ -24,6 +24,7 @@ CONTESTS = {
     "data-preparation": Contest("data_preparation", 32),
 }
 SCALING = "scaling"
+NUMERICS = "numerics"
 ROOFLINE = "roofline"
 SCALED = tuple(
     Contest(name, batch, size)
@@ -41,13 +42,14 @@ def benchmarks(
 
     Args:
         names: simplecnn-training, simplecnn-inference, unet-inference, transfer-training, uncached-transfer-training,
-            data-preparation (all, if none is given); scaling, over batch and image sizes; roofline, the operations and
-            bytes of a step, on paper.
+            data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
+            every layer against float64; roofline, the operations and bytes of a step, on paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.
     """
-    if unknown := set(names) - {*CONTESTS, SCALING, ROOFLINE}:
-        raise UserError(f"{min(unknown)}: no such benchmark; give {', '.join((*CONTESTS, SCALING))} or {ROOFLINE}")
+    if unknown := set(names) - {*CONTESTS, SCALING, NUMERICS, ROOFLINE}:
+        known = ", ".join((*CONTESTS, SCALING, NUMERICS))
+        raise UserError(f"{min(unknown)}: no such benchmark; give {known} or {ROOFLINE}")
     if rounds < 1:
         raise UserError(f"--rounds {rounds}: must be at least 1")
     if ROOFLINE in names:
@@ -55,10 +57,17 @@ def benchmarks(
     contests = [CONTESTS[name] for name in names or CONTESTS if name in CONTESTS]
     if SCALING in names:
         contests.extend(SCALED)
-    if not contests:
+    if not contests and NUMERICS not in names:
         return
     if importlib.util.find_spec("torch") is None:
         raise UserError("torch: not installed; `pip install -c constraints.txt -e '.[convert]'` gets it")
+    if NUMERICS in names:
+        # Here, since it imports torch.
+        from benchmarks.numerics import print_numerics
+
+        print_numerics()
+    if not contests:
+        return
     results = _run(contests, rounds)
     if out is not None:
         _write(out, results)

@@ -12,7 +12,8 @@ from benchmarks.inputs import encoded_images, random_images, random_labels, rand
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.batch import Batch
-from jaxcnn.data.image import decode_grey
+from jaxcnn.data.image import to_square
+from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.models.table import variable_shapes
 from jaxcnn.program_cache import keep_programs
 from train.losses import LOSSES
@@ -90,4 +91,4 @@ def unet_inference(batch: int, size: int) -> Work:
 def data_preparation(batch: int, size: int) -> Work:
     """JPEG files to a batch of grey squares."""
     files = encoded_images(batch)
-    return lambda: np.stack([decode_grey(file, size) for file in files])
+    return lambda: np.stack([to_square(read_picture(file).slices[0].pixels, size) for file in files])

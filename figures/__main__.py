@@ -25,7 +25,7 @@ def main(program: str = "python -m figures") -> None:
             "segmentation": segmentation,
             "report": report,
         },
-        "Draw a figure and print where it was written.",
+        "Draw a figure and print its path.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Confusion matrices of a run on its training and its test images: counts and shares of each true class."""
+"""Confusion matrices of a run on its training and test images: counts, and shares of each true class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from jaxcnn.runs.folder import read_splits
 def confusion_matrices_figure(
     confusions: dict[str, Int[np.ndarray, "classes classes"]], classes: tuple[str, ...]
 ) -> Figure:
-    """One panel for each named matrix, true classes downwards, predicted ones to the right."""
+    """One panel per matrix; its rows are true classes and its columns predicted classes."""
     figure = Figure(figsize=(5.2 * len(confusions), 4.9), layout="constrained")
     for panel, (title, confusion) in zip(
         np.atleast_1d(figure.subplots(1, len(confusions))), confusions.items(), strict=True
@@ -45,7 +45,7 @@ def _draw(panel: Axes, confusion: Int[np.ndarray, "classes classes"], classes: l
 
 
 def class_name(folder: str) -> str:
-    """`glioma_tumor` is called glioma; `no_tumor` would lose its sense."""
+    """`glioma_tumor` becomes glioma; `no_tumor` becomes no tumor, because "no" alone says nothing."""
     return folder.replace("_", " ") if folder.startswith("no_") else folder.removesuffix("_tumor")
 
 
@@ -57,11 +57,11 @@ def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
 
 
 def confusion_matrices(folder: Folder, out: Path | None = None) -> None:
-    """Confusion matrices of a run's best checkpoint on its training and its test images.
+    """Draw the confusion matrices of a run's best checkpoint on its training and test images.
 
     Args:
-        folder: run folder, or a sweep, which stands for its best run by validation F1.
-        out: the picture; figures/confusion-matrices.png in the folder when not given.
+        folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        out: File of the figure; figures/confusion-matrices.png in the folder if not given.
     """
     run = best_run(folder)
     predictions, title = read_splits(run, ("train", "test")), run_title(run)

@@ -1,4 +1,4 @@
-"""Loss and macro F1 over the epochs, on the training and the test images; every run is a line."""
+"""Loss and macro F1 over the epochs, on the training and test images, with one line per run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,9 +33,9 @@ Epochs = Sequence[Mapping[str, Any]]
 
 
 def learning_curves_figure(runs: Mapping[str, Epochs]) -> Figure:
-    """Four panels; `runs` gives for each name in the legend the lines of its metrics.jsonl.
+    """Four panels; `runs` maps each name in the legend to the lines of its metrics.jsonl.
 
-    More runs than there are distinct colours are coloured and named in the order of their validation F1.
+    If there are more runs than distinct colours, they are coloured and named in the order of their validation F1.
     """
     many = len(runs) > len(_COLOURS)
     names = sorted(runs, key=lambda name: rank(best_epoch(runs[name])), reverse=True) if many else list(runs)
@@ -71,14 +71,14 @@ def learning_curves_figure(runs: Mapping[str, Epochs]) -> Figure:
 
 
 def _line_width(place: int, count: int) -> float:
-    """The best of many stand out, and the more there are the finer are the others."""
+    """The best of many runs have thick lines; the more runs there are, the thinner are the others."""
     if count <= len(_COLOURS):
         return 1.5
     return 2.5 if place < _HIGHLIGHTED else max(0.5, min(1, 30 / count))
 
 
 def _set_loss_scale(panel: Axes, runs: Mapping[str, Epochs]) -> None:
-    """From 0 on; logarithmic where one run's loss is so high that it would press all others together."""
+    """From 0 up; logarithmic if one run's loss is so high that the others could not be told apart."""
     losses = [[e[c] for e in run for c in ("train_loss", "test_loss") if np.isfinite(e[c])] for run in runs.values()]
     highest = [max(values) for values in losses if values]
     if not highest:
@@ -92,7 +92,7 @@ def _set_loss_scale(panel: Axes, runs: Mapping[str, Epochs]) -> None:
 def _draw_legend(figure: Figure, lines: Sequence[Line2D], shown: Sequence[str], columns: int, count: int) -> None:
     title = None
     if count > len(_COLOURS):
-        left_out = f"; {count - len(shown)} more are not named" if count > len(shown) else ""
+        left_out = f"; the last {count - len(shown)} are not named" if count > len(shown) else ""
         title = f"{count} models, the best by validation F1 first{left_out}"
     legend = figure.legend(
         lines,
@@ -110,22 +110,22 @@ def _draw_legend(figure: Figure, lines: Sequence[Line2D], shown: Sequence[str], 
 
 
 def learning_curves(folders: Folders, out: Path | None = None) -> None:
-    """Training and test loss and F1 over the epochs, a line a run.
+    """Draw training and test loss and F1 over the epochs, with one line per run.
 
     Args:
-        folders: run folders; a sweep stands for its runs, but for those without an epoch.
-        out: the picture; figures/learning-curves.png in the first folder when not given.
+        folders: Run folders or sweep folders; a sweep stands for all its runs that have finished an epoch.
+        out: File of the figure; figures/learning-curves.png in the first folder if not given.
     """
     epochs = read_learning_curves(open_folders(folders))
     for folder in folders:
-        # Who names a run wants to see it.
+        # A user who names a run wants to see it.
         if is_run(folder) and not read_epochs(Run(folder)):
-            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; let the run go on")
+            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; wait until one is")
     if not epochs:
-        raise UserError(f"{folders[0]}: no epoch of any run is finished yet; let the sweep go on")
+        raise UserError(f"{folders[0]}: no run has finished an epoch yet; wait until one has")
     save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")
 
 
 def read_learning_curves(runs: Mapping[str, Run]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of metrics.jsonl of the runs that have some."""
+    """The lines of metrics.jsonl, for the runs that have any."""
     return {name: epochs for name, run in runs.items() if (epochs := read_epochs(run))}

@@ -1,4 +1,4 @@
-"""What a convolution does: three images under three kernels of three sizes."""
+"""What a convolution does: three images, each convolved with three kernels of three sizes."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _GAP = 0.1
 
 
 def manual_convolution_figure(images: UInt8[np.ndarray, "n height width 1"]) -> Figure:
-    """One row for each image: the original, then each kernel of `KERNELS` at each of `SIZES`, by `manual_conv2d`."""
+    """One row per image: the original, then each kernel of `KERNELS` at each of `SIZES`, by `manual_conv2d`."""
     originals = images[..., 0] / 255
     groups = {"Original": {"": originals}}
     for name, make_kernel in KERNELS.items():
@@ -45,10 +45,10 @@ def manual_convolution_figure(images: UInt8[np.ndarray, "n height width 1"]) -> 
 def _responses(
     images: Float64[np.ndarray, "n height width"], kernel: Float64[np.ndarray, "k k"]
 ) -> Float64[np.ndarray, "n height width"]:
-    """The images under the kernel, divided by the sum of its magnitudes.
+    """The images convolved with the kernel, divided by the sum of its magnitudes.
 
-    A larger kernel has a larger sum. Divided by it, an edge of the same height has the same response at every size and
-    a blurred grey value is a weighted mean, so that the sizes can be shown on one scale.
+    A larger kernel has a larger sum. After the division, an edge of the same height has the same response at every size
+    and a blurred grey value is a weighted mean, so all sizes can be shown on one scale.
     """
     return np.stack([manual_conv2d(image, kernel) for image in images]) / np.abs(kernel).sum()
 
@@ -69,7 +69,7 @@ def _draw_group(
 
 
 def _grey_scale(responses: Float64[np.ndarray, "size n height width"]) -> tuple[float, float]:
-    """The values shown in black and in white."""
+    """The values that are drawn black and white."""
     if responses.min() >= 0:
         return 0.0, 1.0  # grey values and weighted means of them: as in the original
     # Signed responses: zero is mid-grey, so that the sign can be seen. The few strongest, at the rim of the head, are
@@ -79,15 +79,15 @@ def _grey_scale(responses: Float64[np.ndarray, "size n height width"]) -> tuple[
 
 
 def manual_convolution(data: str = "phantom", seed: int = 0, out: Path = Path("manual-convolution.png")) -> None:
-    """Three training images under edge, blur and sharpening kernels of three sizes, by the definition in NumPy.
+    """Draw three training images convolved with edge, blur and sharpening kernels of three sizes.
 
     Args:
-        data: the embedded `phantom`, or the folder of a prepared data set.
-        seed: chooses the images, one of each kind of tumour.
-        out: the picture; its suffix chooses the format.
+        data: `phantom`, or the folder of a prepared data set.
+        seed: Seed of the choice of images, one for each kind of tumour.
+        out: File of the figure; its suffix chooses the format.
     """
     if seed < 0:
-        raise UserError(f"--seed {seed}: a seed is not negative; give 0 or more")
+        raise UserError(f"--seed {seed}: must be at least 0")
     save_figure(manual_convolution_figure(one_of_each_tumour(load_dataset(data), seed)), out)
 
 
@@ -95,13 +95,13 @@ def one_of_each_tumour(dataset: Dataset, seed: int) -> UInt8[np.ndarray, "3 heig
     """One training image of each of `TUMOURS`, chosen by the seed.
 
     Raises:
-        UserError: the data set has no training image of one of them.
+        UserError: the data set has no training image of one kind of tumour.
     """
     random = np.random.default_rng(seed)
-    chosen = []
+    chosen, train = [], dataset.splits["train"]
     for tumour in TUMOURS:
-        candidates = np.flatnonzero(dataset.splits["train"].labels == dataset.classes.index(tumour))
+        candidates = np.flatnonzero(train.labels == dataset.classes.index(tumour))
         if not len(candidates):
-            raise UserError(f"--data {dataset.source}: no training image of {tumour}; prepare a data set that has some")
+            raise UserError(f"--data {dataset.source}: has no training image of {tumour}; give a data set that has one")
         chosen.append(random.choice(candidates))
-    return dataset.splits["train"].images[chosen]
+    return train.images[chosen]

@@ -1,4 +1,4 @@
-"""An overview of many models: a line each through batch size, learning rate, dropout, train and test F1."""
+"""An overview of many models: one line per model through batch size, learning rate, dropout, train and test F1."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -29,7 +29,7 @@ _LONGEST_NAME = 70
 
 
 def models_figure(models: Sequence[Model]) -> Figure:
-    """Parallel coordinates, coloured by test F1; the best by validation F1 is drawn thicker, on top, and named."""
+    """Parallel coordinates, coloured by test F1; the best model by validation F1 is thicker, on top, and named."""
     axes = value_axes(models)
     # The panel has a fixed place: value_axes keeps the labels apart on an axis of this height.
     figure = Figure(figsize=(12, 6))
@@ -68,7 +68,7 @@ def _draw_colour_bar(figure: Figure, panel: Axes, within: Normalize) -> None:
 
 
 def curve(heights: Float64[np.ndarray, " axes"]) -> Curve:
-    """Through the axes at 0, 1, 2, ...: cubic Bézier curves, level where they cross an axis."""
+    """The line of a model through the axes at 0, 1, 2, ...: cubic Bézier curves that are level at each axis."""
     vertices, codes = [(0.0, heights[0])], [Curve.MOVETO]
     for place, (start, end) in enumerate(pairwise(heights)):
         vertices += [(place + 0.5, start), (place + 0.5, end), (place + 1.0, end)]
@@ -85,7 +85,7 @@ def _draw_model(panel: Axes, heights: Float64[np.ndarray, " axes"], colour: str,
 
 
 def _draw_axis(panel: Axes, place: int, axis: ValueAxis, last: int) -> None:
-    """The axis with its labels beside it: outside, where there are no lines, or above the lines that come to it."""
+    """An axis with its labels: outside the outer axes, where no lines are, and above the lines at the others."""
     side, aligned = (1, "left") if place == last else (-1, "right")
     raised, vertically = (0, "center_baseline") if place in (0, last) else (5, "baseline")
 
@@ -122,11 +122,11 @@ def _sentence(best: Model) -> str:
 
 
 def models(folders: Folders, out: Path | None = None) -> None:
-    """Overview of a sweep: each model a line through its hyper-parameters and its scores.
+    """Draw an overview of many models: one line per model through its hyper-parameters and scores.
 
     Args:
-        folders: sweeps, and runs to set beside them.
-        out: the picture; figures/models.png in the first folder when not given.
+        folders: Sweep folders or run folders.
+        out: File of the figure; figures/models.png in the first folder if not given.
     """
     figure = models_figure(read_models(folders))
     save_figure(figure, out or folders[0] / "figures" / "models.png")

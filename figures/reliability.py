@@ -1,4 +1,4 @@
-"""Reliability diagram: how often the classifier is right where it says how sure it is, before and after scaling."""
+"""Reliability diagram: accuracy against confidence, before and after temperature scaling."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _BARS, _GAP = "#0072b2", "#d55e00"
 def reliability_figure(
     logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], temperature: float, title: str
 ) -> Figure:
-    """Accuracy and number of images by confidence: the logits as they are, and divided by the temperature."""
+    """Accuracy and number of images by confidence, for the logits and for the logits divided by the temperature."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     scaled = logits.astype(np.float64) / temperature
@@ -32,7 +32,7 @@ def reliability_figure(
         error = measures(values, labels).calibration_error[0]
         upper.set_title(f"{name}\ncalibration error (ECE) {error:.3f}")
     figure.suptitle(f"{title}, {len(labels)} test images")
-    # Or the last number of one axis would touch the first of the next.
+    # Otherwise the last number of one axis would touch the first of the next.
     figure.set_layout_engine("constrained", wspace=0.06)
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")
@@ -50,8 +50,8 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
     accuracy, confidence, counts = found.accuracy[full], found.confidence[full], found.counts[full]
     upper.bar(middle, accuracy, 1 / bins, color=_BARS, edgecolor="white", label="accuracy of the bin")
     upper.plot([0, 1], [0, 1], "--", color="0.4", label="accuracy = confidence")
-    # From what the images of the bin say to what they are, where they say it: the middle of a bin may be neither.
-    upper.vlines(confidence, accuracy, confidence, color=_GAP, linewidth=2, label="gap to its mean confidence")
+    # The gap is drawn at the mean confidence of the bin, which need not be its middle.
+    upper.vlines(confidence, accuracy, confidence, color=_GAP, linewidth=2, label="gap to the mean confidence")
     upper.plot(confidence, confidence, "o", color=_GAP, markersize=4)
     upper.set(xlim=(0, 1), ylim=(0, 1.02))
     lower.bar(middle, counts, 1 / bins, color=_BARS, edgecolor="white")
@@ -59,17 +59,19 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
         lower.annotate(
             str(count), (x, count), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize="small"
         )
-    lower.set_xlabel("confidence: the probability of the class that is given")
+    lower.set_xlabel("confidence (probability of the predicted class)")
     for panel in (upper, lower):
         panel.spines[["top", "right"]].set_visible(False)
 
 
 def reliability_diagram(folder: Folder, out: Path | None = None) -> None:
-    """Reliability diagram of a run on its test images, before and after temperature scaling on the validation images.
+    """Draw the reliability diagram of a run on its test images, before and after temperature scaling.
+
+    The temperature is fitted on the validation images.
 
     Args:
-        folder: run folder, or a sweep, which stands for its best run by validation F1.
-        out: the picture; figures/reliability.png in the folder when not given.
+        folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        out: File of the figure; figures/reliability.png in the folder if not given.
     """
     run = best_run(folder)
     validation, test = read_splits(run, ("validation", "test")).values()
@@ -77,7 +79,7 @@ def reliability_diagram(folder: Folder, out: Path | None = None) -> None:
         temperature = fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
         raise UserError(
-            f"{run.folder}: no temperature is best on its validation images: {error}; choose another run"
+            f"{run.folder}: a temperature can't be fitted on its validation images: {error}; choose another run"
         ) from error
     figure = reliability_figure(test.logits, test.labels, temperature, run_title(run))
     save_figure(figure, out or folder / "figures" / "reliability.png")

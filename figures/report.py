@@ -1,4 +1,4 @@
-"""Everything about a sweep on one page: a file that can be sent, and that needs no network."""
+"""A report on a sweep as one HTML file, which can be sent and needs no network."""
 
 import base64
 import hashlib
@@ -77,7 +77,7 @@ def _pictures(models: Sequence[Model], best: Model) -> str:
     if curves := read_learning_curves({model.name: model.run for model in models}):
         picture = _picture(
             learning_curves_figure(curves),
-            "Loss and macro F1 over the epochs on training and test images, a line a model",
+            "Loss and macro F1 over the epochs on training and test images, one line per model",
         )
         sections.append(_section("Learning curves", picture))
     sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
@@ -86,7 +86,7 @@ def _pictures(models: Sequence[Model], best: Model) -> str:
 
 def _pictures_of_best(best: Model, predictions: Mapping[str, Predictions]) -> str:
     if not {"train", "test"} <= predictions.keys():
-        return f"<p>It has no predictions: the run {escape(best.run.name)} hasn’t ended.</p>"
+        return f"<p>There are no predictions yet, because the run {escape(best.run.name)} hasn’t ended.</p>"
     train, test = predictions["train"], predictions["test"]
     matrices = confusion_matrices_figure({"train": train.confusion(), "test": test.confusion()}, test.classes)
     parts = [
@@ -102,21 +102,21 @@ def _pictures_of_best(best: Model, predictions: Mapping[str, Predictions]) -> st
 
 def _reliability(best: Model, predictions: Mapping[str, Predictions]) -> str:
     if "validation" not in predictions:
-        return "<p>There are no predictions of validation images to fit a temperature to.</p>"
+        return "<p>There are no predictions of validation images to fit a temperature on.</p>"
     validation, test = predictions["validation"], predictions["test"]
     try:
         temperature = fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
-        return f"<p>No temperature is best on the validation images: {escape(str(error))}.</p>"
+        return f"<p>A temperature can’t be fitted on the validation images: {escape(str(error))}.</p>"
     figure = reliability_figure(test.logits, test.labels, temperature, run_title(best.run))
     return _picture(figure, "Accuracy by confidence, before and after temperature scaling")
 
 
 def _roc(best: Model, test: Predictions) -> str:
     if len(np.unique(test.labels)) < 2:
-        return "<p>All test images are of one class; ROC curves need two.</p>"
+        return "<p>All test images have the same class; ROC curves need two classes.</p>"
     figure = roc_curves_figure(test.logits, test.labels, test.classes, run_title(best.run))
-    return _picture(figure, "ROC curves of the classes, each against the others")
+    return _picture(figure, "ROC curves of the classes, each against all others")
 
 
 def _section(heading: str, content: str) -> str:
@@ -124,9 +124,9 @@ def _section(heading: str, content: str) -> str:
 
 
 def _picture(figure: Figure, description: str) -> str:
-    """As an image with its data in its address: its identifiers and styles stay its own."""
+    """The figure as an image element that contains its data, so its identifiers and styles stay separate."""
     written = io.BytesIO()
-    # Or identifiers would be random, and the page another each time.
+    # Otherwise the identifiers would be random, and the page different each time.
     with mpl.rc_context({"svg.hashsalt": "jaxcnn"}):
         figure.savefig(written, format="svg", metadata={"Date": None})
     encoded = base64.b64encode(written.getvalue()).decode()
@@ -138,14 +138,14 @@ def _picture(figure: Figure, description: str) -> str:
 
 
 def report(folders: Folders, out: Path | None = None) -> None:
-    """A page about a sweep: table, interactive overview, learning curves, and how good the best model is.
+    """Write an HTML page about a sweep: table, interactive chart, learning curves, and details of the best model.
 
     Args:
-        folders: sweeps and runs.
-        out: the page; figures/report.html in the first folder when not given.
+        folders: Sweep folders or run folders.
+        out: File of the page; figures/report.html in the first folder if not given.
     """
     models = read_models(folders)
     if best_model(models) is None:
-        raise UserError(f"{folders[0]}: no run has an epoch or predictions yet; let the training go on")
+        raise UserError(f"{folders[0]}: no run has scores yet; wait until one has finished an epoch")
     title = ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
     save_page(report_page(title, models), out or folders[0] / "figures" / "report.html")

@@ -1,4 +1,4 @@
-"""What a reader of scores must know first: on which images they are, and what computed them."""
+"""What a reader must know about scores: which images they are measured on, and what computed them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -7,15 +7,15 @@ from typing import Any
 from figures.scored_models import Model
 from jaxcnn.runs.folder import SPLITS, Run, read_data, read_environment
 
-_FINGERPRINT = 12  # Digits that are shown.
-_NAMES = 3  # Of the models of a group.
+_FINGERPRINT = 12  # Number of digits shown.
+_NAMES = 3  # Number of models named per group.
 
 Facts = tuple[tuple[str, str], ...]
 """Names and values, as plain text."""
 
 
 def facts_html(models: Sequence[Model]) -> str:
-    """Lists of the data and the environments of the models; where there are several, which models they are of."""
+    """The data and environments of the models as lists; if there are several, with the models they belong to."""
     data, environments = _grouped(models, _data_facts), _grouped(models, _environment_facts)
     warning = (
         '<p class="warning">The models don’t all have the same images and protocol: compare their scores with care.</p>'
@@ -27,7 +27,7 @@ def facts_html(models: Sequence[Model]) -> str:
 
 
 def _grouped(models: Sequence[Model], facts_of: Any) -> dict[Facts, list[str]]:
-    """The names of the models that share the facts."""
+    """The facts, each with the names of the models that share them."""
     groups: dict[Facts, list[str]] = {}
     for model in models:
         groups.setdefault(facts_of(model.run), []).append(model.name)

@@ -1,4 +1,4 @@
-"""The models of a report: as rows of a table, and as the data that its chart is drawn from."""
+"""The models of a report, as rows of its table and as data for its chart."""
 
 import json
 import math
@@ -24,7 +24,7 @@ _ORDER = "validation_f1_macro"
 
 
 def in_order(models: Sequence[Model]) -> list[Model]:
-    """By validation F1, the highest first, those without last: the order of the table when the page is opened."""
+    """Sorted by validation F1, the highest first and missing ones last: the order of the table on a new page."""
 
     def key(model: Model) -> tuple[bool, float]:
         score = model.value(_ORDER)
@@ -34,7 +34,7 @@ def in_order(models: Sequence[Model]) -> list[Model]:
 
 
 def headers_html() -> str:
-    """A cell a column, with the button that sorts by it."""
+    """One cell per column, with the button that sorts by it."""
     texts = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in ("model", "kind"))
     sort = {_ORDER: ' aria-sort="descending"'}
     return texts + "".join(
@@ -44,7 +44,7 @@ def headers_html() -> str:
 
 
 def rows_html(models: Sequence[Model]) -> str:
-    """A row a model; each cell has the value that it is sorted by, empty where it is missing."""
+    """One row per model; each cell has the value that it is sorted by, which is empty if it is missing."""
     best = best_model(models)
     return "\n".join(_row(model, model is best) for model in models)
 
@@ -67,7 +67,7 @@ def _number_cell(value: float, quantity: str) -> str:
 
 
 def chart_json(models: Sequence[Model]) -> str:
-    """What the chart is drawn from, in the order of the models; fit to stand in a script element."""
+    """The data of the chart, in the order of the models, safe inside a script element."""
     axes, best = value_axes(models), best_model(models)
     scores = [model.value("test_f1_macro") for model in models]
     within = score_range(scores)

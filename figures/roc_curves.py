@@ -1,4 +1,4 @@
-"""ROC curves of a run on its test images: each class against the others."""
+"""ROC curves of a run on its test images: each class against all others."""
 
 from itertools import cycle
 from pathlib import Path
@@ -24,7 +24,7 @@ _STYLES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", "
 def roc_curves_figure(
     logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], classes: tuple[str, ...], title: str
 ) -> Figure:
-    """A line a class, by its probability; a class without images (or the only one that has some) has none."""
+    """One line per class, by its probability; none for a class without images, or if no other class has any."""
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     panel = figure.subplots()
     probabilities = softmax(logits.astype(np.float64), axis=1)
@@ -43,20 +43,20 @@ def roc_curves_figure(
     panel.set_ylabel("true positive rate (sensitivity)")
     panel.set_title(f"{title}, {len(labels)} test images\nmacro ROC AUC {found.auc_macro[0]:.3f}")
     panel.grid(alpha=0.3)
-    panel.legend(title="a class against the others: AUC", loc="lower right")
+    panel.legend(title="class against all others: AUC", loc="lower right")
     return figure
 
 
 def roc_curves(folder: Folder, out: Path | None = None) -> None:
-    """ROC curves of a run on its test images, one class against the others.
+    """Draw the ROC curves of a run on its test images, each class against all others.
 
     Args:
-        folder: run folder, or a sweep, which stands for its best run by validation F1.
-        out: the picture; figures/roc-curves.png in the folder when not given.
+        folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        out: File of the figure; figures/roc-curves.png in the folder if not given.
     """
     run = best_run(folder)
     test = read_predictions(run, "test")
     if len(np.unique(test.labels)) < 2:
-        raise UserError(f"{run.predictions('test')}: all images are of one class; ROC curves need two")
+        raise UserError(f"{run.predictions('test')}: all images have the same class; ROC curves need two classes")
     figure = roc_curves_figure(test.logits, test.labels, test.classes, run_title(run))
     save_figure(figure, out or folder / "figures" / "roc-curves.png")

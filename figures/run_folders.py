@@ -1,4 +1,4 @@
-"""The runs that a command is given: run folders, and sweeps that stand for theirs; each with a name of its own."""
+"""The runs in the folders that a command takes: run folders, and sweep folders, which stand for all their runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, open_run, open_sweep
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
-"""The argument of a command that takes one of them."""
+"""The argument of a command that takes one folder."""
 
 Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
-"""The argument of a command that takes several."""
+"""The argument of a command that takes several folders."""
 
 
 def open_folders(folders: Sequence[Path]) -> dict[str, Run]:
-    """The runs in the folders by their short names, in the order they are given; each once.
+    """The runs in the folders by their short names, each once, in the order of the folders.
 
     Raises:
         UserError: no folder is given, or one is neither a run nor a sweep.
@@ -30,14 +30,14 @@ def open_folders(folders: Sequence[Path]) -> dict[str, Run]:
 
 
 def open_folder(folder: Path) -> tuple[Run, ...]:
-    """The run in the folder, or those of the sweep.
+    """The run in the folder, or the runs of the sweep.
 
     Raises:
-        UserError: it is neither.
+        UserError: the folder is neither a run nor a sweep.
     """
     return (open_run(folder),) if is_run(folder) or not folder.is_dir() else open_sweep(folder)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is a run, and not a sweep."""
+    """Whether the folder is a run folder, and not a sweep."""
     return Run(folder).config.is_file()

@@ -1,4 +1,4 @@
-"""How a figure or a page is written: whole or not at all, and its address is printed."""
+"""Figures and pages are written completely or not at all, and their path is printed."""
 
 import contextlib
 from collections.abc import Collection, Iterator
@@ -11,7 +11,7 @@ from jaxcnn.runs.files import whole_file
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write `figure` to `path` and print the address; the suffix chooses the format.
+    """Write `figure` to `path` and print the path; the suffix chooses the format.
 
     Raises:
         UserError: Matplotlib doesn't know the suffix, or the file can't be written.
@@ -21,13 +21,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def save_page(page: str, path: Path) -> None:
-    """Write an HTML page to `path` and print the address.
+    """Write an HTML page to `path` and print the path.
 
     Raises:
-        UserError: the suffix isn't that of a page, or the file can't be written.
+        UserError: the suffix isn't that of an HTML page, or the file can't be written.
     """
     with _saved(path, ("html", "htm")) as temporary:
-        # The bytes of a folder's name may be no text.
+        # A folder's name may hold bytes that aren't text.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
@@ -39,5 +39,5 @@ def _saved(path: Path, known: Collection[str]) -> Iterator[Path]:
         with whole_file(path) as temporary:
             yield temporary
     except OSError as error:
-        raise UserError(f"--out {path}: can't be written: {error.strerror or error}; choose another") from error
+        raise UserError(f"--out {path}: can't be written: {error.strerror or error}; choose another file") from error
     print(path)

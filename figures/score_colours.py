@@ -1,4 +1,4 @@
-"""Colours for scores: perceptually uniform, and far from the background where the score is high."""
+"""Colours for scores: perceptually uniform, with the highest scores farthest from the background."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ ON_BLACK = ListedColormap(_VIRIDIS(np.linspace(0.25, 1, 256)), "from blue to yel
 
 
 def score_range(scores: Sequence[float]) -> Normalize:
-    """From the lowest to the highest of the scores that there are; never empty."""
+    """The range of the scores that aren't missing; its width is never 0."""
     finite = [score for score in scores if np.isfinite(score)] or [0, 1]
     low, high = min(finite), max(finite)
     return Normalize(low, high) if high > low else Normalize(low - 0.005, high + 0.005)
 
 
 def score_colour(score: float, within: Normalize, colours: Colormap = ON_WHITE) -> str:
-    """As #rrggbb; grey where there is no score."""
+    """The colour as #rrggbb; grey if there is no score."""
     return to_hex(colours(within(score))) if np.isfinite(score) else "#8c8c8c"

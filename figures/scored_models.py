@@ -1,4 +1,4 @@
-"""A model of a sweep: what it was trained with, and how good its best epoch is."""
+"""A model of a sweep: its options, and the scores of its best epoch."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ class Model:
     """A run, with the scores of its best epoch by validation F1.
 
     Attributes:
-        name: what tells it from the others.
+        name: a short name that no other model has.
         run: its folder.
         config: the configuration.
         scores: the line of the best epoch in metrics.jsonl. A run without epochs has the scores of its predictions if
@@ -35,14 +35,14 @@ class Model:
         return str(self.config.get("model") or self.config.get("baseline") or "unknown")
 
     def value(self, quantity: str) -> float:
-        """An option by its name in config.json or a score by its name in metrics.jsonl; NaN where there is none."""
+        """An option by its name in config.json or a score by its name in metrics.jsonl; NaN if there is none."""
         # The options come last: a line of metrics.jsonl has the learning rate of its epoch.
         found = {**self.scores, **self.config}.get(quantity)
         return float(found) if isinstance(found, int | float) and math.isfinite(found) else math.nan
 
 
 def read_models(folders: Sequence[Path]) -> list[Model]:
-    """The models of sweeps and runs, in the order they are given.
+    """The models of the sweeps and runs, in the order of the folders.
 
     Raises:
         UserError: no folder is given, or one is neither a run nor a sweep.
@@ -51,7 +51,7 @@ def read_models(folders: Sequence[Path]) -> list[Model]:
 
 
 def best_model(models: Sequence[Model]) -> Model | None:
-    """The best by macro F1 on the validation images; nothing is chosen by the test images."""
+    """The best model by macro F1 on the validation images; nothing is chosen by the test images."""
     return max((model for model in models if model.scores), key=lambda model: rank(model.scores), default=None)
 
 
@@ -59,13 +59,13 @@ def best_run(folder: Path) -> Run:
     """The run in the folder, or the best one of the sweep.
 
     Raises:
-        UserError: it is neither, or no run of the sweep has scores on validation images.
+        UserError: the folder is neither a run nor a sweep, or no run of the sweep has scores on validation images.
     """
     if is_run(folder):
         return open_run(folder)
     best = best_model(read_models([folder]))
     if best is None:
-        raise UserError(f"{folder}: no run of it has an epoch or predictions yet; let the sweep go on")
+        raise UserError(f"{folder}: no run of the sweep has scores yet; wait until one has finished an epoch")
     return best.run
 
 

@@ -1,4 +1,4 @@
-"""Slices with the outlines that a U-Net predicts and, where they are known, the true ones."""
+"""Slices with the outlines that a U-Net predicts and, if they are known, the true ones."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,17 +15,17 @@ from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import load_unet
 from jaxcnn.inference.segmentation import dice, predict_masks
 
-# Told apart by people who see no red or no green, and in grey.
+# Colour-blind people can tell these apart, and they differ in grey.
 _COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}
 _LINES: dict[str, Literal["solid", "dashed"]] = {"predicted": "solid", "true": "dashed"}
 
-# More patients and slices are in the table, not in the picture.
+# The table has all patients; the figure shows at most this many patients and slices.
 _ROWS = 6
 _COLUMNS = 4
 
 
 def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> Figure:
-    """One row a patient, with slices spread evenly over those that have a mask, predicted or true."""
+    """One row per patient, with slices spread evenly over those that have a mask, predicted or true."""
     patients = _spread(np.array(slices.patient_names), _ROWS).tolist()
     figure = Figure(figsize=(2 * _COLUMNS, 2.2 * len(patients) + 0.4), layout="constrained")
     for row, patient in zip(figure.subplots(len(patients), _COLUMNS, squeeze=False), patients, strict=True):
@@ -45,7 +45,7 @@ def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height wi
 def _worth_seeing(
     slices: Slices, predicted: Bool[np.ndarray, "n height width"], patient: str
 ) -> Shaped[np.ndarray, " k"]:
-    """Numbers of some of the patient's slices that have a mask; of any, where none has."""
+    """Numbers of some of the patient's slices that have a mask, or of any slices if none has."""
     places = slices.places(patient)
     marked = predicted if slices.masks is None else predicted | slices.masks
     numbers = np.flatnonzero(marked[places].any(axis=(1, 2)))
@@ -75,7 +75,7 @@ def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height wid
 
 
 def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> str:
-    """One line a patient: how many slices there are, how many have a mask, and Dice where the true masks are known."""
+    """One line per patient: numbers of slices and of slices with a mask, and Dice if the true masks are known."""
     width = max(map(len, ("patient", *slices.patient_names)))
     lines = [f"{'patient':<{width}}  slices  predicted  true    Dice"]
     scores = []
@@ -97,13 +97,15 @@ def _marked_slices(masks: Bool[np.ndarray, "n height width"]) -> int:
 
 
 def segmentation(*, weights: Path, images: Path, out: Path = Path("segmentation.png")) -> None:
-    """Tumour outlines by a converted U-Net; where the true ones are known, with the Dice score of each patient.
+    """Draw the tumour outlines that a converted U-Net predicts on slices of patients.
+
+    A table with one line per patient is printed, with the Dice score if the true masks are known.
 
     Args:
-        weights: what `python -m convert unet` wrote.
-        images: an NPZ file with `images` and perhaps `masks` and `patients`, or a folder of image files, in folders
-            named after the patients; the mask of NAME.tif is NAME_mask.tif beside it.
-        out: the picture; its suffix chooses the format.
+        weights: Folder that `python -m convert unet` wrote.
+        images: NPZ file with `images` and optionally `masks` and `patients`, or a folder with one folder of image files
+            per patient; the mask of NAME.tif is NAME_mask.tif beside it.
+        out: File of the figure; its suffix chooses the format.
     """
     unet = load_unet(weights)
     slices = load_slices(images)

@@ -1,4 +1,4 @@
-"""What a figure calls each of many runs: what tells it from the others, for there is little room."""
+"""Short names for the runs in a figure, which has little room: the parts that tell each run from the others."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxcnn.runs.files import printable
 
-# Where a name may be cut; "-" in 1e-05 is none.
+# Names are cut here, but not at the "-" in 1e-05.
 _BORDERS = re.compile(r"[, ]+|(?<![\deE][eE])-+")
 
 # Names up to here are short enough.
@@ -17,8 +17,8 @@ _SHORT = 20
 def short_names(folders: Sequence[Path]) -> list[str]:
     """A name for each of these distinct absolute paths, all different.
 
-    It is the folder's own name, with as many of its parents' as it takes; of long names, the words that all have in
-    common are left out. A folder alone keeps its name.
+    It is the folder's own name, with as many parents as are needed to tell the folders apart. If the names are long,
+    words that all of them share are left out. A single folder keeps its name.
     """
     depth, names = 1, [folder.name for folder in folders]
     while len(set(names)) < len(names):
@@ -35,21 +35,21 @@ def _without_common_words(names: Sequence[str]) -> list[str]:
     if len({len(of) for of in words}) == 1:
         columns = list(zip(*words, strict=True))
         differs = [len(set(column)) > 1 for column in columns]
-        # "batch" in batch-16 and batch-32 stays: it says what the number is.
+        # "batch" in batch-16 and batch-32 stays, because it says what the number is.
         numbers = [all(word[:1].isdigit() for word in column) for column in columns]
         named = [varies and number for varies, number in zip(differs[1:], numbers[1:], strict=True)] + [False]
         kept = [place for place in range(len(columns)) if differs[place] or named[place]]
         short = [joint.join(of[place] for place in kept) for of in words]
     else:
-        # One word is left to each, whatever they share.
+        # Each name keeps at least one word.
         room = min(map(len, words)) - 1
         start = min(_common(words), room)
         end = min(_common([of[::-1] for of in words]), room - start)
         short = [joint.join(of[start : len(of) - end]) for of in words]
-    # Different borders between the same words are lost; then the whole names must do.
+    # Names that differ only in their separators would become equal; these keep their full length.
     return short if len(set(short)) == len(short) else list(names)
 
 
 def _common(words: Sequence[Sequence[str]]) -> int:
-    """The number of words that all begin with."""
+    """The number of words at the start that all names share."""
     return len(list(takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))))

@@ -1,4 +1,4 @@
-"""The axes of parallel coordinates: where on its axis each model's value lies, and what is written beside the axis."""
+"""The axes of parallel coordinates: the position of each model's value, and the labels of the axis."""
 
 import dataclasses
 import re
@@ -11,10 +11,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from figures.scored_models import Model
 
 MISSING = -0.13
-"""Height of what has no value: below the axis."""
+"""Height of a missing value, below the axis."""
 
-_MOST_VALUES = 10  # All are ticks; of more, round numbers are.
-_LEAST_DISTANCE = 0.06  # Of two ticks, in heights of the axis: a line of text, and some air.
+_MOST_VALUES = 10  # An axis with more values has round numbers as ticks.
+_LEAST_DISTANCE = 0.06  # Between two ticks, in heights of the axis: one line of text with some space.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ValueAxis:
 
     Attributes:
         title: the name of the quantity.
-        heights: of each model; `MISSING` where it has no value.
+        heights: of each model; `MISSING` if it has no value.
         ticks: heights and labels, the lowest first.
     """
 
@@ -33,7 +33,7 @@ class ValueAxis:
 
 
 def value_axes(models: Sequence[Model]) -> tuple[ValueAxis, ...]:
-    """Batch size, learning rate and dropout, each over its range; train and test F1, on one scale to compare them."""
+    """Batch size, learning rate and dropout, each over its own range, and train and test F1 on the same scale."""
     values = {
         quantity: np.array([model.value(quantity) for model in models])
         for quantity in ("batch_size", "learning_rate", "dropout", "train_f1_macro", "test_f1_macro")
@@ -77,7 +77,7 @@ def _between(
     scale: Callable[[np.ndarray], np.ndarray],
 ) -> ValueAxis:
     def heights(of: Float64[np.ndarray, " _"]) -> Float64[np.ndarray, " _"]:
-        # What doesn't vary is in the middle.
+        # A value that doesn't vary is drawn in the middle.
         bottom, top = scale(np.array([low, high]))
         return (scale(of) - bottom) / (top - bottom) if top > bottom else np.full(len(of), 0.5)
 
@@ -88,7 +88,7 @@ def _between(
 
 
 def _round_numbers(low: float, high: float, *, logarithmic: bool = False) -> Float64[np.ndarray, " _"]:
-    """Round numbers from `low` to `high`; the two themselves where there is at most one."""
+    """Round numbers from `low` to `high`, or these two if there are fewer than two round numbers."""
     locator = LogLocator(subs=(1, 2, 5)) if logarithmic else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
     found = np.asarray(locator.tick_values(low, high), np.float64)
     tolerance = 1e-9 * (high - low)
@@ -97,7 +97,7 @@ def _round_numbers(low: float, high: float, *, logarithmic: bool = False) -> Flo
 
 
 def _thinned(heights: Float64[np.ndarray, " _"]) -> list[int]:
-    """The places of those that keep their distance; the lowest and the highest come first."""
+    """The places of the ticks that are far enough apart; the lowest and the highest are kept first."""
     kept: list[int] = []
     for place in (0, len(heights) - 1, *range(1, len(heights) - 1)):
         if all(abs(heights[place] - heights[other]) >= _LEAST_DISTANCE for other in kept):
@@ -106,7 +106,7 @@ def _thinned(heights: Float64[np.ndarray, " _"]) -> list[int]:
 
 
 def _labels(values: Float64[np.ndarray, " _"]) -> list[str]:
-    """As few digits as tell the values apart, three at least."""
+    """Labels with as few digits as tell the values apart, and at least three."""
     return next(
         labels
         for digits in range(3, 18)
@@ -115,7 +115,7 @@ def _labels(values: Float64[np.ndarray, " _"]) -> list[str]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """The shortest way to write it with so many digits: 32, 0.001, 1e-5."""
+    """The value as short text with at most so many digits: 32, 0.001, 1e-5."""
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return re.sub(r"e([+-])0*", lambda sign: f"e{sign[1].strip('+')}", f"{value:.{digits}g}")

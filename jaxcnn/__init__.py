@@ -11,18 +11,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxcnn.inference.classifier import load
     from jaxcnn.models.simplecnn import SimpleCNN
     from jaxcnn.models.table import MODELS
     from jaxcnn.models.unet import UNet
     from jaxcnn.models.unet_classifier import UNetClassifier
 
-__all__ = ["MODELS", "SimpleCNN", "UNet", "UNetClassifier", "__version__"]
+__all__ = ["MODELS", "SimpleCNN", "UNet", "UNetClassifier", "__version__", "load"]
 
 _HOMES = {
     "MODELS": "jaxcnn.models.table",
     "SimpleCNN": "jaxcnn.models.simplecnn",
     "UNet": "jaxcnn.models.unet",
     "UNetClassifier": "jaxcnn.models.unet_classifier",
+    "load": "jaxcnn.inference.classifier",
 }
 
 

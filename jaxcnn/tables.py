@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+# Wider tables are turned on their side, where that helps.
+_WIDEST = 120
+
 
 def format_table(rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as their widest cell: the first to the left, the others to the right.
@@ -16,3 +19,16 @@ def format_table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for first, *others in full
     )
+
+
+def fit_table(rows: Sequence[Sequence[str]]) -> str:
+    """The same, with rows and columns exchanged where the table would be wider than a terminal; all rows are full."""
+    upright = format_table(rows)
+    if _width(upright) <= _WIDEST:
+        return upright
+    turned = format_table([[cell.strip() for cell in column] for column in zip(*rows, strict=True)])
+    return min(upright, turned, key=_width)
+
+
+def _width(table: str) -> int:
+    return max(map(len, table.splitlines()))

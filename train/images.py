@@ -13,7 +13,7 @@ from jaxcnn.data.batch import Examples
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.preprocessing import Preprocessing, frame
-from jaxcnn.data.protocol import Leakage, Protocol, describe, partition
+from jaxcnn.data.protocol import Fold, Leakage, Protocol, describe, partition
 from jaxcnn.errors import UserError
 from jaxcnn.inference.tta import views_of
 from train.options import ImageOptions, TrainOptions
@@ -43,21 +43,50 @@ def load_images(options: ImageOptions) -> Images:
     Raises:
         UserError: there are none, or too few of a class to hold any out.
     """
-    loaded = load_dataset(options.data, options.max_images)
+    if options.folds is not None and options.fold is None:
+        raise UserError(f"--folds {options.folds}: needs --fold, the one to test on; a sweep goes through all of them")
+    return divide_images(load_dataset(options.data, options.max_images), options)
+
+
+def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
+    """Divide a data set as the options say.
+
+    Raises:
+        UserError: it has too few images of a class to hold any out.
+    """
+    fold = Fold(options.fold, options.folds) if options.fold and options.folds else None
     try:
-        dataset, leakage = partition(loaded, options.protocol, options.validation_fraction, seed=options.split_seed)
+        dataset, leakage = partition(
+            loaded,
+            options.protocol,
+            options.validation_fraction,
+            seed=options.split_seed,
+            test_fraction=options.test_fraction,
+            fold=fold,
+        )
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"--validation-fraction {options.validation_fraction}: {error}; use more images") from error
-    return Images(dataset, leakage, describe(dataset, leakage, options.protocol))
+        option = f"--folds {fold.count}" if fold else f"--validation-fraction {options.validation_fraction}"
+        raise UserError(f"{option}: {error}; use more images") from error
+    origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
+    return Images(dataset, leakage, describe(dataset, leakage, options.protocol) | {"test_images": origin})
 
 
 def report_images(images: Images, protocol: Protocol) -> None:
-    """Print the number of images of each split, and of near-duplicates across them."""
-    counts = ", ".join(f"{len(split)} {name}" for name, split in images.dataset.splits.items())
+    """Print the number of images of each split, of patients, and of near-duplicates across the splits."""
+    splits, origin = images.dataset.splits, images.description["test_images"]
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     report(f"data       {images.dataset.source}: {counts}")
-    leakage, tested = images.leakage, len(images.dataset.splits["test"])
+    if origin != "published":
+        report(f"test       {'held out of the images that there are' if origin == 'held out' else origin}")
+    if patients := images.description.get("patients"):
+        report(f"patients   {', '.join(f'{count} {name}' for name, count in patients.items())}")
+    leakage, tested = images.leakage, len(splits["test"])
     if leakage.groups:
+        or_patients = f", or are of {leakage.patients} patients who are there too" if leakage.patients else ""
         found = f"{leakage.test} of {tested} test images have near-duplicates among {leakage.train} training images"
+        found += or_patients
         if protocol == "leak-free":
             report(f"copies     {found}, which are left out")
         else:

@@ -335,9 +335,7 @@ def _write_predictions(training: _Training, positions: Positions) -> dict[int, d
         tallies, logits = _evaluate(training, state, name)
         for place in positions:
             learner = program.learners[place]
-            predictions = Predictions(
-                logits[place], split.labels, split.duplicates, split.names, learner.dataset.classes
-            )
+            predictions = Predictions(logits[place], split.labels, split.groups, split.names, learner.dataset.classes)
             by_first(partial(write_predictions, learner.run, name, predictions))
             results[place][name] = len(split), scores(tallies[place])
     return results

@@ -29,11 +29,19 @@ class ImageOptions:
     max_images: int | None = None
     """Use at most this many images of each split, spread evenly over it: for a quick look."""
     protocol: Protocol = "leak-free"
-    """`leak-free` trains on no near-duplicate of a test image; `official` keeps them, as published scores do."""
+    """`leak-free` trains on no near-duplicate of a test image, and on no other image of its patient; `official` keeps
+    them, as published scores do."""
     validation_fraction: float = 0.1
-    """Share of the training images to hold out for validation, class by class and together with their copies."""
+    """Share of the training images to hold out for validation, class by class and together with their copies and the
+    other images of their patients; unless the data set has validation images."""
+    test_fraction: float = 0.2
+    """Share of the images to hold out for testing in the same way, if the data set has no test images."""
+    folds: int | None = None
+    """Cross-validation: divide the training images into this many folds, none of which cuts a patient or copies."""
+    fold: int | None = None
+    """With --folds, the fold that is tested on, from 1; the data set's own test images are not used then."""
     split_seed: int = 0
-    """Seed of the choice of validation images; runs that differ in --seed alone share the same validation images."""
+    """Seed of the validation and test images that are held out; runs that differ in --seed alone share them."""
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -43,6 +51,11 @@ class ImageOptions:
         """
         require(self, "max_images", self.max_images is None or self.max_images >= 1, "must be at least 1")
         require(self, "validation_fraction", 0 < self.validation_fraction < 1, "must be above 0 and below 1")
+        require(self, "test_fraction", 0 < self.test_fraction < 1, "must be above 0 and below 1")
+        require(self, "folds", self.folds is None or self.folds >= 2, "must be at least 2")
+        if self.fold is not None:
+            require(self, "fold", self.folds is not None, "needs --folds: give their number")
+            require(self, "fold", 1 <= self.fold <= (self.folds or 1), f"must be 1 to {self.folds}")
         require(self, "split_seed", 0 <= self.split_seed < 2**32, "must be at least 0 and below 2**32")
 
 

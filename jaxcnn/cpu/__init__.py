@@ -1,5 +1,6 @@
-"""Convolution and max-pooling that are fast on a CPU; on other devices they are XLA's own.
+"""Convolution and max-pooling that are fast on a CPU; on other devices they are XLA's own, but for one gradient.
 
+That is max-pool's on a GPU (`max_pool`). All can be differentiated forwards and backwards, any number of times.
 A model does not know about it: `jaxcnn.models.layers` gives the functions to Flax, and inside
 `jaxcnn.cpu.xla_only()` the same models are compiled with XLA's own operations.
 """

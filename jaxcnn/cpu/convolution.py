@@ -15,7 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxcnn.cpu import im2col, matmul, winograd
-from jaxcnn.cpu.geometry import Pads, output_size
+from jaxcnn.cpu.geometry import Pads, input_size, kernel_size, output_size
+from jaxcnn.cpu.multilinear import ELSEWHERE, multilinear
 from jaxcnn.cpu.switch import is_xla_only
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -29,7 +30,7 @@ class Method:
 
     Attributes:
         conv: of (x, kernel, pads).
-        input_gradient: of (dy, kernel, pads).
+        input_gradient: of (kernel, dy, pads).
         kernel_gradient: of (x, dy, pads).
     """
 
@@ -78,15 +79,17 @@ def conv_general_dilated(
     seen in a value and 3e-5 in a gradient (`winograd` gives the reason).
 
     Strides, dilation, groups, other layouts than NHWC and HWIO, other dtypes than float32 and a precision that is asked
-    for (also by `jax.default_matmul_precision`) get XLA's own convolution. All else can be differentiated in reverse
-    mode only, as everything with a custom VJP.
+    for (also by `jax.default_matmul_precision`) get XLA's own convolution.
     """
     if is_xla_only() or not _is_plain(lhs, rhs, window_strides, options):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     (above, below), (left, right) = padding
-    return _conv(_varying_as(lhs, rhs), _varying_as(rhs, lhs), ((above, below), (left, right)))
+    pads = ((above, below), (left, right))
+    if choose_method(lhs.shape, rhs.shape, pads) is XLA:
+        return _xla_conv(lhs, rhs, pads)
+    return _form("y", _varying_as(lhs, rhs), _varying_as(rhs, lhs), options=(pads,))
 
 
 def _varying_as(x: Array, other: Array) -> Array:
@@ -95,6 +98,8 @@ def _varying_as(x: Array, other: Array) -> Array:
     JAX's own operations do that to their arguments, and so the gradients of a kernel that the devices share are added
     up. A factor of 1 does it too, and is gone when XLA has compiled.
     """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return x
     return x * lax.full_like(other, 1, shape=x.shape)
 
 
@@ -121,36 +126,47 @@ def _xla_conv(x: Array, kernel: Array, pads: Pads) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=NHWC)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, kernel: Array, pads: Pads) -> Array:
+def _xla_input_gradient(kernel: Array, dy: Array, pads: Pads) -> Array:
+    x = jax.typeof(dy).update(shape=_input_shape(kernel, dy, pads))
+    (dx,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, pads), x)(dy)
+    return dx
+
+
+def _xla_kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
+    kernel = jax.typeof(dy).update(shape=_kernel_shape(x, dy, pads))
+    (dkernel,) = jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, pads), kernel)(dy)
+    return dkernel
+
+
+def _cpu_conv(x: Array, kernel: Array, pads: Pads) -> Array:
     method = choose_method(x.shape, kernel.shape, pads)
-    return _by_platform(method.conv, _xla_conv, x, kernel, pads)
+    return (method.conv or _xla_conv)(x, kernel, pads)
 
 
-def _conv_forward(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, pads), (x, kernel)
+def _cpu_input_gradient(kernel: Array, dy: Array, pads: Pads) -> Array:
+    method = choose_method(_input_shape(kernel, dy, pads), kernel.shape, pads)
+    return (method.input_gradient or _xla_input_gradient)(kernel, dy, pads)
 
 
-def _conv_backward(pads: Pads, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    method = choose_method(x.shape, kernel.shape, pads)
-
-    def xla_input_gradient(dy: Array, kernel: Array, pads: Pads) -> Array:
-        return jax.vjp(lambda x: _xla_conv(x, kernel, pads), x)[1](dy)[0]
-
-    def xla_kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
-        return jax.vjp(lambda kernel: _xla_conv(x, kernel, pads), kernel)[1](dy)[0]
-
-    # Apart from each other, so that a gradient that nobody asks for is not computed.
-    dx = _by_platform(method.input_gradient, xla_input_gradient, dy, kernel, pads)
-    dkernel = _by_platform(method.kernel_gradient, xla_kernel_gradient, x, dy, pads)
-    return dx, dkernel
+def _cpu_kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
+    method = choose_method(x.shape, _kernel_shape(x, dy, pads), pads)
+    return (method.kernel_gradient or _xla_kernel_gradient)(x, dy, pads)
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+def _input_shape(kernel: Array, dy: Array, pads: Pads) -> tuple[int, ...]:
+    return len(dy), *input_size(dy.shape, (kernel.shape[0], kernel.shape[1]), pads), kernel.shape[2]
 
 
-def _by_platform(on_cpu: Computation | None, elsewhere: Computation, a: Array, b: Array, pads: Pads) -> Array:
-    if on_cpu is None:
-        return elsewhere(a, b, pads)
-    return lax.platform_dependent(a, b, cpu=lambda a, b: on_cpu(a, b, pads), default=lambda a, b: elsewhere(a, b, pads))
+def _kernel_shape(x: Array, dy: Array, pads: Pads) -> tuple[int, ...]:
+    return *kernel_size(x.shape, dy.shape, pads), x.shape[3], dy.shape[3]
+
+
+# The sum of all entries of y * conv(x, kernel), whose gradient by y is the convolution.
+_form = multilinear(
+    "conv_with_cpu_methods",
+    {
+        "x": {"cpu": _cpu_input_gradient, ELSEWHERE: _xla_input_gradient},
+        "kernel": {"cpu": _cpu_kernel_gradient, ELSEWHERE: _xla_kernel_gradient},
+        "y": {"cpu": _cpu_conv, ELSEWHERE: _xla_conv},
+    },
+)

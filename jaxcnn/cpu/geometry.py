@@ -22,6 +22,14 @@ def kernel_size(x_shape: tuple[int, ...], dy_shape: tuple[int, ...], pads: Pads)
     return output_size(x_shape, (height, width), pads)
 
 
+def input_size(dy_shape: tuple[int, ...], kernel_size: Size, pads: Pads) -> Size:
+    """Height and width of the input that makes an output of `dy_shape`, which is not empty."""
+    height, width = (
+        size + taps - 1 - sum(pad) for size, taps, pad in zip(dy_shape[1:3], kernel_size, pads, strict=True)
+    )
+    return height, width
+
+
 def transposed(
     kernel: Float[Array, "kernel_height kernel_width in out"], pads: Pads
 ) -> tuple[Float[Array, "kernel_height kernel_width out in"], Pads]:

@@ -19,8 +19,8 @@ def conv(
 
 
 def input_gradient(
-    dy: Float[Array, "batch out_height out_width out"],
     kernel: Float[Array, "kernel_height kernel_width in out"],
+    dy: Float[Array, "batch out_height out_width out"],
     pads: Pads,
 ) -> Float[Array, "batch height width in"]:
     """The gradient of `conv` by x."""

@@ -1,12 +1,18 @@
-"""Max-pooling whose gradient is fast on a CPU: XLA's own, a search through every window, is several times slower."""
+"""Max-pooling with a gradient of its own, which compares the pixels of a window with their maximum's place.
+
+XLA's own gradient searches every window again (select-and-scatter). On a CPU that is several times slower. For a GPU it
+becomes a scatter: compiled for an H100 (batch 256, bfloat16), the SimpleCNN's training step moves 17.4 GB with it and
+11.4 GB with this one. A TPU keeps XLA's: compiled for a v5e, the step would move 19.6 GB instead of 14.2.
+"""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32, UInt8
 
+from jaxcnn.cpu.multilinear import ELSEWHERE, multilinear
 from jaxcnn.cpu.switch import is_xla_only
 
 
@@ -16,15 +22,20 @@ def max_pool(
     """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch.
 
     The gradient goes to the first of the largest pixels of a window, in row-major order. After a ReLU ties are common,
-    and this is what XLA and PyTorch do with them. Values and gradients are XLA's, bit by bit. It can be differentiated
-    in reverse mode only, as everything with a custom VJP.
+    and this is what XLA and PyTorch do with them. Values and gradients are XLA's, bit by bit.
     """
     return _xla_max_pool(x, size) if is_xla_only() else _max_pool(x, size)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max_pool(x: Array, size: int) -> Array:
     return _xla_max_pool(x, size)
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return _max_pool(x, size), _form("dy", x, dx, options=(size,))
 
 
 def _xla_max_pool(x: Array, size: int) -> Array:
@@ -32,30 +43,53 @@ def _xla_max_pool(x: Array, size: int) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
 
 
-def _max_pool_forward(x: Array, size: int) -> tuple[Array, Array]:
-    return _xla_max_pool(x, size), x
+def _xla_pick(x: Array, dx: Array, size: int) -> Array:
+    return jax.jvp(lambda x: _xla_max_pool(x, size), (x,), (dx,))[1]
 
 
-def _max_pool_backward(size: int, x: Array, dy: Array) -> tuple[Array]:
-    def by_xla(x: Array, dy: Array) -> Array:
-        return jax.vjp(lambda x: _xla_max_pool(x, size), x)[1](dy)[0]
-
-    return (lax.platform_dependent(x, dy, cpu=partial(_max_pool_gradient, size=size), default=by_xla),)
+def _xla_put(x: Array, dy: Array, size: int) -> Array:
+    return jax.vjp(lambda x: _xla_max_pool(x, size), x)[1](dy)[0]
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+def _pick(
+    x: Float[Array, "batch height width channel"], dx: Float[Array, "batch height width channel"], size: int
+) -> Float[Array, "batch rows columns channel"]:
+    """Of each window, the entry of dx where x has the first of its largest pixels."""
+    first = _first_largest(x, size)[:, :, :, None]
+    return jnp.take_along_axis(_windows(dx, size), first, 3, mode="promise_in_bounds")[:, :, :, 0]
 
 
-def _max_pool_gradient(
-    x: Float[Array, "batch height width channel"], dy: Float[Array, "batch rows columns channel"], *, size: int
+def _put(
+    x: Float[Array, "batch height width channel"], dy: Float[Array, "batch rows columns channel"], size: int
 ) -> Float[Array, "batch height width channel"]:
-    """Where a pixel is the first of the largest of its window, the window's gradient; elsewhere 0."""
+    """Where a pixel is the first of the largest of its window, the window's entry of dy; elsewhere 0."""
     batch, rows, columns, channels = dy.shape
-    covered = x[:, : rows * size, : columns * size]
-    split = covered.reshape(batch, rows, size, columns, size, channels)
-    windows = split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, size * size, channels)
-    first_largest = jnp.argmax(windows, axis=3, keepdims=True)
-    chosen = jnp.arange(size * size)[:, None] == first_largest
-    dx = jnp.where(chosen, dy[:, :, :, None], jnp.zeros_like(windows))
-    dx = dx.reshape(batch, rows, columns, size, size, channels).transpose(0, 1, 3, 2, 4, 5).reshape(covered.shape)
-    return jnp.pad(dx, [(0, whole - part) for whole, part in zip(x.shape, covered.shape, strict=True)])
+    first = _first_largest(x, size)
+    place = jnp.arange(size * size, dtype=first.dtype).reshape(size, 1, size, 1)
+    dx = jnp.where(place == first[:, :, None, :, None], dy[:, :, None, :, None], 0)
+    dx = dx.reshape(batch, rows * size, columns * size, channels)
+    return jnp.pad(dx, [(0, whole - part) for whole, part in zip(x.shape, dx.shape, strict=True)])
+
+
+def _first_largest(x: Array, size: int) -> UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."]:
+    """The place of each window's largest pixel among its pixels, in row-major order; the first of several."""
+    # As bytes, where they are enough: the places are written and read again, a quarter as much.
+    return lax.argmax(_windows(x, size), 3, jnp.uint8 if size <= 16 else jnp.int32)
+
+
+def _windows(x: Array, size: int) -> Float[Array, "batch rows columns pixel channel"]:
+    batch, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    split = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, size * size, channels)
+
+
+# The sum of all entries of dy * (the entries of dx that the max-pool of x picks).
+_form = multilinear(
+    "max_pool_derivative",
+    {
+        "dx": {"cpu": _put, "cuda": _put, "rocm": _put, ELSEWHERE: _xla_put},
+        "dy": {"cpu": _pick, "cuda": _pick, "rocm": _pick, ELSEWHERE: _xla_pick},
+    },
+    constants=("x",),
+)

@@ -1,21 +1,29 @@
-"""`python -m jaxcnn.data`: prepare the scans as they are published for training, and audit them for duplicates."""
+"""`python -m jaxcnn.data`: prepare scans as they are for training, and audit them for duplicates."""
 
 import json
+from itertools import starmap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from PIL import Image
 
 from jaxcnn import cli
-from jaxcnn.data.audit import Audit, as_json, contact_sheet, read_collection, table
+from jaxcnn.data.audit import as_json, contact_sheet, read_collection, table
 from jaxcnn.data.audit import audit as find_duplicates
+from jaxcnn.data.audit.overlaps import as_json as comparison_as_json
+from jaxcnn.data.audit.overlaps import compare
+from jaxcnn.data.audit.overlaps import table as comparison_table
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
+from jaxcnn.data.files import LeftOut
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
+from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
+from jaxcnn.tables import fit_table
 
 
 def prepare(
@@ -25,28 +33,41 @@ def prepare(
     download: bool = False,
     size: int = 128,
     skip_broken: bool = False,
+    skip_conflicts: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Turn the Kaggle archive into a data set for `python -m train ... --data DIR`.
+    """Turn labelled images into a data set for `python -m train ... --data DIR`.
 
     Args:
-        path: the Kaggle zip, its extracted folder, or any zip or folder that holds Training/ and Testing/.
+        path: a folder or a zip with the images as [SPLIT/]CLASS/image or [SPLIT/]CLASS/PATIENT/image, a CSV or TSV
+            that lists them (path,label[,split][,patient]), or the Kaggle zip. JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI
+            and MATLAB v7.3.
         out: where the data set goes; other sizes may be there already.
         download: fetch the archive from Kaggle instead; it is kept in ~/.cache/jaxcnn.
         size: side of the images, in pixels.
-        skip_broken: leave broken files out and list them, instead of refusing the archive.
+        skip_broken: leave broken files out and list them, instead of refusing the whole.
+        skip_conflicts: leave copies of one image that have different labels out and list them, likewise.
         overwrite: replace the data set of this size.
     """
     # Only here: TFDS takes a while to import, and the other commands don't need it.
+    from jaxcnn.data.prepare import ConflictError
     from jaxcnn.data.prepare import prepare as write_dataset
 
     if download == (path is not None):
         raise UserError("PATH, --download: give one of the two")
-    archive = _download() if path is None else path
-    print(f"reading {archive}", flush=True)
-    prepared = write_dataset(archive, out, size=size, skip_broken=skip_broken, overwrite=overwrite)
-    for file in prepared.left_out:
-        print(f"left out: {file.name} {file.reason}")
+    source = _download() if path is None else path
+    print(f"reading {source}", flush=True)
+    try:
+        prepared = write_dataset(
+            source, out, size=size, skip_broken=skip_broken, skip_conflicts=skip_conflicts, overwrite=overwrite
+        )
+    except ConflictError as error:
+        for of in error.found:
+            print(f"conflict: {of.names[0]} is {of.labels[0]}, its copy {of.names[1]} is {of.labels[1]}")
+        raise
+    for line in tell_left_out(prepared.left_out):
+        print(line)
+    print(f"arranged as {prepared.layout}")
     print(_table(prepared.dataset))
     print(f"{size}x{size} grey images in {prepared.folder}; train on them with --data {prepared.folder}")
 
@@ -63,49 +84,62 @@ def _download() -> Path:
 
 
 def _table(dataset: Dataset) -> str:
-    """The images of each class, one line a split."""
-    lines = ["split  " + "  ".join(dataset.classes) + "  total"]
+    """The images of each class, one line a split, and the patients where they are known."""
+    of_patients = any(split.patients for split in dataset.splits.values())
+    rows = [("split", *dataset.classes, "total", *["patients"] * of_patients)]
     for name, split in dataset.splits.items():
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
-        cells = [f"{count:>{len(label)}}" for label, count in zip(dataset.classes, counts, strict=True)]
-        lines.append(f"{name:5}  " + "  ".join(cells) + f"  {len(split):>5}")
-    return "\n".join(lines)
+        patients = [str(len({patient for patient in split.patients or () if patient}))] * of_patients
+        rows.append((name, *map(str, counts), str(len(split)), *patients))
+    return fit_table(rows)
 
 
 def audit(
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
     *,
     threshold: float = THRESHOLD,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("audit"),
 ) -> None:
     """Look for copies of images, copies across training and test images, and copies of different labels.
 
+    Of several data sets it tells how many images of each are copies of images of the others.
+
     Args:
-        source: a prepared data set, `phantom`, or any folder or zip of class folders, with or without split folders
-            such as Training/ and Testing/ around them.
+        sources: prepared data sets, `phantom`, or whatever `prepare` takes.
         threshold: normalised cross-correlation of the 64x64 grey images above which two are near-duplicates.
-        out: where audit.json and crossing-pairs.png go.
+        out: where audit.json goes, and of a single data set crossing-pairs.png.
     """
+    if not sources:
+        raise UserError("DATA: name at least one data set")
     if not 0 < threshold < 1:
         raise UserError(f"--threshold {threshold}: must be above 0 and below 1")
-    collection = read_collection(source)
-    for name, reason in collection.broken.items():
-        print(f"left out: {name} {reason}")
-    found = find_duplicates(collection, threshold)
-    print(table(found))
-    _write_audit(found, out)
+    collections = []
+    for source in sources:
+        collection = read_collection(source)
+        for line in tell_left_out([*collection.left_out, *starmap(LeftOut, collection.broken.items())]):
+            print(line)
+        collections.append(collection)
+    if len(collections) > 1:
+        compared = compare(collections, threshold)
+        print(comparison_table(compared))
+        _write(out, comparison_as_json(compared), None)
+    else:
+        found = find_duplicates(collections[0], threshold)
+        print(table(found))
+        _write(out, as_json(found), contact_sheet(found))
 
 
-def _write_audit(found: Audit, folder: Path) -> None:
+def _write(folder: Path, content: dict[str, Any], pairs: Image.Image | None) -> None:
     report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
     try:
         with whole_file(report) as temporary:
-            temporary.write_text(json.dumps(as_json(found), indent=1) + "\n")
-        with whole_file(sheet) as temporary:
-            contact_sheet(found).save(temporary)
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        if pairs is not None:
+            with whole_file(sheet) as temporary:
+                pairs.save(temporary)
     except OSError as error:
         raise UserError(f"--out {folder}: can't be written: {error.strerror or error}; choose another") from error
-    print(f"\n{report}\n{sheet}")
+    print(f"\n{report}" + (f"\n{sheet}" if pairs is not None else ""))
 
 
 def main(program: str = "python -m jaxcnn.data") -> None:

@@ -1,41 +1,50 @@
-"""A data set in memory: two splits of labelled grey images, from the phantom or from a prepared folder."""
+"""A data set in memory: splits of labelled grey images, from the phantom, a prepared folder, or image files."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from jaxcnn.data.duplicates import duplicate_groups, make_thumbnails
+from jaxcnn.data.duplicates import duplicate_groups, join_patients, make_thumbnails
 
-# The folder names of the Kaggle archive, in the order of the labels 0 to 3.
-CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
-
-SplitName = Literal["train", "test"]
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images: 8-bit grey, as they lie on the disk; the models' input is these divided by 255."""
+    """Labelled images: 8-bit grey, as they lie on the disk; the models' input is these divided by 255.
+
+    Attributes:
+        images: of one size.
+        labels: places in the data set's classes.
+        names: one an image, each once in the data set.
+        patients: the patient of each image, "" where it isn't known; None where none is known.
+    """
 
     images: UInt8[np.ndarray, "n height width 1"]
     labels: Int32[np.ndarray, " n"]
     names: tuple[str, ...]
+    patients: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
-    def duplicates(self) -> Int[np.ndarray, " n"]:
-        """The group of near-duplicates of each image; see `duplicate_groups`. Found once, which takes seconds."""
-        return duplicate_groups(make_thumbnails(self.images))
+    def groups(self) -> Int[np.ndarray, " n"]:
+        """The group of each image, which must not be divided: near-duplicates, and images of one patient.
+
+        As the place of the group's first member; see `duplicate_groups`. Found once, which takes seconds.
+        """
+        return join_patients(duplicate_groups(make_thumbnails(self.images)), self.patients)
 
     def take(self, chosen: Int[np.ndarray, " k"]) -> "Split":
         """The images at the places `chosen`."""
-        return Split(self.images[chosen], self.labels[chosen], tuple(self.names[i] for i in chosen))
+        names = tuple(self.names[i] for i in chosen)
+        patients = None if self.patients is None else tuple(self.patients[i] for i in chosen)
+        return Split(self.images[chosen], self.labels[chosen], names, patients)
 
     def spread(self, count: int) -> "Split":
         """At most `count` of the images, evenly spread over the split, so that each class keeps its share."""
@@ -58,9 +67,22 @@ class Dataset:
     Attributes:
         source: where they come from.
         classes: names, in the order of the labels.
-        splits: train and test as they are published; train, validation and test once they are divided for a run.
+        splits: as the data set is published, some of train, validation and test; once it is parted for a run
+            (`jaxcnn.data.protocol`) all three.
     """
 
     source: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
+
+
+def joined(parts: Sequence[Split]) -> Split:
+    """The images of several splits as one, in their order."""
+    known = any(part.patients is not None for part in parts)
+    patients = tuple(name for part in parts for name in part.patients or ("",) * len(part))
+    return Split(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        names=tuple(name for part in parts for name in part.names),
+        patients=patients if known else None,
+    )

@@ -1,6 +1,6 @@
 """Near-duplicates: images that differ in brightness, contrast, size or compression, and hardly in what they show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int, UInt8
@@ -66,14 +66,14 @@ def duplicate_groups(
         For each image the place of the first member of its group, which is its own where no duplicate is before it.
     """
     groups = np.arange(len(thumbnails))
-    for first, second in _similar_pairs(thumbnails, threshold, block):
+    for first, second in similar_pairs(thumbnails, threshold, block):
         if len(first):
             groups = _join(groups, first, second)
     return groups
 
 
-def _similar_pairs(
-    thumbnails: Thumbnails, threshold: float, block: int
+def similar_pairs(
+    thumbnails: Thumbnails, threshold: float, block: int = _BLOCK
 ) -> Iterator[tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]]:
     """Places of the near-duplicates, each pair once, some at a time."""
     for top in range(0, len(thumbnails), block):
@@ -97,6 +97,16 @@ def _join(
     _, component = connected_components(graph, directed=False)
     _, first_members, group_of = np.unique(component[groups], return_index=True, return_inverse=True)
     return first_members[group_of]
+
+
+def join_patients(groups: Int[np.ndarray, " n"], patients: Sequence[str] | None) -> Int[np.ndarray, " n"]:
+    """Merge the groups that hold images of one patient; images of an unknown one ("") stay where they are."""
+    if patients is None or not any(patients):
+        return groups
+    first_of: dict[str, int] = {}
+    pairs = [(i, first_of.setdefault(name, i)) for i, name in enumerate(patients) if name]
+    places, firsts = np.array(pairs).T
+    return _join(groups, firsts, places)
 
 
 def members(groups: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " members"]]:

@@ -1,4 +1,4 @@
-"""Fetch the public archive from Kaggle, once, to the user's cache."""
+"""The public archive on Kaggle: what is in it, and how it is fetched, once, to the user's cache."""
 
 import hashlib
 import zipfile
@@ -9,6 +9,8 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
 
 PAGE = "https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset"
+# Its class folders, in the order of the labels 0 to 3.
+CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor-mri-dataset"
 # The archive that the project's counts and scores were measured with.
 KNOWN_SHA256 = "5d44098a3d043029bb2c62c90d997c1fdcc7bb9fdb41e90790e42488c01ea0c6"

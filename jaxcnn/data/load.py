@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxcnn.data.dataset import CLASSES, Dataset, Split, SplitName
+from jaxcnn.data.dataset import SPLITS, Dataset, Split
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.errors import UserError
 
-# The folder that TFDS makes for the data set, with a folder a size and in that a folder a version.
-DATA_SET = "brain_tumor_mri"
+# TFDS makes a folder for the data set, in that one for its size, and in that one for its version.
+_INFO = "*/*/*/dataset_info.json"
+_FEATURES = {"image", "label", "file_name"}
 
 PHANTOM_SEED = 0
 PHANTOM_TRAIN_IMAGES = 448
@@ -25,7 +27,7 @@ PHANTOM_TEST_OFFSET = 1_000_000
 
 
 def load_dataset(source: str, max_images: int | None = None) -> Dataset:
-    """Load both splits into memory.
+    """Load all splits into memory.
 
     Args:
         source: "phantom", or a prepared folder: the one that was given to prepare, or the one inside it that holds
@@ -48,9 +50,15 @@ def load_dataset(source: str, max_images: int | None = None) -> Dataset:
     return dataclasses.replace(dataset, splits={name: split.spread(most) for name, split in dataset.splits.items()})
 
 
-def _phantom_split(name: SplitName, offset: int, count: int) -> Split:
+def _phantom_split(name: str, offset: int, count: int) -> Split:
     images, labels = phantom_images(PHANTOM_SEED, offset + np.arange(count))
     return Split(images, labels, tuple(f"phantom/{name}/{i}" for i in range(count)))
+
+
+def is_prepared(source: str) -> bool:
+    """Whether `load_dataset` takes it: the phantom, or a folder that holds what `prepare` wrote."""
+    folder = Path(source)
+    return source == "phantom" or (folder / "dataset_info.json").is_file() or any(folder.glob(_INFO))
 
 
 def _find_prepared(folder: Path) -> Path:
@@ -62,10 +70,10 @@ def _find_prepared(folder: Path) -> Path:
 
 def _only_data_set(folder: Path) -> Path:
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder; give phantom, or the DIR of {_prepare_command('ARCHIVE')}")
+        raise UserError(f"{folder}: no such folder; give phantom, or the DIR of {_prepare_command('IMAGES')}")
     if (folder / "dataset_info.json").is_file():
         return folder
-    found = sorted(info.parent for info in folder.glob(f"{DATA_SET}/*/*/dataset_info.json"))
+    found = sorted(info.parent for info in folder.glob(_INFO))
     if not found:
         raise UserError(f"{folder}: holds no prepared data set; give the DIR of {_prepare_command(folder)}")
     if len(found) > 1:
@@ -83,9 +91,10 @@ def _read_prepared(folder: Path) -> Dataset:
 
     try:
         builder = tfds.builder_from_directory(folder)
-        _check_features(folder, builder.info.features)
-        splits = {name: _read_split(builder, name) for name in ("train", "test")}
-        return Dataset(str(folder), CLASSES, splits)
+        features, sizes = builder.info.features, builder.info.splits
+        _check_features(folder, features)
+        splits = {name: _read_split(builder, name) for name in SPLITS if name in sizes and sizes[name].num_examples}
+        return Dataset(str(folder), tuple(features["label"].names), splits)
     except UserError:
         raise
     # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.
@@ -95,11 +104,11 @@ def _read_prepared(folder: Path) -> Dataset:
 
 def _check_features(folder: Path, features: Any) -> None:
     """Refuse other data sets, which TFDS would read just as well."""
-    if set(features) != {"image", "label", "file_name"} or tuple(features["label"].names or ()) != CLASSES:
-        raise UserError(f"{folder}: is another data set than {DATA_SET}; give the DIR of {_prepare_command('ARCHIVE')}")
+    if set(features) - {"patient"} != _FEATURES or not features["label"].names:
+        raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {_prepare_command('IMAGES')}")
 
 
-def _read_split(builder: Any, name: SplitName) -> Split:
+def _read_split(builder: Any, name: str) -> Split:
     import tensorflow_datasets as tfds
 
     # TFDS decodes with OpenCV where it is installed and warns where it isn't; Pillow is what wrote these files.
@@ -108,7 +117,13 @@ def _read_split(builder: Any, name: SplitName) -> Split:
         images=np.stack([_decode_png(record["image"]) for record in records]),
         labels=np.array([record["label"] for record in records], np.int32),
         names=tuple(record["file_name"].decode() for record in records),
+        patients=_patients(records),
     )
+
+
+def _patients(records: list[Any]) -> tuple[str, ...] | None:
+    patients = tuple(record.get("patient", b"").decode() for record in records)
+    return patients if any(patients) else None
 
 
 def _decode_png(png: bytes) -> UInt8[np.ndarray, "size size 1"]:

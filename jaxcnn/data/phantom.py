@@ -21,7 +21,7 @@ from jax import random
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8, UInt32
 
 from jaxcnn.cpu.device import cpu_device
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 
 SIZE = 128
 AXIAL, CORONAL, SAGITTAL = range(3)

@@ -69,7 +69,7 @@ def frame(
     shape = preprocessing.framed_shape(images.shape[1:])
     floats = jnp.asarray(images, jnp.float32) / 255
     if preprocessing.crop == "none":
-        framed = jax.image.resize(floats, (len(images), *shape), "linear")
+        framed = jax.image.resize(floats, (images.shape[0], *shape), "linear")
     else:
         framed = CROPS[preprocessing.crop](floats, shape[:2])
     return jnp.round(255 * framed).astype(jnp.uint8)

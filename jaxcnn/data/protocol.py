@@ -1,84 +1,182 @@
 """Which images a run trains on, chooses by and is tested on: the official split or the leak-free one.
 
-A test image with a near-duplicate in Training measures memory. `official` leaves such training images where they are
-and is comparable with published scores; `leak-free` takes them out of Training. Testing is never touched.
+A test image with a near-duplicate in Training, or of a patient who is there, measures memory. `official` leaves such
+training images where they are and is comparable with published scores; `leak-free` takes them out. Test images that a
+data set comes with are never touched; where it has none, some are held out, or a fold of all images.
 
-Validation images (for early stopping, the best checkpoint and hyper-parameters) come from Training only, in whole
-groups of near-duplicates: a validation image with a copy among the images trained on would measure memory, too.
+What is held out (for testing, or as validation images for early stopping, the best checkpoint and hyper-parameters)
+is held out in whole groups: near-duplicates, and images of one patient. So no line that is drawn here cuts a group.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
-from jaxcnn.data.dataset import Dataset, Split
-from jaxcnn.data.duplicates import THRESHOLD, duplicate_groups, make_thumbnails
+from jaxcnn.data.dataset import SPLITS, Dataset, Split, joined
+from jaxcnn.data.duplicates import THRESHOLD, duplicate_groups, join_patients, make_thumbnails
+from jaxcnn.errors import UserError
 
 Protocol = Literal["leak-free", "official"]
+
+# By image: the split that it goes to, or LEFT_OUT.
+Roles = Shaped[np.ndarray, " n"]
+_LEFT_OUT = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Leakage:
-    """Groups of near-duplicates that hold both training and test images.
+    """Groups (near-duplicates, images of one patient) that lie on both sides of the split that a data set comes with.
 
     Attributes:
-        groups: their number.
-        train: the training images in them.
+        groups: those with test images and others.
+        train: the others in them: images for training or validation.
         test: the test images in them.
         copied: the names of these test images.
+        patients: known patients with test images and others.
+        validation: training images in a group with a validation image and none with a test image, where the data set
+            comes with validation images.
     """
 
-    groups: int
-    train: int
-    test: int
-    copied: tuple[str, ...]
+    groups: int = 0
+    train: int = 0
+    test: int = 0
+    copied: tuple[str, ...] = ()
+    patients: int = 0
+    validation: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One of `count` equal parts, by its number from 1 on."""
+
+    number: int
+    count: int
 
 
 def partition(
-    dataset: Dataset, protocol: Protocol, validation_fraction: float, *, seed: int
+    dataset: Dataset,
+    protocol: Protocol,
+    validation_fraction: float,
+    *,
+    seed: int,
+    test_fraction: float = 0.2,
+    fold: Fold | None = None,
 ) -> tuple[Dataset, Leakage]:
-    """Divide a data set.
+    """Divide a data set into train, validation and test.
 
-    Under `leak-free` a training image goes if its group of near-duplicates holds a test image, even if it is linked to
-    that by way of other copies: then it is a copy of a copy.
+    Under `leak-free` a training image goes if its group holds a test image, even if it is linked to that by way of
+    other copies: then it is a copy of a copy. Where the data set comes with validation images, those go as well if
+    they are in a group with a test image, and training images that are in a group with one of the rest.
 
     Args:
-        dataset: Training and Testing.
+        dataset: as it is published: train, and perhaps validation and test.
         protocol: official or leak-free.
-        validation_fraction: share of the training images of each class to hold out for validation.
-        seed: of the choice of the validation images.
+        validation_fraction: share of the training images of each class to hold out for validation, unless the data set
+            comes with validation images.
+        seed: of the choice of what is held out.
+        test_fraction: share of the training images of each class to hold out for testing, if the data set comes
+            without test images.
+        fold: test on this part of the training and validation images instead; the data set's own test images aren't
+            used at all then.
 
     Returns:
-        The data set with train, validation and test, and the leakage between Training and Testing as they are, under
-        either protocol.
+        The data set with all three splits, and what crosses the split that it came with, under either protocol.
 
     Raises:
-        ValueError: a class would have no image left to train on, or none to validate on.
+        ValueError: a class would have no image left to train on, or none to validate on, or there are no so many folds.
+        UserError: the data set has no training images, or a package is missing.
     """
-    whole, test = dataset.splits["train"], dataset.splits["test"]
-    groups = duplicate_groups(make_thumbnails(np.concatenate([whole.images, test.images])))
-    train_groups, test_groups = np.split(groups, [len(whole)])
-    leaked = np.isin(train_groups, test_groups)
-    copied = np.flatnonzero(np.isin(test_groups, train_groups))
-    leakage = Leakage(
-        groups=len(np.unique(train_groups[leaked])),
+    if not len(dataset.splits.get("train", ())):
+        raise UserError(
+            f"{dataset.source}: has no training images; give a data set that has some, or one without splits"
+        )
+    labels = np.concatenate([split.labels for split in dataset.splits.values()])
+    patients = [patient for split in dataset.splits.values() for patient in split.patients or ("",) * len(split)]
+    groups = _groups(dataset, patients)
+    # As wide as the longest name, or assignments would be cut off.
+    roles = np.repeat(list(dataset.splits), [len(split) for split in dataset.splits.values()]).astype("U10")
+    leakage = Leakage() if fold else _leakage(dataset, roles, groups, patients)
+    if fold:
+        roles[roles == "test"], roles[roles == "validation"] = _LEFT_OUT, "train"
+    elif protocol == "leak-free":
+        roles[(roles != "test") & _touches(groups, roles == "test")] = _LEFT_OUT
+        roles[(roles == "train") & _touches(groups, roles == "validation")] = _LEFT_OUT
+    usable = labels[roles == "train"]
+    if fold:
+        pool = np.flatnonzero(roles == "train")
+        roles[pool[_in_fold(labels[pool], groups[pool], dataset.classes, fold, seed)]] = "test"
+    elif "test" not in dataset.splits:
+        # Nor may this line cut a group: what is in one with a validation image stays.
+        pool = np.flatnonzero((roles == "train") & ~_touches(groups, roles == "validation"))
+        roles[pool[_hold_some_out(labels[pool], groups[pool], test_fraction, seed)]] = "test"
+    if "validation" not in roles:
+        pool = np.flatnonzero(roles == "train")
+        roles[pool[_hold_some_out(labels[pool], groups[pool], validation_fraction, seed)]] = "validation"
+    _check_classes(dataset, usable, labels, roles)
+    return dataclasses.replace(dataset, splits={role: _gather(dataset, roles, role) for role in SPLITS}), leakage
+
+
+def _groups(dataset: Dataset, patients: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """Of all images, split after split."""
+    thumbnails = np.concatenate([make_thumbnails(split.images) for split in dataset.splits.values()])
+    return join_patients(duplicate_groups(thumbnails), patients)
+
+
+def _touches(groups: Int[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether each image is in a group with one of the chosen."""
+    return np.isin(groups, groups[chosen])
+
+
+def _leakage(dataset: Dataset, roles: Roles, groups: Int[np.ndarray, " n"], patients: Sequence[str]) -> Leakage:
+    tested = roles == "test"
+    leaked, copied = ~tested & _touches(groups, tested), tested & _touches(groups, ~tested)
+    names = [name for split in dataset.splits.values() for name in split.names]
+    of_tested, of_others = (set(np.array(patients)[side].tolist()) for side in (tested, ~tested))
+    return Leakage(
+        groups=len(np.unique(groups[leaked])),
         train=int(leaked.sum()),
-        test=len(copied),
-        copied=tuple(test.names[i] for i in copied),
+        test=int(copied.sum()),
+        copied=tuple(names[i] for i in np.flatnonzero(copied)),
+        patients=len((of_tested & of_others) - {""}),
+        validation=int(((roles == "train") & ~leaked & _touches(groups, roles == "validation")).sum()),
     )
-    kept = np.flatnonzero(~leaked if protocol == "leak-free" else np.full(len(leaked), True))
-    training = whole.take(kept)
-    held_out = hold_out(training.labels, train_groups[kept], validation_fraction, seed=seed)
-    splits = {
-        "train": training.take(np.flatnonzero(~held_out)),
-        "validation": training.take(np.flatnonzero(held_out)),
-        "test": test,
-    }
-    _check_classes(dataset, training, splits)
-    return dataclasses.replace(dataset, splits=splits), leakage
+
+
+def _in_fold(
+    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], classes: Sequence[str], fold: Fold, seed: int
+) -> Int[np.ndarray, " k"]:
+    """Places of the images of a fold: whole groups, and of each class as equal a share as these allow."""
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold
+    except ImportError as error:
+        raise UserError(
+            "folds: need scikit-learn, which is not installed: pip install -c constraints.txt -e '.[baselines]'"
+        ) from error
+    for label in np.unique(labels):
+        if (count := len(np.unique(groups[labels == label]))) < fold.count:
+            raise ValueError(
+                f"the images of {classes[label]} are of {count} groups (patients, copies), too few for"
+                f" {fold.count} folds"
+            )
+    folds = StratifiedGroupKFold(fold.count, shuffle=True, random_state=seed).split(labels, labels, groups)
+    _, chosen = list(folds)[fold.number - 1]
+    return chosen
+
+
+def _hold_some_out(
+    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], fraction: float, seed: int
+) -> Bool[np.ndarray, " n"]:
+    """As `hold_out`, but every class that has several groups gives one of them, even where all exceed its share."""
+    held_out = hold_out(labels, groups, fraction, seed=seed)
+    for label in np.unique(labels):
+        candidates = np.unique(groups[labels == label])
+        if len(candidates) > 1 and not held_out[labels == label].any():
+            sizes = [int((groups == group).sum()) for group in candidates]
+            held_out |= groups == candidates[np.argmin(sizes)]
+    return held_out
 
 
 def hold_out(
@@ -104,32 +202,55 @@ def hold_out(
     return np.isin(group_of, chosen)
 
 
-def _check_classes(dataset: Dataset, training: Split, splits: Mapping[str, Split]) -> None:
+def _check_classes(
+    dataset: Dataset, usable: Int[np.ndarray, " k"], labels: Int[np.ndarray, " n"], roles: Roles
+) -> None:
     """Refuse a class of Training of which no image is left to train on, or none is held out."""
-    whole = dataset.splits["train"]
-    for label in np.unique(whole.labels):
-        before, usable, train, validation = (
-            int((split.labels == label).sum()) for split in (whole, training, splits["train"], splits["validation"])
-        )
-        if not (train and validation):
-            copies = f" ({before - usable} more are copies of test images)" if before > usable else ""
+    before = dataset.splits["train"].labels
+    for label in np.unique(before):
+        total, left = int((before == label).sum()), int((usable == label).sum())
+        train, validation, test = (int((labels[roles == role] == label).sum()) for role in SPLITS)
+        # A validation split that the data set comes with may lack a class.
+        if not train or not (validation or "validation" in dataset.splits):
+            copies = f" ({total - left} more are copies of test images)" if total > left else ""
+            tested = "" if "test" in dataset.splits else f" and {test} to test on"
             raise ValueError(
-                f"the {usable} training images of {dataset.classes[label]}{copies}"
-                f" leave {train} to train on and {validation} to validate on"
+                f"the {left} training images of {dataset.classes[label]}{copies}"
+                f" leave {train} to train on and {validation} to validate on{tested}"
             )
 
 
+def _gather(dataset: Dataset, roles: Roles, role: str) -> Split:
+    """The images of a role, in their order."""
+    starts = np.cumsum([len(split) for split in dataset.splits.values()])[:-1]
+    chosen = [np.flatnonzero(part == role) for part in np.split(roles, starts)]
+    parts = [
+        # A split that stays as it is isn't copied.
+        split if len(places) == len(split) else split.take(places)
+        for split, places in zip(dataset.splits.values(), chosen, strict=True)
+        if len(places)
+    ]
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
 def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str, Any]:
-    """The divided data of a run as data.json holds it: protocol, counts and fingerprints."""
+    """The data of a run, parted, as data.json holds it: protocol, counts and fingerprints."""
     return {
         "source": dataset.source,
         "protocol": protocol,
         "duplicate_threshold": THRESHOLD,
         "crossing": dataclasses.asdict(leakage),
-        "left_out": leakage.train if protocol == "leak-free" else 0,
+        "left_out": leakage.train + leakage.validation if protocol == "leak-free" else 0,
         "images": {name: _count_classes(split, dataset.classes) for name, split in dataset.splits.items()},
+        **_count_patients(dataset),
         "fingerprints": {name: split.fingerprint() for name, split in dataset.splits.items()},
     }
+
+
+def _count_patients(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Known patients of each split; nothing where none is known."""
+    known = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
+    return {"patients": known} if any(known.values()) else {}
 
 
 def _count_classes(split: Split, classes: tuple[str, ...]) -> dict[str, int]:

@@ -1,10 +1,15 @@
-"""Scores of finished runs, with intervals, from their predictions alone: no images and no model are needed."""
+"""Scores of finished runs, with intervals: from their predictions alone, or on another data set."""
 
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
+from scipy.special import softmax
 
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.errors import UserError
@@ -12,8 +17,20 @@ from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
-from jaxcnn.runs.folder import Run, open_run, read_data, read_predictions, read_splits
+from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.folder import (
+    EXTERNAL,
+    UNSEEN,
+    Run,
+    open_run,
+    read_data,
+    read_predictions,
+    write_predictions,
+)
 from jaxcnn.runs.json_files import json_text
+
+if TYPE_CHECKING:
+    from jaxcnn.evaluation.external import External
 
 Split = Literal["test", "validation", "train"]
 
@@ -27,26 +44,35 @@ _CONSEQUENCES: dict[str | None, str] = {
 def evaluate(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
-    split: Split = "test",
+    split: Split | None = None,
+    data: str | None = None,
+    matches: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="map", metavar="A=B")] = (),
     unseen: bool = False,
     compare: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
     temperature: bool = False,
     protocol: Protocol | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    csv_file: Annotated[Path | None, tyro.conf.arg(name="csv", metavar="FILE")] = None,
     machine_readable: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Scores of finished runs, a column a run, each score with a 95% interval.
 
     Args:
         runs: run folders.
-        split: the images to evaluate on.
-        unseen: leave out the test images that have a near-duplicate among the training images of the data set.
+        split: the images to evaluate on: test images, or with --data all images, when not given.
+        data: evaluate the runs' best checkpoints on this data set instead of their own: a prepared one, `phantom`, or a
+            folder, a zip or a table of labelled images.
+        matches: with --data, the run's class B that the class A of the data set is, where their names don't tell; with
+            nothing after "=" its images are left out. May be given several times.
+        unseen: leave out the test images that have a near-duplicate or their patient among the training images of the
+            data set; with --data, the images that are copies of those that the run was trained on or chosen by.
         compare: tell by how much each run differs from this one, too; they must have the same images.
         temperature: first divide the logits by the temperature with the lowest log loss on the validation images.
         protocol: refuse runs that were trained under another protocol.
-        resamples: how often the groups of near-duplicates are drawn anew for the intervals.
+        resamples: how often the groups of near-duplicates, or patients, are drawn anew for the intervals.
         seed: of the resamples.
+        csv_file: write a line an image to this file: run, image, label, prediction, and the probability of each class.
         machine_readable: print JSON instead of tables.
     """
     if not runs:
@@ -55,41 +81,161 @@ def evaluate(
         raise UserError(f"--resamples {resamples}: must be at least 1")
     if seed < 0:
         raise UserError(f"--seed {seed}: must be at least 0")
-    if temperature and split == "validation":
+    if matches and data is None:
+        raise UserError("--map: is about the classes of --data; name a data set, or leave it out")
+    if temperature and split == "validation" and data is None:
         raise UserError("--temperature: is fitted on the validation images; evaluate it on --split test")
-    if unseen and split != "test":
+    if unseen and data is None and split not in (None, "test"):
         raise UserError(f"--unseen: is about test images; leave out --split {split}")
     # Everything is read and checked before anything takes time.
     opened = [open_run(folder) for folder in (*runs, compare) if folder]
-    predictions = [_read(run, split, protocol) for run in opened]
-    if unseen:
-        predictions = [_without_copies(run, of) for run, of in zip(opened, predictions, strict=True)]
+    for run in opened:
+        _check_protocol(run, protocol)
+    if data is None:
+        evaluated = [_of_split(run, split or "test", unseen=unseen) for run in opened]
+        images = f"{split or 'test'} images{' without a copy in Training' if unseen else ''}"
+    else:
+        evaluated = _of_data_set(opened, data, split, matches, unseen=unseen)
+        images = f"images of {data}{' without a copy among the training images' if unseen else ''}"
+    predictions = [of.predictions for of in evaluated]
     _check_same_classes(opened, predictions)
     if compare:
         _check_same_images(opened, predictions)
-    temperatures = [_fit_temperature(run, split) if temperature else None for run in opened]
-    columns = [
-        Evaluated(
-            run.folder,
-            read_data(run)["protocol"],
-            of,
-            by,
-            estimate(of, temperature=by or 1.0, resamples=resamples, seed=seed),
-        )
-        for run, of, by in zip(opened, predictions, temperatures, strict=True)
-    ]
-    evaluation = Evaluation(split, resamples, seed, tuple(columns), compared=compare is not None, unseen=unseen)
+    columns = []
+    for run, of in zip(opened, evaluated, strict=True):
+        by = _fit_temperature(run, of.predictions.classes) if temperature else None
+        estimates = estimate(of.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
+        columns.append(Evaluated(run.folder, read_data(run)["protocol"], of.predictions, by, estimates, of.copies))
+    evaluation = Evaluation(
+        split or ("test" if data is None else "all"),
+        resamples,
+        seed,
+        tuple(columns),
+        compared=compare is not None,
+        unseen=unseen,
+        images=images,
+        data=data,
+        classes=evaluated[0].classes,
+    )
     print(json_text(scores_document(evaluation), indent=2) if machine_readable else table(evaluation))
+    if csv_file is not None:
+        _write_csv(csv_file, evaluation)
 
 
-def _read(run: Run, split: Split, protocol: Protocol | None) -> Predictions:
+@dataclasses.dataclass(frozen=True)
+class _Predicted:
+    """What there is to score of a run.
+
+    Attributes:
+        predictions: of the images that count.
+        copies: how many of all images are copies of those that the run was trained on; "unknown" where they are gone,
+            and None of the run's own data set.
+        classes: of another data set: each class, the run's that it is, and its images.
+    """
+
+    predictions: Predictions
+    copies: int | Literal["unknown"] | None = None
+    classes: tuple[tuple[str, str, int], ...] = ()
+
+
+def _of_split(run: Run, split: Split, *, unseen: bool) -> _Predicted:
+    predictions = read_predictions(run, split)
+    return _Predicted(_without_copies(run, predictions) if unseen else predictions)
+
+
+def _of_data_set(
+    runs: Sequence[Run], data: str, split: Split | None, matches: Sequence[str], *, unseen: bool
+) -> list[_Predicted]:
+    # Only here: scores of the run's own data set need neither JAX nor images.
+    from jaxcnn.evaluation.external import External, class_table, evaluate_external, load_external, match_classes
+    from jaxcnn.inference.trained import load_best
+    from jaxcnn.program_cache import keep_programs
+
+    given = _parse_matches(matches)
+    keep_programs()
+    networks = [load_best(run) for run in runs]
+    # Runs may have been trained at several sizes.
+    loaded = {
+        size: load_external(data, size, (split,) if split else ()) for size in {of.image_shape[0] for of in networks}
+    }
+    for line in next(iter(loaded.values()))[1]:
+        print(line, file=sys.stderr)
+    found = []
+    for run, trained in zip(runs, networks, strict=True):
+        dataset, _ = loaded[trained.image_shape[0]]
+        matched = match_classes(dataset.classes, trained.classes, given)
+        external: External = evaluate_external(run, trained, dataset, matched)
+        found.append(_counted(run, external, class_table(matched, dataset), unseen=unseen))
+        _keep(run, data, external)
+    return found
+
+
+def _parse_matches(texts: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for text in texts:
+        theirs, equals, ours = text.partition("=")
+        if not (equals and theirs.strip()):
+            raise UserError(f"--map {text}: write A=B, the data set's class and the run's")
+        given[theirs.strip()] = ours.strip()
+    return given
+
+
+def _counted(run: Run, external: "External", classes: tuple[tuple[str, str, int], ...], *, unseen: bool) -> _Predicted:
+    if external.copied is None:
+        if unseen:
+            raise UserError(
+                f"--unseen: the training images of {run.folder} can't be had any more ({external.why_unknown}); leave"
+                " it out"
+            )
+        return _Predicted(external.predictions, "unknown", classes)
+    copies, predictions = int(external.copied.sum()), external.predictions
+    if unseen:
+        if external.copied.all():
+            raise UserError(f"--unseen: every image is a copy of one that {run.folder} was trained on; leave it out")
+        predictions = predictions.take(np.flatnonzero(~external.copied))
+    return _Predicted(predictions, copies, classes)
+
+
+def _keep(run: Run, data: str, external: "External") -> None:
+    """Leave the predictions in the run folder, for figures and the report, if that can be written."""
+    from jaxcnn.evaluation.external import external_name
+
+    name = f"{EXTERNAL}/{external_name(data)}"
+    try:
+        write_predictions(run, name, external.predictions)
+        unseen = run.predictions(f"{name}{UNSEEN}")
+        if external.copied is not None and external.copied.any() and not external.copied.all():
+            write_predictions(run, f"{name}{UNSEEN}", external.predictions.take(np.flatnonzero(~external.copied)))
+        else:
+            unseen.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"note: {run.folder}: the predictions are not kept for figures: {reason}", file=sys.stderr)
+
+
+def _write_csv(path: Path, evaluation: Evaluation) -> None:
+    try:
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            classes = evaluation.runs[0].predictions.classes
+            writer.writerow(["run", "image", "label", "class", *classes])
+            for of in evaluation.runs:
+                logits = of.predictions.logits.astype(np.float64) / (of.temperature or 1.0)
+                rows = zip(of.predictions.names, of.predictions.labels, softmax(logits, axis=1), strict=True)
+                for name, label, probabilities in rows:
+                    given = classes[int(probabilities.argmax())]
+                    writer.writerow([of.folder, name, classes[label], given, *probabilities.tolist()])
+    except OSError as error:
+        raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
+
+
+def _check_protocol(run: Run, protocol: Protocol | None) -> None:
     trained_under = read_data(run)["protocol"]
     if protocol not in (None, trained_under):
         raise UserError(
             f"--protocol {protocol}: {run.folder} was trained under {trained_under}, {_CONSEQUENCES[protocol]};"
             f" train again with --protocol {protocol}"
         )
-    return read_predictions(run, split)
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:
@@ -104,8 +250,10 @@ def _without_copies(run: Run, predictions: Predictions) -> Predictions:
     return predictions.take(np.flatnonzero(kept))
 
 
-def _fit_temperature(run: Run, split: Split) -> float:
-    validation = read_splits(run, (split, "validation"))["validation"]
+def _fit_temperature(run: Run, classes: tuple[str, ...]) -> float:
+    validation = read_predictions(run, "validation")
+    if validation.classes != classes:
+        raise UserError(f"{run.predictions('validation')}: is of other classes than the run; train again")
     try:
         return fit_temperature(validation.logits, validation.labels)
     except ValueError as error:

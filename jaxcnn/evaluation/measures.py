@@ -85,13 +85,13 @@ def measures(
     total = weights.sum(axis=1)
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     probabilities = np.exp(log_probabilities)
-    confusion = _confusion(logits.argmax(axis=1), labels, weights, logits.shape[1])
-    hits, given, occurring = np.einsum("rcc->rc", confusion), confusion.sum(axis=1), confusion.sum(axis=2)
+    one_hot, given_one_hot = np.eye(logits.shape[1])[labels], np.eye(logits.shape[1])[logits.argmax(axis=1)]
+    # Diagonal, column sums and row sums of the confusion matrix.
+    hits, given, occurring = weights @ (one_hot * given_one_hot), weights @ given_one_hot, weights @ one_hot
     recall, f1 = _divide(hits, occurring), _divide(2 * hits, given + occurring)
     auc = np.stack([_auc(p, labels == c, weights) for c, p in enumerate(probabilities.T)], axis=1)
     has_images = np.isin(np.arange(logits.shape[1]), labels)
     named = has_images | np.isin(np.arange(logits.shape[1]), logits.argmax(axis=1))
-    one_hot = np.eye(logits.shape[1])[labels]
     return Measures(
         accuracy=hits.sum(axis=1) / total,
         balanced_accuracy=_mean_over(has_images, recall),
@@ -107,17 +107,6 @@ def measures(
         f1=f1,
         auc=auc,
     )
-
-
-def _confusion(
-    predicted: Int[np.ndarray, " n"],
-    labels: Int[np.ndarray, " n"],
-    weights: Float64[np.ndarray, "resamples n"],
-    classes: int,
-) -> Float64[np.ndarray, "resamples classes classes"]:
-    """Sums of weights: rows are true classes, columns predicted ones."""
-    cells = np.eye(classes**2)[labels * classes + predicted]
-    return (weights @ cells).reshape(-1, classes, classes)
 
 
 def _auc(

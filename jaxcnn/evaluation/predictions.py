@@ -12,8 +12,8 @@ from jaxcnn.evaluation.counts import confusion_matrix
 class Predictions:
     """The logits of a model for every image of a split, in the split's order.
 
-    `groups` gives for each image the place of the first of its near-duplicates in the split, its own where it is that
-    (`jaxcnn.data.duplicates.duplicate_groups`): images of one group are no independent observations.
+    `groups` gives for each image the place of the first of its near-duplicates, or of its patient's images, in the
+    split (`jaxcnn.data.dataset.Split.groups`): images of one group are no independent observations.
     """
 
     logits: Float32[np.ndarray, "n classes"]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, Interval
 from jaxcnn.evaluation.bootstrap import LEVEL
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.tables import format_table
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -38,6 +39,8 @@ class Evaluated:
         predictions: as the run has them, before the temperature.
         temperature: that the logits were divided by; None if they were not.
         estimates: the scores.
+        copies: how many images of another data set are copies of images that the run was trained on or chosen by;
+            None for the run's own images, and for those of which it can't be told any more "unknown".
     """
 
     folder: Path
@@ -45,13 +48,19 @@ class Evaluated:
     predictions: Predictions
     temperature: float | None
     estimates: Estimates
+    copies: int | str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Runs side by side; if they are `compared`, it is with the last of them.
 
-    If the images are `unseen`, those with a copy among the training images of the data set have been left out.
+    If the images are `unseen`, those with a copy among the training images have been left out.
+
+    Attributes:
+        images: which they are, in words.
+        data: another data set that they are from, if it isn't the runs' own.
+        classes: of that: each class, the runs' that it is taken for, and its images.
     """
 
     split: str
@@ -60,6 +69,9 @@ class Evaluation:
     runs: tuple[Evaluated, ...]
     compared: bool
     unseen: bool
+    images: str
+    data: str | None = None
+    classes: tuple[tuple[str, str, int], ...] = ()
 
     def differences(self) -> tuple[Estimates, ...]:
         """By how much each run but the last differs from that."""
@@ -71,6 +83,7 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
     classes = evaluation.runs[0].predictions.classes
     content: dict[str, Any] = {
         "split": evaluation.split,
+        **({} if evaluation.data is None else _data_json(evaluation)),
         "unseen": evaluation.unseen,
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
@@ -86,14 +99,20 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
     return content
 
 
+def _data_json(evaluation: Evaluation) -> dict[str, Any]:
+    classes = [{"name": name, "as": of, "images": count} for name, of, count in evaluation.classes]
+    return {"data": evaluation.data, "data_classes": classes}
+
+
 def _describe(run: Evaluated) -> dict[str, Any]:
-    counts = _images(run)
+    counts, known = _images(run), None if run.copies == "unknown" else run.copies
     return {
         "run": str(run.folder),
         "protocol": run.protocol,
         "temperature": run.temperature,
         "images": sum(counts),
         "groups": _groups(run),
+        **({} if run.copies is None else {"copies_of_training_images": known}),
         "images_per_class": dict(zip(run.predictions.classes, counts, strict=True)),
     }
 
@@ -122,17 +141,24 @@ def _interval(found: Interval, place: tuple[int, ...]) -> dict[str, float]:
 
 def table(evaluation: Evaluation) -> str:
     """A column a run, and one a difference if there are any."""
-    which = f"{evaluation.split} images{' without a copy in Training' if evaluation.unseen else ''}"
-    head = f"{which}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
+    head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
     names = _column_names([run.folder for run in evaluation.runs])
-    parts = [head, _aligned([("", *names), *_run_rows(evaluation.runs)])]
+    parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:
         found = evaluation.differences()
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
         class_heads = [(label,) for label in evaluation.runs[0].predictions.classes]
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
-        parts += ["differences, each from the same resamples of both runs", _aligned([("", *heads), *rows])]
+        parts += ["differences, each from the same resamples of both runs", format_table([("", *heads), *rows])]
     return "\n\n".join(parts)
+
+
+def _class_lines(evaluation: Evaluation) -> list[str]:
+    """Which class of another data set is taken for which of the runs'."""
+    if evaluation.data is None:
+        return []
+    rows = [("class there", "taken for", "images"), *((name, of, str(count)) for name, of, count in evaluation.classes)]
+    return [format_table(rows)]
 
 
 def _column_names(folders: list[Path]) -> list[str]:
@@ -144,7 +170,9 @@ def _column_names(folders: list[Path]) -> list[str]:
 def _run_rows(runs: tuple[Evaluated, ...]) -> Iterator[tuple[str, ...]]:
     yield ("protocol", *(run.protocol for run in runs))
     yield ("images", *(str(len(run.predictions.labels)) for run in runs))
-    yield ("groups of near-duplicates", *(str(_groups(run)) for run in runs))
+    yield ("groups (copies, patients)", *(str(_groups(run)) for run in runs))
+    if any(run.copies is not None for run in runs):
+        yield ("copies of training images", *(str(run.copies) for run in runs))
     temperatures = [run.temperature for run in runs if run.temperature is not None]
     if temperatures:
         yield ("temperature", *(f"{temperature:.3f}" for temperature in temperatures))
@@ -181,13 +209,3 @@ def _cell(found: Interval, place: tuple[int, ...], sign: str) -> str:
         "–" if math.isnan(values[place]) else f"{values[place]:{sign}.3f}" for values in vars(found).values()
     )
     return value if value == "–" else f"{value} [{low}, {high}]"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell: the first to the left, the others to the right."""
-    columns = max(map(len, rows))
-    full = [(*row, *[""] * (columns - len(row))) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return "\n".join(
-        "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip() for head, *cells in full
-    )

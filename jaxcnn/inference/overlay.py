@@ -1,20 +1,17 @@
 """Pictures of what speaks for the class of an image: the image under its saliency map."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from jaxcnn.data.preprocessing import preprocess
 from jaxcnn.errors import UserError
-from jaxcnn.inference.saliency import grad_cam
+from jaxcnn.inference.saliency import explain
 from jaxcnn.inference.trained import Trained
-from jaxcnn.inference.tta import join_maps, views_of
 from jaxcnn.runs.files import whole_file
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
@@ -35,21 +32,14 @@ def open_gallery(trained: Trained, folder: Path) -> Draw:
     Raises:
         UserError: the folder can't be made; `draw` raises it where a picture can't be written.
     """
-
-    @jax.jit
-    def explain(variables: Mapping[str, Any], images: Array, labels: Array) -> tuple[Array, Array]:
-        """The images as the network sees them, but for their intensities, and their maps."""
-        visible = preprocess(images, dataclasses.replace(trained.preprocessing, normalization="none"))
-        views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
-        return visible, join_maps(tuple(grad_cam(trained.model, variables, view, labels) for view in views))
-
+    compiled = jax.jit(partial(explain, trained))
     taken: set[str] = set()
 
     def draw(names: Sequence[str], images: np.ndarray, labels: np.ndarray) -> list[Path]:
-        seen, maps = jax.device_get(explain(trained.variables, images, labels))
+        seen, maps = jax.device_get(compiled(trained.variables, images, labels))
         written = []
         for name, label, image, saliency in zip(names, labels, seen, maps, strict=False):
-            written.append(folder / _unused(f"{name}-{trained.classes[label]}", taken))
+            written.append(folder / _unused(f"{name}-{trained.classes[label]}".replace("/", "-"), taken))
             _save(draw_overlay(image, saliency), written[-1])
         return written
 

@@ -1,22 +1,30 @@
 """python -m train predict: the classes of image files, by the best classifier of a run."""
 
+import csv
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 from jaxtyping import Float32, UInt8
+from tqdm import tqdm
 
+from jaxcnn.data.files import shown
+from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
-from jaxcnn.inference.image_files import ImageFile, Skipped, decode_in_batches, find_images
+from jaxcnn.inference.image_files import Found, ImageFile, ImageName, Skipped, decode_in_batches, open_images
 from jaxcnn.inference.overlay import open_gallery
 from jaxcnn.inference.trained import Trained, compile_classifier, load_best
 from jaxcnn.program_cache import keep_programs
+from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import open_run
 from jaxcnn.runs.json_files import json_text
+
+# Of more classes the table shows the most probable ones alone.
+_MOST_COLUMNS, _MOST_PROBABLE = 8, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +32,12 @@ class Prediction:
     """What is said of an image.
 
     Attributes:
-        file: the image.
+        name: of the image.
         probabilities: of the classes.
         saliency: picture of what speaks for the most probable one, if that was asked for.
     """
 
-    file: ImageFile
+    name: ImageName
     probabilities: Float32[np.ndarray, " classes"]
     saliency: Path | None
 
@@ -39,6 +47,7 @@ def predict(
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")] = (),
     *,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    csv_file: Annotated[Path | None, tyro.conf.arg(name="csv", metavar="FILE")] = None,
     saliency: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     batch_size: int = 32,
 ) -> int:
@@ -48,54 +57,62 @@ def predict(
 
     Args:
         run: a run folder.
-        images: JPEG or PNG files, or folders, for all images in them.
+        images: image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), or folders or zips, for all images
+            in them.
         as_json: print one JSON document instead of a table.
+        csv_file: write a line an image to this file: path, class, and the probability of each class.
         saliency: for each image draw what in it speaks for its class, as a PNG file in this folder.
-        batch_size: images that are read and predicted at a time.
+        batch_size: images that are predicted at a time.
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    files = find_images(images)
-    if not files:
-        raise UserError("IMAGE: none is given; name image files or folders of some")
-    keep_programs()
-    trained = load_best(open_run(run))
-    results = []
-    row_format = _row_format(files, trained.classes)
-    if not as_json:
-        print(row_format.format("image", "class", *trained.classes))
-    for result in predictions(trained, files, min(batch_size, len(files)), saliency):
-        results.append(result)
-        if isinstance(result, Skipped):
-            print(f"error: {result.file.shown} {result.reason}; skipped", file=sys.stderr)
-        elif not as_json:
-            numbers = (f"{probability:.3f}" for probability in result.probabilities)
-            print(row_format.format(result.file.shown, _class(trained, result), *numbers), flush=True)
+    with open_images(images) as found:
+        if not found.files:
+            raise UserError("IMAGE: none is given; name image files, or folders or zips of some")
+        keep_programs()
+        trained = load_best(open_run(run))
+        tell = (lambda _: None) if as_json else _table(found.files, trained.classes)
+        results = []
+        for result in predictions(trained, found.files, _batch_size(found.files, batch_size), saliency):
+            results.append(result)
+            if isinstance(result, Skipped):
+                tqdm.write(f"error: {shown(result.path)} {result.reason}; skipped", file=sys.stderr)
+            else:
+                tell(result)
+    for line in tell_left_out(found.left_out):
+        print(line, file=sys.stderr)
+    if csv_file is not None:
+        _write_csv(csv_file, trained, results)
     if as_json:
-        print(json_text(_document(run, trained, results), indent=1))
+        print(json_text(_document(run, trained, results, found), indent=1))
     return 2 if any(isinstance(result, Skipped) for result in results) else 0
 
 
+def _batch_size(files: Sequence[ImageFile], most: int) -> int:
+    """No larger than there can be images, so that a single one doesn't take the time of many."""
+    return most if any(file.reader and file.reader.volumes for file in files) else min(most, len(files))
+
+
 def predictions(
-    trained: Trained, files: list[ImageFile], batch_size: int, saliency: Path | None = None
+    trained: Trained, files: Sequence[ImageFile], batch_size: int, saliency: Path | None = None
 ) -> Iterator[Prediction | Skipped]:
-    """What is said of each file, batch by batch; pictures go to the folder `saliency`.
+    """What is said of each image, batch by batch; pictures go to the folder `saliency`.
 
     Raises:
-        UserError: a picture can't be written.
+        UserError: a picture can't be written, or a format needs a package that is not installed.
     """
     classifier = compile_classifier(trained)
     draw = None if saliency is None else open_gallery(trained, saliency)
     size = trained.image_shape[0]  # The images of every data set are squares.
     for batch in decode_in_batches(files, size, batch_size):
         yield from batch.skipped
-        if batch.files:
+        if batch.names:
             images = _filled_up(batch.images, batch_size)
             probabilities = np.asarray(classifier(images))
-            pictures: Sequence[Path | None] = [None] * len(batch.files)
+            pictures: Sequence[Path | None] = [None] * len(batch.names)
             if draw is not None:
-                pictures = draw([file.path.stem for file in batch.files], images, probabilities.argmax(axis=1))
-            yield from map(Prediction, batch.files, probabilities, pictures)
+                pictures = draw([name.stem for name in batch.names], images, probabilities.argmax(axis=1))
+            yield from map(Prediction, batch.names, probabilities, pictures)
 
 
 def _filled_up(images: UInt8[np.ndarray, "n height width 1"], batch_size: int) -> UInt8[np.ndarray, "b height width 1"]:
@@ -107,13 +124,48 @@ def _class(trained: Trained, prediction: Prediction) -> str:
     return trained.classes[int(prediction.probabilities.argmax())]
 
 
-def _row_format(files: list[ImageFile], classes: tuple[str, ...]) -> str:
-    """A line of the table: image, class, and a column a class, as wide as its name or a probability."""
-    image, label = max(len(file.shown) for file in files), max(map(len, classes))
-    return f"{{:<{max(image, 5)}}}  {{:<{max(label, 5)}}}" + "".join(f"  {{:>{max(len(name), 5)}}}" for name in classes)
+def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Prediction], None]:
+    """Print the head of a table; what is returned prints a line of it.
+
+    A line holds the image, its class, and a column a class; of many classes the most probable ones, best first.
+    """
+    # A number of a slice has few digits.
+    image = max(len(shown(file.path)) + 5 * bool(file.reader and file.reader.volumes) for file in files)
+    label = max(map(len, classes))
+    if len(classes) <= _MOST_COLUMNS:
+        row = f"{{:<{max(image, 5)}}}  {{:<{max(label, 5)}}}" + "".join(f"  {{:>{max(len(of), 5)}}}" for of in classes)
+        head = ("image", "class", *classes)
+    else:
+        row = f"{{:<{max(image, 5)}}}" + f"  {{:<{max(label, 5)}}}  {{:>5}}" * _MOST_PROBABLE
+        head = ("image", "class", "", "second", "", "third", "")
+    print(row.format(*head).rstrip())
+
+    def tell(prediction: Prediction) -> None:
+        probabilities = prediction.probabilities
+        best = np.argsort(-probabilities, kind="stable")[:_MOST_PROBABLE].tolist()
+        if len(classes) <= _MOST_COLUMNS:
+            cells = [classes[best[0]], *(f"{probability:.3f}" for probability in probabilities)]
+        else:
+            cells = [cell for place in best for cell in (classes[place], f"{probabilities[place]:.3f}")]
+        tqdm.write(row.format(prediction.name.shown, *cells))
+        sys.stdout.flush()
+
+    return tell
 
 
-def _document(run: Path, trained: Trained, results: list[Prediction | Skipped]) -> dict[str, Any]:
+def _write_csv(path: Path, trained: Trained, results: Sequence[Prediction | Skipped]) -> None:
+    answered = [result for result in results if isinstance(result, Prediction)]
+    try:
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "class", *trained.classes])
+            for result in answered:
+                writer.writerow([result.name.shown, _class(trained, result), *result.probabilities.tolist()])
+    except OSError as error:
+        raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
+
+
+def _document(run: Path, trained: Trained, results: Sequence[Prediction | Skipped], found: Found) -> dict[str, Any]:
     """What --json prints."""
     answered = [result for result in results if isinstance(result, Prediction)]
     skipped = [result for result in results if isinstance(result, Skipped)]
@@ -122,13 +174,14 @@ def _document(run: Path, trained: Trained, results: list[Prediction | Skipped]) 
         "epoch": trained.epoch,
         "classes": trained.classes,
         "images": [_answer(trained, prediction) for prediction in answered],
-        "skipped": [{"path": str(one.file.path), "reason": one.reason} for one in skipped],
+        "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
+        "left_out": [{"path": of.name, "reason": of.reason} for of in found.left_out],
     }
 
 
 def _answer(trained: Trained, prediction: Prediction) -> dict[str, Any]:
     content = {
-        "path": str(prediction.file.path),
+        "path": str(prediction.name),
         "class": _class(trained, prediction),
         "probabilities": dict(zip(trained.classes, prediction.probabilities.tolist(), strict=True)),
     }

@@ -1,17 +1,36 @@
 """Where in an image the evidence for a class lies: Grad-CAM."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
+from jaxcnn.data.preprocessing import preprocess
+from jaxcnn.inference.trained import Trained
+from jaxcnn.inference.tta import join_maps, views_of
 from jaxcnn.models.architecture import FeatureMap
 from jaxcnn.models.table import architecture_of
 
 Features = Float[Array, "batch rows columns channel"]
+
+
+def explain(
+    trained: Trained,
+    variables: Mapping[str, Any],
+    images: UInt8[Array, "batch height width channel"],
+    labels: Int[Array, " batch"],
+) -> tuple[Float[Array, "batch rows columns channel"], Float[Array, "batch rows columns"]]:
+    """The images as a trained network sees them, but for the normalisation, and their maps over all its views.
+
+    The variables are the network's; they are an argument, so that a compiled program shares them with others.
+    """
+    visible = preprocess(images, dataclasses.replace(trained.preprocessing, normalization="none"))
+    views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
+    return visible, join_maps(tuple(grad_cam(trained.model, variables, view, labels) for view in views))
 
 
 def grad_cam(

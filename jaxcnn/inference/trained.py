@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
 from jaxcnn.errors import UserError
@@ -142,10 +142,17 @@ def classify(
     trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
 ) -> Float[Array, "batch classes"]:
     """The probability of each class for images as bytes."""
+    return jax.nn.softmax(_logits(trained, images))
+
+
+def _logits(
+    trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
+) -> Float[Array, "batch classes"]:
+    """Of several views the logarithm of the mean probabilities."""
     views = views_of(jnp.asarray(images), trained.tta)
     side_by_side = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
     logits = trained.model.apply(trained.variables, preprocess(side_by_side, trained.preprocessing), train=False)
-    return jax.nn.softmax(average_probabilities(cast(Array, logits), len(views)))
+    return average_probabilities(cast(Array, logits), len(views))
 
 
 def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch classes"]]:
@@ -157,3 +164,17 @@ def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch cl
 
     # As an argument the weights are shared; as constants of the program they would be copied into it for each shape.
     return partial(compiled, trained.variables)
+
+
+def predict_logits(
+    trained: Trained, images: UInt8[np.ndarray, "n height width channel"], batch_size: int = 32
+) -> Float32[np.ndarray, "n classes"]:
+    """The logits of many images, some at a time; their softmax is what `classify` gives."""
+    compiled = jax.jit(lambda variables, batch: _logits(dataclasses.replace(trained, variables=variables), batch))
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        # All batches are of one size, so that one program serves them.
+        filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
+        found.append(np.asarray(compiled(trained.variables, filled), np.float32)[: len(batch)])
+    return np.concatenate(found)

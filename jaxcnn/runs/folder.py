@@ -4,7 +4,8 @@ config.json         what the run is a function of, beside its images
 data.json           which images those are: protocol, counts, fingerprints
 environment.json    versions, device, git revision
 metrics.jsonl       one flat line an epoch
-predictions/        SPLIT.npz: logits, labels, groups of near-duplicates, names
+predictions/        SPLIT.npz: logits, labels, groups (near-duplicates, patients), names; in external/ the same for
+                    other data sets, NAME.npz, and NAME-unseen.npz without copies of training images
 checkpoints/        the last two, to go on from
 best/               the classifier that was best on the validation images
 figures/            PNG files
@@ -68,6 +69,10 @@ class _Environment(TypedDict):
     git_revision: NotRequired[str | None]
 
 
+# In predictions/: the folder of those for other data sets, and how the names of those without copies end.
+EXTERNAL, UNSEEN = "external", "-unseen"
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The addresses inside a run folder."""
@@ -120,7 +125,7 @@ class Run:
         return self.folder / ".lock"
 
     def predictions(self, split: str) -> Path:
-        """NPZ: the logits for every image of a split."""
+        """NPZ: the logits for every image of a split, or of EXTERNAL/NAME, another data set."""
         return self.folder / "predictions" / f"{split}.npz"
 
 

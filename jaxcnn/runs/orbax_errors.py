@@ -111,3 +111,9 @@ def without_logs() -> Iterator[None]:
 def _is_no_late_failure(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not ("exception was never retrieved" in message and ("orbax" in message or "tensorstore" in message))
+
+
+# Orbax's own checkpointer calls its own context in a way that it warns of; no user can do anything about that.
+logging.getLogger("absl").addFilter(
+    lambda record: "Passing direct option objects to Context" not in record.getMessage()
+)

@@ -109,8 +109,8 @@ def test_wrong_input_is_told_in_one_line(tmp_path, monkeypatch, capsys):
     for words, message in [
         (["reliability", "/no/such/run"], "/no/such/run: no run folder"),
         (["roc-curves", "/no/such/run"], "/no/such/run: no run folder"),
-        (["reliability", right], "right: no temperature is best on its validation images"),
-        (["roc-curves", uniform], "test.npz: all images are of one class; ROC curves need two"),
+        (["reliability", right], "right: a temperature can't be fitted on its validation images"),
+        (["roc-curves", uniform], "test.npz: all images have the same class; ROC curves need two classes"),
         (["roc-curves", right, "--out", "curves.docx"], "--out curves.docx: unknown suffix"),
     ]:
         assert draw(monkeypatch, *words) == 2

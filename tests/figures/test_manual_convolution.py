@@ -8,7 +8,8 @@ from scipy.signal import convolve2d
 from figures import manual_convolution as module
 from figures.manual_convolution import manual_convolution, manual_convolution_figure, one_of_each_tumour
 from jaxcnn.convolution import gaussian_kernel, horizontal_edge_kernel, sharpening_kernel
-from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.data.dataset import Dataset, Split
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
 
 
@@ -83,10 +84,10 @@ def test_the_command_writes_the_same_picture_for_the_same_seed(monkeypatch, caps
 
 
 def test_a_data_set_without_one_of_the_tumours_is_the_users_error(monkeypatch, tmp_path, dataset):
-    kept = dataset.splits["train"].labels != CLASSES.index("meningioma_tumor")
-    split = dataset.splits["train"].take(np.flatnonzero(kept))
+    train = dataset.splits["train"]
+    split = train.take(np.flatnonzero(train.labels != CLASSES.index("meningioma_tumor")))
     monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, splits={"train": split}))
-    with pytest.raises(UserError, match="--data random: no training image of meningioma_tumor"):
+    with pytest.raises(UserError, match="--data random: has no training image of meningioma_tumor"):
         manual_convolution(out=tmp_path / "out.png")
 
 

@@ -165,11 +165,11 @@ def test_wrong_input_is_told_in_one_line(tmp_path, monkeypatch, capsys):
         (["models", tmp_path / "missing"], "missing: no run folder"),
         (["models", tmp_path / "empty"], "empty: no run folder in it"),
         (["report", tmp_path / "empty"], "empty: no run folder in it"),
-        (["report", tmp_path / "young"], "young: no run has an epoch or predictions yet"),
-        (["report", tmp_path / "young" / "run"], "run: no run has an epoch or predictions yet"),
-        (["report", tmp_path / "young", "--out", "report.png"], "young: no run has an epoch"),
-        (["learning-curves", tmp_path / "young"], "young: no epoch of any run is finished yet"),
-        (["confusion-matrices", tmp_path / "young"], "young: no run of it has an epoch or predictions yet"),
+        (["report", tmp_path / "young"], "young: no run has scores yet"),
+        (["report", tmp_path / "young" / "run"], "run: no run has scores yet"),
+        (["report", tmp_path / "young", "--out", "report.png"], "young: no run has scores yet"),
+        (["learning-curves", tmp_path / "young"], "young: no run has finished an epoch yet"),
+        (["confusion-matrices", tmp_path / "young"], "young: no run of the sweep has scores yet"),
     ]:
         assert draw(monkeypatch, *words) == 2
         shown = capsys.readouterr().err

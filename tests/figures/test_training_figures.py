@@ -79,7 +79,7 @@ def test_of_very_many_runs_the_best_are_named():
     figure = learning_curves_figure({str(place): scored(1, best=(place + 1) / 60) for place in range(60)})
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == [str(place) for place in range(59, 19, -1)]
-    assert legend.get_title().get_text() == "60 models, the best by validation F1 first; 20 more are not named"
+    assert legend.get_title().get_text() == "60 models, the best by validation F1 first; the last 20 are not named"
     # A line of one point would be invisible without a marker.
     assert {line.get_marker() for line in figure.axes[0].get_lines()} == {"."}
 

@@ -1,4 +1,4 @@
-"""A run of the SimpleCNN that is killed with SIGKILL at a chosen moment of its life, and what must be left in the end.
+"""A run that is killed with SIGKILL at a chosen moment of its life, and what must be left in the end.
 
 A moment is just before the process does something to a file of its run; `sys.addaudithook` tells of that. What Orbax
 writes in C++ (the arrays) tells nothing, but lies between the making of a checkpoint's temporary folder and its
@@ -25,7 +25,7 @@ from processes import Finished, Processes, command
 from jaxcnn.runs.folder import Run, read_epochs, read_predictions
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch, checkpoints after steps 2, 4 and 5.
-OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
+OPTIONS = ["--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
 OPTIONS += ["--checkpoint-every", "2", "--ema", "0.9", "--tta", "flip", "--label-smoothing", "0.1"]
 
 _CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
@@ -40,13 +40,13 @@ class Moment:
 
 
 def train(processes: Processes, folder: Path, *more: str, before: Callable[[], Any] | None = None) -> Finished:
-    """`python -m train simplecnn` in a process of its own, to its end."""
+    """`python -m train tiny` in a process of its own, to its end."""
     return processes.start(training(folder, *more), before=before).wait()
 
 
 def training(folder: Path, *more: str) -> Callable[[], None]:
-    """`python -m train simplecnn`, to be called in a process of its own."""
-    return command("train.__main__", "simplecnn", "--run-dir", str(folder), *OPTIONS, *more)
+    """`python -m train tiny`, to be called in a process of its own."""
+    return command("train.__main__", "tiny", "--run-dir", str(folder), *OPTIONS, *more)
 
 
 def record_changes(folder: Path, record: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tiny  # noqa: F401  (adds itself to the table of models)
 
 # What takes seconds to import: JAX and whatever the commands use.
 _IMPORTED = ["train.__main__", __name__]

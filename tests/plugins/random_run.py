@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from random_network import random_network
 
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.inference.trained import Trained, save_trained
 from jaxcnn.runs.folder import SPLITS, create_run, write_epochs

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.evaluation import measures
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.runs.folder import SPLITS, create_run, write_epochs, write_predictions

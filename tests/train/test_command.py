@@ -17,7 +17,8 @@ import train.images
 import train.learner
 import train.program
 import train.run
-from jaxcnn.data.dataset import CLASSES, Dataset, Split
+from jaxcnn.data.dataset import Dataset, Split
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main

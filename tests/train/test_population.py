@@ -75,7 +75,7 @@ def test_members_are_shared_out_to_the_devices_and_their_memory_is_told(found):
 
 def sweeping(folder, *more: str):
     grid = ["--grid", "seed=0,1", "--at-once", "2", *more]
-    return command("train.__main__", "sweep", "simplecnn", "--sweep-dir", str(folder), *OPTIONS, *grid)
+    return command("train.__main__", "sweep", "tiny", "--sweep-dir", str(folder), *OPTIONS, *grid)
 
 
 @pytest.mark.slow

@@ -72,8 +72,7 @@ def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str
     except ValueError as error:
         raise UserError(f"{name}: {error}; give other --data") from error
     return {
-        of: Predictions(logits[of], split.labels, split.duplicates, split.names, classes)
-        for of, split in splits.items()
+        of: Predictions(logits[of], split.labels, split.groups, split.names, classes) for of, split in splits.items()
     }
 
 

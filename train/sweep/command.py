@@ -1,6 +1,8 @@
 """The command line of a sweep."""
 
 import contextlib
+import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Annotated, Union
 
 import tyro
 
+from jaxcnn.data.load import load_dataset
 from jaxcnn.models.table import MODELS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.lock import lock_file
 from train.devices import Placement, pick_devices
 from train.folder import check_intention
-from train.images import load_images
+from train.images import Images, divide_images
 from train.interruption import InterruptedRunError
 from train.learner import check_learner
 from train.network import check_encoder
@@ -26,6 +29,7 @@ from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.groups import AtOnce, check_devices, group, train_group
 from train.sweep.table import (
     Row,
+    average_over_folds,
     average_over_seeds,
     format_models,
     format_settings,
@@ -54,7 +58,7 @@ def sweep(
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
-    """Train models that differ in some options, and compare them on the validation images.
+    """Train models that differ in some options, or on --folds, and compare them on the validation images.
 
     Args:
         config: The model; all models share the options that are not in the grid.
@@ -76,9 +80,9 @@ def sweep(
         groups = group(models, placement, at_once)
         check_devices(groups, placement)
         keep_programs()
-        images = load_images(config.training)
-        for model in models:
-            check_learner(model.config, images.dataset)
+        images_of = _images_by_fold(config)
+        for model in sorted(models, key=_fold):
+            check_learner(model.config, images_of(_fold(model)).dataset)
         folder = SweepFolder(sweep_dir)
         asked = {"options": config.to_json(), "grid": values, "random": random, "models": [m.name for m in models]}
 
@@ -89,16 +93,33 @@ def sweep(
 
         by_first(prepare)
         report(f"sweep      {folder.folder}: {len(models)} models")
-        report_start(len(pick_devices(placement)), images, config)
+        report_start(len(pick_devices(placement)), images_of(_fold(models[0])), config)
         try:
-            for together in groups:
-                train_group(together, placement, images, folder, at_once)
+            # Fold after fold: the images of one are in memory.
+            for together in sorted(groups, key=lambda models: _fold(models[0])):
+                train_group(together, placement, images_of(_fold(together[0])), folder, at_once)
         except InterruptedRunError as error:
             way_out = f"the same command with --resume continues {folder.folder}"
             print(f"stopped by {error}; the sweep is saved, and {way_out}", file=sys.stderr)
             return error.exit_code
         _conclude(models, folder)
     return 0
+
+
+def _fold(model: Model) -> int:
+    """The fold that the model is tested on; 0 where there is no cross-validation."""
+    return model.config.training.fold or 0
+
+
+def _images_by_fold(config: Config) -> Callable[[int], Images]:
+    """What gives the images of a fold, or with 0 those of a sweep without folds; the last ones are kept."""
+    loaded = load_dataset(config.training.data, config.training.max_images)
+
+    @functools.lru_cache(maxsize=1)
+    def images_of(fold: int) -> Images:
+        return divide_images(loaded, dataclasses.replace(config.training, fold=fold or None))
+
+    return images_of
 
 
 def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
@@ -114,7 +135,12 @@ def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
     by_first(lambda: write_models(folder.table, rows))
     title = f"The best checkpoint of each model, the best by validation F1 first ({folder.table}):"
     report(f"\n{title}\n\n{format_models(rows)}")
-    if len({row.values.get("seed") for row in rows if row.splits}) > 1:
+    if any("fold" in row.values for row in rows if row.splits):
+        settings = average_over_folds(rows)
+        by_first(lambda: write_settings(folder.folds, settings, "folds"))
+        title = f"Mean over the folds, and 95% interval ({folder.folds}):"
+        report(f"\n{title}\n\n{format_settings(settings, 'folds')}")
+    elif len({row.values.get("seed") for row in rows if row.splits}) > 1:
         settings = average_over_seeds(rows)
         by_first(lambda: write_settings(folder.seeds, settings))
         report(f"\nMean over the seeds, and 95% interval ({folder.seeds}):\n\n{format_settings(settings)}")

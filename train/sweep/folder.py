@@ -4,6 +4,7 @@ sweep.json       what was asked for: the model, its options, the grid, and the n
 diverged.json    of each model that diverged, at which step
 table.csv        the models, the best on the validation images first
 seeds.csv        of a sweep over seeds: mean and interval of the models that differ in nothing else
+folds.csv        of cross-validation: the same over the folds
 figures/         the report and pictures
 .lock            held by the process that works on the sweep; marks the folder as one of ours
 """
@@ -59,6 +60,11 @@ class SweepFolder:
     def seeds(self) -> Path:
         """CSV: a line for all models that differ in their seed alone."""
         return self.folder / "seeds.csv"
+
+    @property
+    def folds(self) -> Path:
+        """CSV: a line for all models that differ in their fold alone."""
+        return self.folder / "folds.csv"
 
     @property
     def figures(self) -> Path:
@@ -117,6 +123,7 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             shutil.rmtree(sweep.figures, ignore_errors=True)
             sweep.table.unlink(missing_ok=True)
             sweep.seeds.unlink(missing_ok=True)
+            sweep.folds.unlink(missing_ok=True)
             sweep.diverged.unlink(missing_ok=True)
         write_json(sweep.asked, asked)
     except OSError as error:

@@ -16,7 +16,10 @@ Grid = Mapping[str, tuple[Any, ...]]
 
 _OTHER_IMAGES = "models are compared on the same images"
 NOT_SWEPT = {
-    **dict.fromkeys(("data", "max_images", "protocol", "validation_fraction", "split_seed"), _OTHER_IMAGES),
+    **dict.fromkeys(
+        ("data", "max_images", "protocol", "validation_fraction", "test_fraction", "split_seed"), _OTHER_IMAGES
+    ),
+    **dict.fromkeys(("folds", "fold"), "a sweep with --folds goes through all folds by itself"),
     "checkpoint_every": "it changes no model",
     "model": "a sweep has one",
 }
@@ -43,6 +46,8 @@ class Model:
 def parse_grid(config: Config, texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """The values of each option from FIELD=V1,V2,...; they are read as the command line reads `--FIELD V1`.
 
+    Of cross-validation the last option is the fold.
+
     Raises:
         UserError: it is no such text, or an option is unknown, given twice or not to be swept, or doesn't take a value.
     """
@@ -59,6 +64,10 @@ def parse_grid(config: Config, texts: Sequence[str]) -> dict[str, tuple[Any, ...
         grid[field] = tuple(_parse(config, field, word) for word in words)
         if len(set(grid[field])) < len(words):
             raise UserError(f"--grid {text}: has a value twice; give each once")
+    if config.training.folds is not None:
+        if config.training.fold is not None:
+            raise UserError(f"--fold {config.training.fold}: a sweep goes through all folds; leave it out")
+        grid["fold"] = tuple(range(1, config.training.folds + 1))
     if not grid:
         raise UserError("--grid is missing: name the options that differ, such as --grid learning_rate=1e-3,1e-4")
     return grid

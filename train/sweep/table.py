@@ -1,4 +1,4 @@
-"""The models of a sweep side by side, and the mean over the seeds of each setting.
+"""The models of a sweep side by side, and the mean over the seeds or the folds of each setting.
 
 The best on the validation images comes first; the test images decide nothing.
 """
@@ -22,6 +22,7 @@ from jaxcnn.tables import format_table
 SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
 SCORE_NAMES = tuple(f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES)
 SCORE_COLUMNS = tuple(f"{split}_{measure}" for split, measure in SCORES)
+_VALIDATION = SCORES.index(("validation", "f1_macro"))
 _CONFIDENCE = 0.95
 
 
@@ -51,12 +52,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The mean over seeds.
+    """The mean over seeds or folds.
 
     Attributes:
         mean: of the models.
         half_width: of the 95% interval by the t distribution: of the mean of ever more seeds, with these images. NaN
-            for a single model.
+            for a single model. Folds share most of their training images, so that of folds it is an approximation.
     """
 
     mean: float
@@ -65,11 +66,11 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Models that differ in their seed alone.
+    """Models that differ in their seed or their fold alone.
 
     Attributes:
         values: of the other swept options.
-        models: how many of them finished.
+        models: how many of them finished; of cross-validation, how many folds have one that did.
         scores: in the order of `SCORES`.
     """
 
@@ -128,8 +129,22 @@ def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
         if row.splits:
             groups.setdefault(tuple(value for name, value in row.values.items() if name != "seed"), []).append(row)
     settings = [_setting(members) for members in groups.values()]
-    validation = SCORES.index(("validation", "f1_macro"))
-    return sorted(settings, key=lambda setting: -setting.scores[validation].mean)
+    return sorted(settings, key=lambda setting: -setting.scores[_VALIDATION].mean)
+
+
+def average_over_folds(rows: Sequence[Row]) -> list[Setting]:
+    """The settings of a cross-validation, likewise; of several seeds of a fold the mean counts."""
+    settings: dict[tuple[Any, ...], list[Setting]] = {}
+    for of_fold in average_over_seeds(rows):
+        settings.setdefault(tuple(value for name, value in of_fold.values.items() if name != "fold"), []).append(
+            of_fold
+        )
+    averaged = []
+    for members in settings.values():
+        values = {name: value for name, value in members[0].values.items() if name != "fold"}
+        columns = zip(*([score.mean for score in of_fold.scores] for of_fold in members), strict=True)
+        averaged.append(Setting(values, len(members), tuple(map(mean_and_interval, columns))))
+    return sorted(averaged, key=lambda setting: -setting.scores[_VALIDATION].mean)
 
 
 def _setting(members: Sequence[Row]) -> Setting:
@@ -138,19 +153,19 @@ def _setting(members: Sequence[Row]) -> Setting:
     return Setting(values, len(members), tuple(map(mean_and_interval, columns)))
 
 
-def format_settings(settings: Sequence[Setting]) -> str:
+def format_settings(settings: Sequence[Setting], over: str = "seeds") -> str:
     """For people: mean ± half of the interval's width."""
-    lines = [[*settings[0].values, "seeds", *SCORE_NAMES]]
+    lines = [[*settings[0].values, over, *SCORE_NAMES]]
     for setting in settings:
         found = [f"{score.mean:.3f} ± {score.half_width:.3f}" for score in setting.scores]
         lines.append([*map(str, setting.values.values()), str(setting.models), *found])
     return format_table(lines)
 
 
-def write_settings(path: Path, settings: Sequence[Setting]) -> None:
+def write_settings(path: Path, settings: Sequence[Setting], over: str = "seeds") -> None:
     """The same as CSV, with all digits."""
     columns = (column for name in SCORE_COLUMNS for column in (name, f"{name}_half_width"))
-    lines: list[list[Any]] = [[*settings[0].values, "seeds", *columns]]
+    lines: list[list[Any]] = [[*settings[0].values, over, *columns]]
     for setting in settings:
         numbers = (number for score in setting.scores for number in (score.mean, score.half_width))
         lines.append([*setting.values.values(), setting.models, *numbers])

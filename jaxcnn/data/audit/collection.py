@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from jaxcnn.data.audit.class_folders import ClassFile, open_class_folders
-from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.dataset import Dataset, joined
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
-from jaxcnn.data.image import decode_grey, pixel_size
-from jaxcnn.data.load import DATA_SET, load_dataset
+from jaxcnn.data.files import LeftOut
+from jaxcnn.data.labelled import LabelledImage, read_images
+from jaxcnn.data.layouts import open_labelled
+from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
 
 
@@ -31,6 +31,8 @@ class Collection:
         splits: split names; "all" where there is no split.
         sizes: (width, height) in pixels, before an image is made a square.
         broken: what could not be read, and why: name and reason make a sentence.
+        patients: whose images they are, "" where that isn't known.
+        left_out: files that are none of the images.
     """
 
     source: str
@@ -42,61 +44,55 @@ class Collection:
     splits: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     broken: Mapping[str, str]
+    patients: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def read_collection(source: str) -> Collection:
-    """Read a prepared data set, the phantom, or any folder or zip of class folders.
+    """Read a prepared data set, the phantom, or whatever `open_labelled` lists.
 
     Raises:
         UserError: it is none of these, is damaged, or holds no usable image.
     """
-    if source == "phantom" or _is_prepared(Path(source)):
+    if is_prepared(source):
         return _from_dataset(load_dataset(source))
-    return _from_class_folders(Path(source))
-
-
-def _is_prepared(folder: Path) -> bool:
-    return (folder / "dataset_info.json").is_file() or any(folder.glob(f"{DATA_SET}/*/*/dataset_info.json"))
+    return _from_files(Path(source))
 
 
 def _from_dataset(dataset: Dataset) -> Collection:
-    splits = dataset.splits
-    images = np.concatenate([split.images for split in splits.values()])
+    images = joined(list(dataset.splits.values()))
     return Collection(
         source=dataset.source,
-        thumbnails=make_thumbnails(images),
-        digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images),
+        thumbnails=make_thumbnails(images.images),
+        digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images.images),
         digests_of="pixels",
-        names=tuple(name for split in splits.values() for name in split.names),
-        labels=tuple(dataset.classes[label] for split in splits.values() for label in split.labels),
-        splits=tuple(name for name, split in splits.items() for _ in split.names),
-        sizes=((images.shape[2], images.shape[1]),) * len(images),
+        names=images.names,
+        labels=tuple(dataset.classes[label] for label in images.labels),
+        splits=tuple(name for name, split in dataset.splits.items() for _ in split.names),
+        sizes=((images.images.shape[2], images.images.shape[1]),) * len(images),
         broken={},
+        patients=images.patients or ("",) * len(images),
     )
 
 
-def _from_class_folders(path: Path) -> Collection:
-    read: list[tuple[ClassFile, str, np.ndarray, tuple[int, int]]] = []
-    broken = {}
-    with open_class_folders(path) as files:
-        for file in tqdm(files, unit=" images", disable=None):  # None: on a terminal only.
-            try:
-                encoded = file.read()
-                thumbnail = decode_grey(encoded, SIDE)
-                read.append((file, hashlib.sha256(encoded).hexdigest(), thumbnail, pixel_size(encoded)))
-            except ValueError as error:
-                broken[file.name] = str(error)
-    if not read:
+def _from_files(path: Path) -> Collection:
+    with open_labelled(path) as listing:
+        found = list(read_images(listing, SIDE))
+    images = [of for of in found if isinstance(of, LabelledImage)]
+    broken = {of.name: of.reason for of in found if isinstance(of, LeftOut)}
+    if not images:
         name, reason = next(iter(broken.items()))
         raise UserError(f"{path}: no image can be read; the first, {name}, {reason}")
     return Collection(
         source=str(path),
-        thumbnails=np.stack([thumbnail for _, _, thumbnail, _ in read]),
-        digests=tuple(digest for _, digest, *_ in read),
+        thumbnails=np.stack([image.pixels for image in images]),
+        digests=tuple(image.digest for image in images),
         digests_of="files",
-        names=tuple(file.name for file, *_ in read),
-        labels=tuple(file.label for file, *_ in read),
-        splits=tuple(file.split for file, *_ in read),
-        sizes=tuple(size for *_, size in read),
+        names=tuple(image.name for image in images),
+        labels=tuple(image.label for image in images),
+        splits=tuple(image.split or "all" for image in images),
+        sizes=tuple(image.size for image in images),
         broken=broken,
+        patients=tuple(image.patient for image in images),
+        left_out=listing.left_out,
     )

@@ -78,6 +78,14 @@ def crossing_images(collection: Collection, groups: Int[np.ndarray, " n"]) -> Bo
     return crosses
 
 
+def crossing_patients(collection: Collection) -> list[str]:
+    """Known patients who have images in more than one split, sorted."""
+    splits_of: dict[str, set[str]] = {}
+    for patient, split in zip(collection.patients, collection.splits, strict=True):
+        splits_of.setdefault(patient, set()).add(split)
+    return sorted(patient for patient, splits in splits_of.items() if patient and len(splits) > 1)
+
+
 def differ(values: tuple[str, ...], group: Int[np.ndarray, " members"]) -> bool:
     """Whether the members of a group have different labels (or splits)."""
     return len({values[i] for i in group}) > 1

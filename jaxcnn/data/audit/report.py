@@ -7,13 +7,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, differ
+from jaxcnn.data.audit.collection import Collection
+from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, crossing_patients, differ
 from jaxcnn.data.duplicates import SIDE, members
+from jaxcnn.data.labelled import natural_order
+from jaxcnn.tables import fit_table, format_table
+
+_NAMES = 5  # Of patients that are shown.
 
 
 def table(found: Audit) -> str:
     """Images of each class and split, how many have near-duplicates in another split or the most usual size; groups."""
-    return f"{_image_table(found)}\n\n{_group_table(found)}"
+    return "\n\n".join([_image_table(found), _group_table(found), *_patient_line(found.collection)])
+
+
+def _patient_line(collection: Collection) -> list[str]:
+    """Who has images in several splits, where patients are known."""
+    crossing = crossing_patients(collection)
+    known = {patient for patient in collection.patients if patient}
+    if not known:
+        return []
+    shown = f": {', '.join(crossing[:_NAMES])}{' and others' if len(crossing) > _NAMES else ''}" if crossing else ""
+    return [f"patients: {len(known)} are known, {len(crossing)} have images in several splits{shown}"]
 
 
 def as_json(found: Audit) -> dict[str, Any]:
@@ -50,7 +65,12 @@ def as_json(found: Audit) -> dict[str, Any]:
             }
             for pair in found.pairs
         ],
+        "patients": {
+            "known": len({patient for patient in collection.patients if patient}),
+            "crossing": crossing_patients(collection),
+        },
         "broken": dict(collection.broken),
+        "left_out": [of.name for of in collection.left_out],
     }
 
 
@@ -86,7 +106,7 @@ def _count(found: Audit, chosen: Bool[np.ndarray, " n"]) -> dict[str, dict[str, 
     """The chosen images by split (the largest first) and class; every split has every class."""
     collection = found.collection
     splits = [split for split, _ in collections.Counter(collection.splits).most_common()]
-    counts = {split: dict.fromkeys(sorted(set(collection.labels)), 0) for split in splits}
+    counts = {split: dict.fromkeys(sorted(set(collection.labels), key=natural_order), 0) for split in splits}
     for i in np.flatnonzero(chosen):
         counts[collection.splits[i]][collection.labels[i]] += 1
     return counts
@@ -103,7 +123,7 @@ def _image_table(found: Audit) -> str:
             rows.append(_share_row("  copied in another split", twins[split], images[split]))
         if len(set(found.collection.sizes)) > 1:
             rows.append(_share_row(f"  of {width}x{height} pixels", usual[split], images[split]))
-    return _aligned(rows)
+    return fit_table(rows)
 
 
 def _share_row(head: str, some: dict[str, int], every: dict[str, int]) -> tuple[str, ...]:
@@ -117,18 +137,10 @@ def _row(head: str, counts: dict[str, int], last: str) -> tuple[str, ...]:
 def _group_table(found: Audit) -> str:
     collection = found.collection
     identical, near = (count_groups(collection, groups) for groups in (found.identical, found.groups))
-    return _aligned(
+    return format_table(
         [
             ("groups of", "groups", "images", "redundant", "across splits", "of several labels"),
             (f"identical {collection.digests_of}", *map(str, dataclasses.astuple(identical))),
             ("near-duplicates", *map(str, dataclasses.astuple(near))),
         ]
-    )
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip() for head, *cells in rows
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,11 @@ from gradients import assert_close, values_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from random_network import random_network
 
-from jaxcnn import SimpleCNN
+from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.convolution import manual_conv2d
 from jaxcnn.cpu import conv_general_dilated, winograd, xla_only
 from jaxcnn.cpu.convolution import MATMUL, PATCHES, WINOGRAD, XLA, choose_method
@@ -251,6 +253,43 @@ def test_the_batch_may_be_spread_over_devices(kernel_shape):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "kernel_shape",
+    [
+        pytest.param((5, 5, 16, 16), id="winograd"),
+        pytest.param((1, 1, 16, 3), id="matmul"),
+        pytest.param((2, 3, 16, 3), id="patches"),
+    ],
+)
+def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s(kernel_shape):
+    arguments = normal(0, 2, 24, 24, 16), normal(1, *kernel_shape) / 10
+    tangents = normal(2, 2, 24, 24, 16), normal(3, *kernel_shape) / 10
+
+    @partial(jax.jit, static_argnums=0)
+    def derivatives(convolve):
+        gradient = jax.grad(lambda x, kernel: jnp.mean(convolve(x, kernel) ** 3), (0, 1))
+        return *jax.jvp(convolve, arguments, tangents), *jax.jvp(gradient, arguments, tangents)[1]
+
+    assert_close(derivatives(ours), derivatives(xla), tolerance=2e-4)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_other_devices_get_the_very_program_of_xla_s_own_convolution(platform):
+    x, kernel, dy = normal(0, 4, 12, 12, 16), normal(1, 3, 3, 16, 16), normal(2, 4, 12, 12, 16)
+
+    def program(convolve):
+        @jax.jit
+        def derivatives(x, kernel, dy):
+            y, pull = jax.vjp(convolve, x, kernel)
+            return y, *pull(dy), *jax.jvp(convolve, (x, kernel), (dy, kernel))
+
+        return derivatives.trace(x, kernel, dy).lower(lowering_platforms=(platform,)).as_text()
+
+    assert program(ours) == program(xla)
+    assert "stablehlo.convolution" in program(ours)
+
+
+@pytest.mark.slow
 def test_on_two_devices_the_batch_is_spread():
     """The number of devices is fixed when JAX starts: the test before, in a process that has two."""
     tests = [__file__, "-k", "may_be_spread_over_devices", "-p", "no:cacheprovider"]
@@ -263,25 +302,48 @@ def test_on_two_devices_the_batch_is_spread():
 
 
 @pytest.mark.slow
-def test_the_network_s_gradient_is_that_of_plain_flax():
-    """With the switch it is the same model."""
-    model = SimpleCNN(
-        stem_features=(16, 16), squeeze_features=3, skip_features=16, head_features=8, hidden_features=8, dropout=0.0
-    )
-    images, variables = random_network(model, (3, 64, 64, 1))
+@pytest.mark.parametrize(
+    ("model", "image_shape", "tolerance"),
+    [
+        pytest.param(
+            SimpleCNN(
+                stem_features=(16, 16),
+                squeeze_features=3,
+                skip_features=8,
+                head_features=8,
+                hidden_features=8,
+                dropout=0.0,
+            ),
+            (3, 64, 64, 1),
+            1e-3,
+            id="simplecnn",
+        ),
+        pytest.param(
+            UNetClassifier(features=1, head_features=8, hidden_features=8, dropout=0.0),
+            (4, 128, 128, 1),
+            1e-2,
+            id="unet",
+        ),
+    ],
+)
+def test_a_network_s_derivatives_are_those_of_plain_flax(model, image_shape, tolerance):
+    """With the switch it is the same model: gradient, derivative forwards, and the Hessian times a vector."""
+    images, variables = random_network(model, image_shape)
+    _, direction = random_network(model, image_shape)
+    params, along = variables["params"], jax.tree.map(lambda leaf: leaf / 100, direction["params"])
 
-    def gradient():
+    def derivatives():
         def loss(params):
             logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
-            return jnp.sum(logits**2)
+            return jnp.mean(logits**2)
 
-        return jax.jit(jax.grad(loss))(variables["params"])
+        gradient = jax.grad(loss)
+        return jax.jit(lambda p: (jax.jvp(loss, (p,), (along,)), *jax.jvp(gradient, (p,), (along,))))(params)
 
-    found = gradient()
+    found = derivatives()
     with xla_only():
-        expected = gradient()
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * float(jnp.abs(b).max()) + 1e-6),
-        found,
-        expected,
-    )
+        expected = derivatives()
+    for ours, plain in zip(found, expected, strict=True):
+        # As vectors: the gradient by a bias before a norm is 0 but for rounding, so that it has no error of its own.
+        (a, _), (b, _) = ravel_pytree(ours), ravel_pytree(plain)
+        assert jnp.linalg.norm(a - b) < tolerance * jnp.linalg.norm(b)

@@ -1,5 +1,7 @@
 """The CPU's own max-pool is XLA's, bit by bit, for every shape and tie."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,11 @@ from jax import lax
 from jaxcnn.cpu import max_pool, xla_only
 
 
+def xla(x, window):
+    shape = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "VALID")
+
+
 @settings(deadline=None, max_examples=4)
 @given(
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
@@ -22,10 +29,8 @@ from jaxcnn.cpu import max_pool, xla_only
 def test_max_pool_and_its_gradient_equal_xla_with_ties(size, window, values, seed):
     # Few different values, so that most windows hold a tie.
     x = jnp.asarray(np.random.default_rng(seed).integers(0, values, (2, *size, 3)).astype(np.float32))
-    shape = (1, window, window, 1)
-    ours = values_and_gradients(lambda x: max_pool(x, window), x)
-    xla = values_and_gradients(lambda x: lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "VALID"), x)
-    for a, b in zip(ours, xla, strict=True):
+    ours, expected = (values_and_gradients(lambda x, f=f: f(x, window), x) for f in (max_pool, xla))
+    for a, b in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -38,12 +43,34 @@ def test_max_pool_sends_the_gradient_of_a_tie_where_torch_does():
     np.testing.assert_array_equal(found, image.grad.numpy().transpose(0, 2, 3, 1))
 
 
+@pytest.mark.parametrize("window", [2, 3, 17])
+def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_ties(window):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.integers(0, 3, (2, 7 + window, 8 + window, 3)).astype(np.float32))
+    dx = jnp.asarray(random.normal(size=x.shape), jnp.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def derivatives(pool):
+        gradient = jax.grad(lambda x: jnp.sum(pool(x) ** 3))
+        each_image_s = jax.vmap(jax.grad(lambda image: jnp.sum(pool(image[None]) ** 3)))(x)
+        return *jax.jvp(pool, (x,), (dx,)), *jax.jvp(gradient, (x,), (dx,)), each_image_s
+
+    for a, b in zip(derivatives(lambda x: max_pool(x, window)), derivatives(lambda x: xla(x, window)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
+def test_the_gradient_searches_the_windows_on_a_tpu_alone(platform):
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 2) ** 2)))
+    program = gradient.trace(jnp.zeros((1, 4, 4, 1))).lower(lowering_platforms=(platform,)).as_text()
+    assert ("select_and_scatter" in program) == (platform == "tpu")
+
+
 def test_inside_the_switch_the_max_pool_is_xla_s_operation():
-    x = jnp.zeros((1, 4, 4, 1))
+    def gradient():
+        # A new function each time: what is traced once stays what it is.
+        return str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(max_pool(x, 2))))(jnp.zeros((1, 4, 4, 1))))
 
-    def primitives(function):
-        return str(jax.make_jaxpr(function)(x))
-
+    assert "select_and_scatter" not in gradient()
     with xla_only():
-        assert "custom_vjp" not in primitives(lambda x: max_pool(x, 2))
-    assert "custom_vjp" in primitives(lambda x: max_pool(x, 2))
+        assert "select_and_scatter" in gradient()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.__main__ import main
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 
 
 @pytest.fixture

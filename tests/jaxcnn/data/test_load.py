@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import PHANTOM_TEST_IMAGES, PHANTOM_TRAIN_IMAGES, load_dataset
 from jaxcnn.data.prepare import prepare
 from jaxcnn.errors import UserError
@@ -117,6 +117,7 @@ def test_a_damaged_set_is_one_clear_error(damage: Callable[[Path], None], scans:
 
 def test_another_tfds_data_set_is_refused(scans: Path, tmp_path: Path) -> None:
     folder = prepare(scans, tmp_path, size=32).folder
-    (folder / "label.labels.txt").write_text("cat\ndog\nfish\nbird\n")
-    with pytest.raises(UserError, match="is another data set than brain_tumor_mri"):
+    features = folder / "features.json"
+    features.write_text(features.read_text().replace('"file_name"', '"address"'))
+    with pytest.raises(UserError, match="is a TFDS data set of another kind"):
         load_dataset(str(folder))

@@ -1,6 +1,7 @@
 """`python -m jaxcnn.data prepare`: all of the archive appears on the disk, exactly, or nothing does."""
 
 import io
+import os
 import re
 import resource
 import shutil
@@ -13,11 +14,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from planted import smooth_images
+from scan_files import encoded, write_dicom, write_matlab, write_nifti, write_picture
 
-from jaxcnn.data import brain_tumor_mri
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data import labelled_scans
+from jaxcnn.data.brain_tumor_mri import BrainTumorMri
+from jaxcnn.data.image import to_square
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
-from jaxcnn.data.prepare import prepare
+from jaxcnn.data.prepare import ConflictError, prepare
+from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.errors import UserError
 
 SIZE = 32
@@ -68,7 +74,8 @@ def test_tfds_reads_it_without_this_project_and_without_tensorflow(scans: Path, 
 
 
 def test_the_builder_works_as_builders_do(scans: Path, tmp_path: Path) -> None:
-    builder = brain_tumor_mri.BrainTumorMri(source=scans, size=SIZE, data_dir=tmp_path)
+    dataset = prepare(scans, tmp_path / "before", size=SIZE).dataset
+    builder = BrainTumorMri(dataset=dataset, data_dir=tmp_path)
     builder.download_and_prepare()
     assert builder.info.features["label"].names == list(CLASSES)
     assert builder.info.splits["train"].num_examples == 12
@@ -117,23 +124,6 @@ def damage(name: str, content: bytes) -> Callable[[Path], Path]:
         (scans / LAYOUT / name).parent.mkdir(exist_ok=True)
         (scans / LAYOUT / name).write_bytes(content)
         return scans
-
-    return apply
-
-
-def remove(name: str) -> Callable[[Path], Path]:
-    def apply(scans: Path) -> Path:
-        shutil.rmtree(scans / LAYOUT / name)
-        return scans
-
-    return apply
-
-
-def empty(name: str) -> Callable[[Path], Path]:
-    def apply(scans: Path) -> Path:
-        remove(name)(scans)
-        (scans / LAYOUT / name).mkdir()
-        return zipped(scans)
 
     return apply
 
@@ -196,14 +186,10 @@ def two_archives(scans: Path) -> Path:
         (entry_named("Training/../../evil.jpg"), "evil.jpg", "leads out of the zip"),
         (entry_named("/etc/evil.jpg"), "/etc/evil.jpg", "leads out of the zip"),
         (entry_named("C:\\evil.jpg"), "evil.jpg", "leads out of the zip"),
-        (lambda scans: scans / LAYOUT / "Training", "Training", "holds no files in folders Training/ and Testing/"),
         (two_archives, "brain_tumor_classification, copy", "several folders"),
-        (remove("Testing"), "Testing/ ", "is missing or empty"),
-        (remove("Testing/no_tumor"), "Testing/no_tumor/", "is missing or empty"),
-        (empty("Training/glioma_tumor"), "Training/glioma_tumor/", "is missing or empty"),
-        (damage("Training/metastasis/scan.jpg", b"x"), "Training/metastasis/scan.jpg", "in none of the class folders"),
-        (damage("Training/scan.jpg", b"x"), "Training/scan.jpg", "in none of the class folders"),
-        (damage("Training/no_tumor/notes.txt", b"no image"), "Training/no_tumor/notes.txt", "is no JPEG or PNG image"),
+        (damage("Training/metastasis/scan.jpg", b"x"), "Training/metastasis/scan.jpg", "is no JPEG, PNG, TIFF, BMP or"),
+        (damage("Training/scan.jpg", b"x"), "Training/scan.jpg", "lie at different depths"),
+        (damage("Training/no_tumor/notes.jpg", b"no image"), "Training/no_tumor/notes.jpg", "is no JPEG, PNG, TIFF,"),
         (damage("Testing/no_tumor/scan (2).jpg", b""), "Testing/no_tumor/scan (2).jpg", "is empty"),
         (truncate_a_jpeg, "Testing/no_tumor/scan (1).jpg", "is a damaged image"),
         (add_a_bomb, "Testing/no_tumor/bomb.png", "is too large"),
@@ -226,8 +212,8 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
 
 
 def break_three(scans: Path) -> list[str]:
-    names = ["Training/glioma_tumor/scan (2).jpg", "Training/no_tumor/notes.txt", "Testing/no_tumor/scan (1).jpg"]
-    for name, content in zip(names, [b"", b"no image", b"\xff\xd8\xff"], strict=True):
+    names = ["Testing/no_tumor/scan (1).jpg", "Training/glioma_tumor/scan (2).jpg", "Training/no_tumor/notes.jpg"]
+    for name, content in zip(names, [b"", b"\xff\xd8\xff", b"no image"], strict=True):
         (scans / LAYOUT / name).write_bytes(content)
     return names
 
@@ -265,7 +251,7 @@ def test_an_encrypted_zip_names_its_first_file(scans: Path, tmp_path: Path) -> N
     for entry in re.finditer(b"PK\x01\x02", bytes(content)):
         content[entry.start() + 8] |= 1  # The flag of the central directory.
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"Training/glioma_tumor/scan \(1\).jpg is damaged in the zip .*encrypted"):
+    with pytest.raises(UserError, match=r"Testing/glioma_tumor/scan \(1\).jpg is damaged in the zip .*encrypted"):
         prepare(path, tmp_path / "out", size=SIZE)
 
 
@@ -275,7 +261,7 @@ def test_an_encrypted_zip_names_its_first_file(scans: Path, tmp_path: Path) -> N
         ([], "PATH, --download: give one of the two"),
         (["scans", "--download"], "PATH, --download: give one of the two"),
         (["scans", "--size", "8"], "--size 8: must be at least 16"),
-        (["scans", "--size", "100000"], "--size 100000: 24 images .* choose a smaller size"),
+        (["scans", "--size", "100000"], "24 images of 100000x100000 pixels .* choose a smaller size"),
     ],
 )
 def test_bad_options(
@@ -338,7 +324,7 @@ def test_a_full_disk_leaves_nothing_behind(scans: Path, tmp_path: Path) -> None:
 
 def test_an_interruption_leaves_nothing_behind(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(tmp_path.rglob("*"))
-    canonical, calls = brain_tumor_mri._canonical, []
+    canonical, calls = labelled_scans._canonical, []
 
     def interrupted(example: bytes) -> bytes:
         calls.append(example)
@@ -346,7 +332,7 @@ def test_an_interruption_leaves_nothing_behind(scans: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return canonical(example)
 
-    monkeypatch.setattr(brain_tumor_mri, "_canonical", interrupted)
+    monkeypatch.setattr(labelled_scans, "_canonical", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(scans, tmp_path / "out", size=SIZE)
     assert sorted(tmp_path.rglob("*")) == before
@@ -368,3 +354,167 @@ def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) ->
             encoded = scans.read(f"brain_tumor_dataset/brain_tumor_classification/{name}")
             grey = Image.open(io.BytesIO(encoded)).convert("L").resize((128, 128), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(image[..., 0], np.asarray(grey))
+
+
+# --- Other data sets ----------------------------------------------------------------------------------------------
+
+
+def smooth_set(folder: Path, names: list[str]) -> Path:
+    for name, image in zip(names, smooth_images(len(names)), strict=True):
+        write_picture(folder / name, image[..., 0])
+    return folder
+
+
+def test_classes_are_those_of_the_data_in_natural_order(tmp_path: Path, run_command: Command) -> None:
+    labels = ["grade10", "grade2", "Grade1", "none", "Ästhetik"]
+    source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in labels for i in range(2)])
+    code, out, _ = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE)
+    assert (code, "arranged as CLASS/image" in out) == (0, True)
+    dataset = load_dataset(str(tmp_path / "out"))
+    assert dataset.classes == ("Grade1", "grade2", "grade10", "none", "Ästhetik")
+    assert dataset.source == str(tmp_path / "out/labelled_scans/32x32/1.0.0")
+    assert [dataset.classes[label] for label in dataset.splits["train"].labels] == [
+        name.split("/")[0] for name in dataset.splits["train"].names
+    ]
+    assert (list(dataset.splits), dataset.splits["train"].patients) == (["train"], None)
+
+
+def test_a_hundred_classes_are_told_one_a_line(tmp_path: Path, run_command: Command) -> None:
+    labels = [f"a long name of a class, the {i}th" for i in range(100)]
+    source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in labels for i in range(2)])
+    code, out, _ = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE, "--skip-conflicts")
+    assert code == 0
+    table = out.splitlines()[out.splitlines().index("arranged as CLASS/image") + 1 :]
+    assert table[0].split() == ["split", "train"]
+    assert table[100].split() == [*labels[99].split(), "2"]
+    smooth_set(source, ["one more/1.png", "one more/2.png"])
+    code, _, err = run_command("prepare", source, "--out", tmp_path / "more", "--size", SIZE)
+    assert (code, "has 101 classes, such as " in err, "give at most 100" in err) == (2, True, True)
+
+
+def test_splits_and_patients_come_back(tmp_path: Path, run_command: Command) -> None:
+    names = [
+        f"{split}/{label}/p{i % 2}/{i}.png" for split in ("train", "Val", "TEST") for label in "ab" for i in range(4)
+    ]
+    source = smooth_set(tmp_path / "data", [*names, "train/a/unknown/x.png"])
+    code, out, _ = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE)
+    assert code == 0
+    assert re.search(r"^split +a +b +total +patients\ntrain +5 +4 +9 +3\nvalidation +4 +4 +8 +2$", out, re.MULTILINE)
+    dataset = load_dataset(str(tmp_path / "out"))
+    assert list(dataset.splits) == ["train", "validation", "test"]
+    for split in dataset.splits.values():
+        assert list(split.patients) == [name.split("/")[2] for name in split.names]
+        assert split.take(np.array([1])).patients == (split.patients[1],)
+
+
+def test_every_format_is_prepared_as_its_reader_says(tmp_path: Path) -> None:
+    """With the patients that the files name: DICOM's, MATLAB's, and of a volume itself."""
+    values = np.random.default_rng(0).integers(0, 900, (40, 50)).astype(np.uint16)
+    source = tmp_path / "data"
+    for i, label in enumerate(("a", "b")):
+        write_dicom(source / label / "IM1", np.roll(values, i), PatientID=f"P{i}")
+        write_nifti(source / label / "v.nii.gz", np.random.default_rng(i).integers(300, 900, (20, 30, 2)))
+    dataset = prepare(source, tmp_path / "out", size=SIZE, skip_conflicts=True).dataset
+    train = dataset.splits["train"]
+    assert train.names == (
+        *("a/IM1", "a/v.nii.gz#1", "a/v.nii.gz#2"),
+        *("b/IM1", "b/v.nii.gz#1", "b/v.nii.gz#2"),
+    )
+    assert train.patients == ("P0", "a/v.nii.gz", "a/v.nii.gz", "P1", "b/v.nii.gz", "b/v.nii.gz")
+    for i in range(6):
+        write_matlab(tmp_path / "mat" / f"{i}.mat", np.roll(values, 3 * i).astype(np.int16), i % 3 + 1, f"{i // 2}")
+    of_matlab = prepare(tmp_path / "mat", tmp_path / "out2", size=SIZE).dataset
+    assert of_matlab.classes == ("glioma", "meningioma", "pituitary")
+    assert of_matlab.splits["train"].patients == ("0", "2", "0", "1", "1", "2")
+    expected = to_square(to_bytes(np.roll(values, 3).astype(np.int16)), SIZE)
+    np.testing.assert_array_equal(of_matlab.splits["train"].images[0], expected)
+
+
+def test_copies_with_different_labels_are_listed_and_may_be_left_out(tmp_path: Path, run_command: Command) -> None:
+    source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in "abc" for i in range(4)])
+    for copy, original in (("b/copy.png", "a/0.png"), ("c/copy.png", "b/1.png")):
+        shutil.copy(source / original, source / copy)
+    words = ["prepare", source, "--out", tmp_path / "out", "--size", SIZE]
+    code, out, err = run_command(*words)
+    assert (code, err.count("\n"), (tmp_path / "out").exists()) == (2, 1, False)
+    assert "a/0.png is a copy of b/copy.png, and one is labelled a, the other b, and 1 more pairs" in err
+    assert "--skip-conflicts" in err
+    assert [line for line in out.splitlines() if line.startswith("conflict: ")] == [
+        "conflict: a/0.png is a, its copy b/copy.png is b",
+        "conflict: b/1.png is b, its copy c/copy.png is c",
+    ]
+    code, out, _ = run_command(*words, "--skip-conflicts")
+    assert (code, out.count("is a copy of")) == (0, 4)
+    names = load_dataset(str(tmp_path / "out")).splits["train"].names
+    assert set(names) == {f"{label}/{i}.png" for label in "abc" for i in range(4)} - {"a/0.png", "b/1.png"}
+
+
+def test_neighbouring_slices_of_one_patient_may_have_different_labels(tmp_path: Path) -> None:
+    """Where a tumour begins the slice above still shows it; of two patients it would be a contradiction."""
+    image = smooth_images(1)[0]
+    for label, patient in (("no", "p1"), ("yes", "p1")):
+        write_picture(tmp_path / "one" / label / patient / "1.png", image[..., 0])
+        write_picture(tmp_path / "one" / label / "p2" / "2.png", smooth_images(2, seed=len(label))[1][..., 0])
+    assert len(prepare(tmp_path / "one", tmp_path / "out", size=SIZE).dataset.splits["train"]) == 4
+    (tmp_path / "one/no/p1").rename(tmp_path / "one/no/p3")
+    with pytest.raises(ConflictError, match=r"no/p3/1\.png is a copy of yes/p1/1\.png"):
+        prepare(tmp_path / "one", tmp_path / "out2", size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (
+            lambda data: smooth_set(data, ["c/only.png"]),
+            "c/only.png is the only image of the class c;",
+        ),
+        (lambda data: shutil.rmtree(data / "b"), "all images are of one class"),
+        (
+            lambda data: write_dicom(data / "b/report.dcm", np.ones((20, 20), np.uint16), PixelData=None),
+            "without pixels",
+        ),
+        (
+            lambda data: write_nifti(data / "b/4d.nii", np.zeros((20, 20, 20, 2))),
+            "b/4d.nii is a series of 2 NIfTI",
+        ),
+        (lambda data: (data / "x.mat").write_bytes(b"x"), "x.mat holds its label itself"),
+        (lambda data: smooth_set(data, ["a/0.PNG"]), "the files a/0.PNG and a/0.png differ in case alone"),
+        (lambda data: smooth_set(data, ["deep/er/0.png"]), "lie at different depths"),
+        (
+            lambda data: (data / "labels.csv").write_text("path,label,weight\n"),
+            "labels.csv has the unknown column",
+        ),
+        (lambda data: (data / "labels.csv").write_text("path,label\na/9.png,a\n"), "line 2: a/9.png is no image file"),
+    ],
+)
+def test_bad_input_of_other_layouts_is_one_line_and_leaves_nothing_behind(
+    spoil: Callable[[Path], object], problem: str, tmp_path: Path, run_command: Command
+) -> None:
+    source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in "ab" for i in range(3)])
+    spoil(source)
+    code, _, err = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE)
+    assert (code, err.count("\n"), (tmp_path / "out").exists()) == (2, 1, False)
+    assert str(source) in err
+    assert problem in err
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in "ab" for i in range(3)])
+    write_dicom(source / "a/x.dcm", np.ones((20, 20), np.uint16))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    code, _, err = run_command("prepare", source, "--out", tmp_path / "out", "--size", SIZE)
+    assert code == 2
+    assert err == (
+        "error: DICOM files: need pydicom, which is not installed: pip install -c constraints.txt -e '.[dicom]'\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+def test_names_that_are_no_text_are_prepared(tmp_path: Path) -> None:
+    for i, image in enumerate(smooth_images(4)):
+        name = os.fsdecode((b"gl\xefome", b"none")[i % 2] + b"/caf\xe9-%d.png" % i)
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(encoded(Image.fromarray(image[..., 0])))
+    dataset = prepare(tmp_path / "data", tmp_path / "out", size=SIZE).dataset
+    assert dataset.classes == ("gl\\xefome", "none")
+    assert dataset.splits["train"].names[0] == "gl\\xefome/caf\\xe9-0.png"

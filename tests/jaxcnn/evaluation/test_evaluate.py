@@ -10,7 +10,7 @@ from scipy.special import softmax
 from scored_runs import DATA, ENVIRONMENT
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.evaluation import fit_temperature
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.runs.folder import create_run, read_predictions, write_predictions

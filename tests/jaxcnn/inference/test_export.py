@@ -14,7 +14,7 @@ from random_run import random_trained, save_random_run
 
 import jaxcnn.inference.export
 from jaxcnn import SimpleCNN, UNetClassifier
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.inference.export import serialize_classifier
 from jaxcnn.inference.trained import compile_classifier
@@ -99,7 +99,8 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "preprocessing", [{"crop": "head"}, {"tta": "flip"}, *({"normalization": name} for name in NORMALIZATIONS)]
+    "preprocessing",
+    [{"crop": "head"}, {"image_size": 60}, {"tta": "flip"}, *({"normalization": name} for name in NORMALIZATIONS)],
 )
 def test_one_program_serves_all_platforms_and_batches_whatever_is_done_to_images_before(preprocessing):
     assert_exported(random_trained(MODEL, SIZE, **preprocessing), SIZE)

@@ -1,7 +1,9 @@
 """python -m train predict: what a user gets for image files, whichever way they are named, and for what is no image."""
 
+import csv
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from random_run import random_trained, save_random_run
+from scan_files import write_dicom, write_nifti, write_picture
 
 import jaxcnn.inference.predict
 from jaxcnn import SimpleCNN
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
+from jaxcnn.data.readers.table import NO_IMAGE
 from jaxcnn.inference.overlay import draw_overlay
 from jaxcnn.inference.trained import compile_classifier, load_trained
 from jaxcnn.runs.folder import open_run, read_predictions
@@ -89,7 +93,7 @@ def expected_probabilities(trained, path):
 @pytest.mark.slow
 def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict, trained, scans):
     code, out, err = predict(scans)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"left out: {scans / 'notes.txt'} {NO_IMAGE}\n")
     header, *rows = (line.split() for line in out.splitlines())
     assert header == ["image", "class", *CLASSES]
     assert [row[0] for row in rows] == [str(scans / name) for name in NAMES]
@@ -102,9 +106,10 @@ def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict,
 
 def test_the_json_document_gives_the_same_in_full(predict, trained, scans, run):
     code, out, err = predict(scans, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"left out: {scans / 'notes.txt'} {NO_IMAGE}\n")
     document = json.loads(out)
     assert (document["run"], document["epoch"], document["skipped"]) == (str(run), 2, [])
+    assert document["left_out"] == [{"path": str(scans / "notes.txt"), "reason": NO_IMAGE}]
     assert document["classes"] == list(CLASSES)
     assert [image["path"] for image in document["images"]] == [str(scans / name) for name in NAMES]
     for image in document["images"]:
@@ -178,7 +183,7 @@ def test_what_is_no_image_is_named_and_skipped_and_the_rest_is_answered(predict,
     problems = [
         "can't be read (No such file or directory)",
         "is a damaged image",
-        "is no JPEG or PNG image",
+        "is no image file (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB)",
         "holds no",
     ]
     for path, problem, line in zip(words[1:5], problems, err.splitlines(), strict=True):
@@ -190,6 +195,56 @@ def test_what_is_no_image_is_named_and_skipped_and_the_rest_is_answered(predict,
     document = json.loads(out)
     assert [image["path"] for image in document["images"]] == [str(words[0]), str(words[5])]
     assert [skipped["path"] for skipped in document["skipped"]] == [str(path) for path in words[1:5]]
+
+
+def test_all_formats_in_a_folder_or_a_zip_are_answered_and_the_rest_is_counted(predict, tmp_path):
+    """Among them a series of DICOM files without an ending, and a volume, whose slices get a line each."""
+    folder = tmp_path / "study"
+    for number in (10, 9):  # IM9 comes before IM10.
+        write_dicom(folder / "series" / f"IM{number}", np.full((40, 50), 7 * number, np.uint16))
+    write_nifti(folder / "volume.nii.gz", np.random.default_rng(0).integers(100, 900, (40, 30, 3)))
+    write_picture(folder / "scan.jfif", np.full((50, 60), 90, np.uint8))
+    write_picture(folder / "photo.bmp", np.full((50, 60), 90, np.uint8))
+    (folder / "report.pdf").write_bytes(b"%PDF")
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    answers = []
+    for source in (str(folder), archive):
+        code, out, err = predict(source, "--json", "--batch-size", "4")
+        assert (code, err) == (0, f"left out: {source}/report.pdf {NO_IMAGE}\n")
+        images = json.loads(out)["images"]
+        answers.append([list(image["probabilities"].values()) for image in images])
+        inside = ["photo.bmp", "scan.jfif", "series/IM9", "series/IM10"]
+        slices = [f"volume.nii.gz#{number}" for number in (1, 2, 3)]
+        assert [image["path"] for image in images] == [f"{source}/{name}" for name in (*inside, *slices)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_the_csv_holds_every_image_with_all_digits(predict, scans, tmp_path):
+    path = tmp_path / "out" / "all.csv"
+    _, out, _ = predict(scans, tmp_path / "nowhere.png", "--json", "--csv", path)
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "class", *CLASSES]
+    for row, image in zip(rows[1:], json.loads(out)["images"], strict=True):
+        assert row[:2] == [image["path"], image["class"]]
+        np.testing.assert_array_equal(np.array(row[2:], np.float32), np.float32(list(image["probabilities"].values())))
+    (tmp_path / "file").touch()
+    code, _, err = predict(scans / "a.png", "--csv", tmp_path / "file" / "all.csv")
+    assert (code, "all.csv: can't be written: File exists" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_of_many_classes_the_table_shows_the_best_three(predict, tmp_path, scans):
+    classes = tuple(f"a class with a long name, number {place}" for place in range(40))
+    trained = random_trained(dataclasses.replace(MODEL, classes=40), SIZE)
+    run = save_random_run(tmp_path / "run", dataclasses.replace(trained, classes=classes))
+    _, out, _ = predict(scans, run=run)
+    assert max(map(len, out.splitlines())) < 3 * 50 + max(len(str(scans / name)) for name in NAMES)
+    _, document, _ = predict(scans, "--json", run=run)
+    for line, image in zip(out.splitlines()[1:], json.loads(document)["images"], strict=True):
+        best = sorted(image["probabilities"].items(), key=lambda item: -item[1])[:3]
+        cells = [cell for name, probability in best for cell in (name, f"{probability:.3f}")]
+        assert re.split(r"  +", line) == [image["path"], *cells]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
@@ -261,7 +316,7 @@ def test_the_colour_is_where_the_map_is():
 @pytest.mark.slow
 def test_a_file_of_the_data_set_gets_the_prediction_that_the_run_holds(predict, tmp_path, monkeypatch, capsys):
     phantom = load_dataset("phantom", max_images=48)
-    for folder, split in (("Training", phantom.train), ("Testing", phantom.test)):
+    for folder, split in (("Training", phantom.splits["train"]), ("Testing", phantom.splits["test"])):
         for name, image, label in zip(split.names, split.images, split.labels, strict=True):
             path = tmp_path / "scans" / folder / CLASSES[label] / f"{name.split('/')[-1]}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +326,8 @@ def test_a_file_of_the_data_set_gets_the_prediction_that_the_run_holds(predict, 
     words = ["simplecnn", "--data", tmp_path / "data", "--run-dir", tmp_path / "run", "--width", "0.05"]
     words += ["--epochs", "1", "--batch-size", "8", "--normalization", "per-image-z-score"]
     monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
-    with pytest.raises(SystemExit) as error:
+    # As in the tests of training.
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as error:
         main()
     assert error.value.code == 0
     capsys.readouterr()  # What training said.

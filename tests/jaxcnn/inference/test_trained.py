@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import SimpleCNN
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Trained, compile_classifier, load_trained, read_epoch, save_trained

@@ -7,8 +7,9 @@ import pytest
 from planted import brighter, smooth_images
 from sklearn.metrics import accuracy_score, f1_score
 
-from jaxcnn.data.dataset import CLASSES, Split
+from jaxcnn.data.dataset import Split
 from jaxcnn.data.duplicates import closest, make_thumbnails
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.prepare import prepare
 from jaxcnn.runs.folder import create_run, open_run, read_config, read_data, read_predictions
 from jaxcnn.runs.lock import lock_run

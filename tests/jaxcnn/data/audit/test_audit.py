@@ -13,8 +13,8 @@ from PIL import Image
 from planted import brighter, cropped, less_contrast, mirrored, recompressed, smooth_images
 
 from jaxcnn.data.audit import MOST_PAIRS, Collection, audit, contact_sheet, read_collection
-from jaxcnn.data.dataset import CLASSES
 from jaxcnn.data.duplicates import make_thumbnails
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.prepare import prepare
 
 Command = Callable[..., tuple[int, str, str]]
@@ -198,7 +198,7 @@ def test_broken_files_are_named_and_left_out(planted: Path, tmp_path: Path, run_
     (planted / "Testing" / GLIOMA / "notes.jpg").write_text("no image")
     report, printed = run_audit(run_command, planted, tmp_path / "out")
     assert report["broken"] == {
-        f"Testing/{GLIOMA}/notes.jpg": "is no JPEG or PNG image",
+        f"Testing/{GLIOMA}/notes.jpg": "is no JPEG, PNG, TIFF, BMP or WEBP image",
         f"Training/{GLIOMA}/3.png": "is empty",
     }
     assert f"left out: Training/{GLIOMA}/3.png is empty" in printed
@@ -235,7 +235,7 @@ def test_a_contact_sheet_has_an_end() -> None:
         images = make_thumbnails(np.repeat(smooth_images(1), every, axis=0))
         names, splits = tuple(map(str, range(every))), ("train", "test") * count
         labels, sizes = ("a",) * every, ((64, 64),) * every
-        copies = Collection("copies", images, ("same",) * every, "pixels", names, labels, splits, sizes, {})
+        copies = Collection("copies", images, ("same",) * every, "pixels", names, labels, splits, sizes, {}, labels)
         found = audit(copies, 0.98)
         assert len(found.pairs) > MOST_PAIRS
         heights.append(contact_sheet(found).height)
@@ -245,11 +245,15 @@ def test_a_contact_sheet_has_an_end() -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ([], "holds no .jpg, .jpeg, .png files"),
-        (["a/1.png", "2.png"], "2.png and a/1.png are not both CLASS/image.jpg or SPLIT/CLASS/image.jpg"),
-        (["train/a/1.png", "test/2.png"], "test/2.png and train/a/1.png are not both"),
-        (["x/y/a/1.png", "z/y/a/1.png"], "are not both CLASS/image.jpg or SPLIT/CLASS/image.jpg"),
-        (["glioma/patient 1/1.png", "none/patient 2/1.png"], "the folders glioma, none have no class in common"),
+        ([], "holds no image files"),
+        (["a/1.png", "2.png"], "2.png and a/1.png lie at different depths; arrange them as [SPLIT/]CLASS/image or"),
+        (["train/a/1.png", "test/2.png"], "test/2.png and train/a/1.png lie at different depths"),
+        (["a/train/1.png", "b/train/2.png"], "several folders hold splits such as train (a, b)"),
+        (["train/1.png", "test/2.png"], "test, train hold no folders of classes"),
+        (["train/a/1.png", "extra/a/2.png"], "beside folders of splits it has extra; move those out"),
+        (["train/a/1.png", "Training/a/2.png"], "Training and train are the same split; merge them"),
+        (["train/a/1.png", "test/A/2.png"], "the classes A and a differ in case alone; rename one of them"),
+        (["a/1.png", "b/x.png", "b/X.png"], "the files b/X.png and b/x.png differ in case alone"),
     ],
 )
 def test_another_layout_is_one_line(names: list[str], problem: str, tmp_path: Path, run_command: Command) -> None:
@@ -270,7 +274,7 @@ def test_bad_input_is_one_line(planted: Path, tmp_path: Path, run_command: Comma
     for words, problem in [
         (
             [tmp_path / "nowhere"],
-            "nowhere: no such file or folder; give a prepared data set or a folder of class folders",
+            "nowhere: no such file or folder; give a folder of images or a zip of one",
         ),
         ([tmp_path / "file"], "file: is neither a zip nor a folder"),
         ([tmp_path / "broken"], "broken: no image can be read; the first, 1.png, is empty"),

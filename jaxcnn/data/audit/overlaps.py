@@ -1,0 +1,140 @@
+"""Which data sets contain one another: how many images of each are copies of images of the others, and of which."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from jaxcnn.data.audit.collection import Collection
+from jaxcnn.data.class_names import agree
+from jaxcnn.data.duplicates import SIDE, closest
+from jaxcnn.tables import format_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """The images of one data set that are copies of images of another.
+
+    Attributes:
+        of: whose images they are.
+        within: where they have copies.
+        places: of these images in `of`.
+        partners: the most similar image of each, by its place in `within`.
+        correlations: of each with its partner.
+    """
+
+    of: Collection
+    within: Collection
+    places: Int[np.ndarray, " copies"]
+    partners: Int[np.ndarray, " copies"]
+    correlations: Float64[np.ndarray, " copies"]
+
+    @property
+    def disagreements(self) -> list[tuple[int, int]]:
+        """The pairs, by their places, of which the labels can't both be right; see `jaxcnn.data.class_names`."""
+        pairs = zip(self.places.tolist(), self.partners.tolist(), strict=True)
+        return [(i, j) for i, j in pairs if not agree(self.of.labels[i], self.within.labels[j])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Data sets, and the overlap of each with every other."""
+
+    collections: tuple[Collection, ...]
+    threshold: float
+    overlaps: tuple[Overlap, ...]
+
+
+def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
+    """Look for copies across data sets, by pairs that correlate above the threshold; chains of pairs don't count.
+
+    Raises:
+        ValueError: the threshold is not between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be above 0 and below 1, got {threshold}")
+    found = []
+    for of, within in permutations(collections, 2):
+        partners, correlations = closest(of.thumbnails, within.thumbnails)
+        places = np.flatnonzero(correlations > threshold)
+        found.append(Overlap(of, within, places, partners[places], correlations[places]))
+    return Comparison(tuple(collections), threshold, tuple(found))
+
+
+def table(found: Comparison) -> str:
+    """The matrix, then what each overlap is made of, by split and class, and the labels that disagree."""
+    letters = [_letter(place) for place in range(len(found.collections))]
+    letter_of = {id(collection): letter for collection, letter in zip(found.collections, letters, strict=True)}
+    legend = "\n".join(f"{letter}  {of.source}" for letter, of in zip(letters, found.collections, strict=True))
+    copied = {(id(of.of), id(of.within)): len(of.places) for of in found.overlaps}
+    rows = [("copies", *(f"in {letter}" for letter in letters), "images")]
+    for letter, collection in zip(letters, found.collections, strict=True):
+        counts = (copied.get((id(collection), id(within))) for within in found.collections)
+        cells = ("–" if count is None else str(count) for count in counts)
+        rows.append((f"of {letter}", *cells, str(len(collection.names))))
+    overlaps = [overlap for overlap in found.overlaps if len(overlap.places)]
+    details = [_details(overlap, letter_of[id(overlap.of)], letter_of[id(overlap.within)]) for overlap in overlaps]
+    return "\n\n".join([legend, format_table(rows), *details])
+
+
+def _letter(place: int) -> str:
+    return chr(ord("A") + place) if place < 26 else f"#{place + 1}"
+
+
+def _details(of: Overlap, mine: str, other: str) -> str:
+    rows = [(f"{mine} in {other}", "images", "copied", "")]
+    for (split, label), (count, copies) in _by_split_and_class(of).items():
+        name = label if split == "all" else f"{split}/{label}"
+        rows.append((name, str(count), str(copies), f"{copies / count:.0%}"))
+    pairs = Counter((of.of.labels[i], of.within.labels[j]) for i, j in of.disagreements)
+    lines = [
+        f"labels disagree: {count} images are {first} in {mine} and {second} in {other}"
+        for (first, second), count in pairs.most_common()
+    ]
+    return "\n".join([format_table(rows), *lines])
+
+
+def _by_split_and_class(of: Overlap) -> dict[tuple[str, str], tuple[int, int]]:
+    """Images and copies of each class of each split."""
+    keys = list(zip(of.of.splits, of.of.labels, strict=True))
+    copies = Counter(keys[place] for place in of.places)
+    return {key: (count, copies[key]) for key, count in sorted(Counter(keys).items())}
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """What the tables tell, and every pair by name."""
+    return {
+        "parameters": {"threshold": found.threshold, "side": SIDE},
+        "data_sets": [{"source": of.source, "images": len(of.names)} for of in found.collections],
+        "overlaps": [_describe(of) for of in found.overlaps],
+    }
+
+
+def _describe(of: Overlap) -> dict[str, Any]:
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (split, label), (count, copies) in _by_split_and_class(of).items():
+        counts.setdefault(split, {})[label] = {"images": count, "copied": copies}
+    return {
+        "of": of.of.source,
+        "in": of.within.source,
+        "images": len(of.of.names),
+        "copied": len(of.places),
+        "by_split_and_class": counts,
+        "disagreements": [
+            {
+                "images": [of.of.names[i], of.within.names[j]],
+                "labels": [of.of.labels[i], of.within.labels[j]],
+            }
+            for i, j in of.disagreements
+        ],
+        "pairs": [
+            {"images": [of.of.names[i], of.within.names[j]], "correlation": correlation}
+            for i, j, correlation in zip(
+                of.places.tolist(), of.partners.tolist(), of.correlations.tolist(), strict=True
+            )
+        ],
+    }

@@ -1,0 +1,148 @@
+"""The files of a folder or a zip, as they lie there: nothing is extracted, or read before it is asked for."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from jaxcnn.errors import UserError
+
+# What operating systems leave in folders and zips, and the index of a DICOM folder; names that begin with a dot are
+# left out too.
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR")
+
+
+class FileError(ValueError):
+    """A file is no good: the message continues a sentence that begins with its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """A file of a folder or a zip, not read yet.
+
+    Attributes:
+        path: from the folder, or within the zip, with "/" between the parts.
+        size: in bytes, once it is unpacked.
+        read: gives its first bytes, so many as are asked for; raises FileError where it can't be read.
+    """
+
+    path: PurePosixPath
+    size: int
+    read: Callable[[int], bytes]
+
+    def content(self, most: int) -> bytes:
+        """All of it.
+
+        Raises:
+            FileError: it can't be read, or has more than `most` bytes.
+        """
+        if self.size > most:
+            raise FileError(f"is too large: {self.size // 10**6} MB, more than {most // 10**6}")
+        return self.read(self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A file that is not used; `name` and `reason` make a sentence."""
+
+    name: str
+    reason: str
+
+
+def shown(path: str | PurePosixPath | Path) -> str:
+    """A path as text that can be printed and written, even where the bytes of a name are no text."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[list[StoredFile]]:
+    """Every file of a zip or a folder, sorted by path, except for what operating systems leave behind.
+
+    Links to other folders are not followed. The files can be read until the block ends.
+
+    Raises:
+        UserError: no such file, no zip, a zip entry that would land outside of the folder it is extracted to.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [file for file in _list_files(path, stack) if not _is_junk(file.path)]
+        yield sorted(files, key=lambda file: file.path.parts)
+
+
+def single_file(path: Path) -> StoredFile:
+    """A file on its own; one that isn't there tells so when it is read."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = 0
+    return StoredFile(PurePosixPath(path), size, functools.partial(_read_file, path))
+
+
+def _list_files(path: Path, stack: contextlib.ExitStack) -> list[StoredFile]:
+    try:
+        if path.is_dir():
+            return _files_of_folder(path)
+        return _files_of_zip(path, stack.enter_context(zipfile.ZipFile(path)))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file or folder; give a folder of images or a zip of one") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: {_why_no_zip(path)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _why_no_zip(path: Path) -> str:
+    with path.open("rb") as file:
+        begins_as_zip = file.read(4) == b"PK\x03\x04"
+    if begins_as_zip:
+        return "the zip is truncated or damaged; download it again"
+    return "is neither a zip nor a folder; give a folder of images or a zip of one"
+
+
+def _files_of_folder(folder: Path) -> list[StoredFile]:
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=_fail) for name in names]
+    return [dataclasses.replace(single_file(path), path=PurePosixPath(path.relative_to(folder))) for path in paths]
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _files_of_zip(path: Path, archive: zipfile.ZipFile) -> list[StoredFile]:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    for member in members:
+        if _leaves_its_folder(member.filename):
+            raise UserError(f"{path}: the entry {member.filename!r} leads out of the zip; don't trust this file")
+    return [
+        StoredFile(PurePosixPath(member.filename), member.file_size, functools.partial(_read_member, archive, member))
+        for member in members
+    ]
+
+
+def _leaves_its_folder(name: str) -> bool:
+    path = PureWindowsPath(name)  # It knows both separators, and drives.
+    return bool(path.anchor) or ".." in path.parts
+
+
+def _read_file(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise FileError(f"can't be read ({error.strerror or error})") from error
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, count: int) -> bytes:
+    try:
+        with archive.open(member) as file:
+            return file.read(count)
+    # A wrong checksum, a damaged stream, an end too early; RuntimeError: encrypted, or an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise FileError(f"is damaged in the zip ({error})") from error
+
+
+def _is_junk(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part in _JUNK for part in path.parts)

@@ -1,0 +1,140 @@
+"""The images of a folder, a zip or a table of labels, read and made squares: what is prepared, audited and scored."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from tqdm import tqdm
+
+from jaxcnn.data.dataset import SPLITS, Dataset, Split
+from jaxcnn.data.files import FileError, LeftOut, shown
+from jaxcnn.data.image import to_square
+from jaxcnn.data.layouts import SPLIT_NAMES, LabelledFile, Listing
+from jaxcnn.data.readers.table import read_scan
+from jaxcnn.errors import UserError
+
+# A data set is used from memory, and TFDS needs TensorFlow to write a split of more than 1,048 MB.
+MAX_MEGABYTES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """An image with what is known of it.
+
+    Attributes:
+        name: the path of its file; of a file with several slices followed by "#" and the number of this one.
+        label: its class.
+        split: as in `LabelledFile`.
+        patient: whose image it is; "" where that isn't known.
+        pixels: of the square.
+        size: width and height before.
+        digest: SHA-256 of its file (and its number in there).
+    """
+
+    name: str
+    label: str
+    split: str
+    patient: str
+    pixels: UInt8[np.ndarray, "size size 1"]
+    size: tuple[int, int]
+    digest: str
+
+
+def read_images(listing: Listing, size: int) -> Iterator[LabelledImage | LeftOut]:
+    """Read every file, with a progress bar on a terminal; what is no good comes as left out, and with the reason.
+
+    Raises:
+        UserError: a format needs a package that is not installed, or the images wouldn't fit into memory.
+    """
+    count = len(listing.files)
+    _check_total_size(count, size)
+    for file in tqdm(listing.files, unit=" files", disable=None):  # None: on a terminal only.
+        try:
+            images = _read(file, size)
+        except FileError as error:
+            yield LeftOut(file.name, str(error))
+            continue
+        count += len(images) - 1
+        _check_total_size(count, size)
+        yield from images
+
+
+def _read(file: LabelledFile, size: int) -> list[LabelledImage]:
+    encoded = file.file.content(file.reader.most_bytes)
+    scan = read_scan(encoded, file.reader)
+    digest = hashlib.sha256(encoded).hexdigest()
+    # The slices of a volume are of one patient, whoever that is.
+    patient = file.patient or scan.patient or (file.name if len(scan.slices) > 1 else "")
+    return [
+        LabelledImage(
+            name=f"{file.name}#{of.part}" if of.part else file.name,
+            label=file.label or scan.label,
+            split=file.split,
+            patient=shown(patient),
+            pixels=to_square(of.pixels, size),
+            size=(of.pixels.shape[1], of.pixels.shape[0]),
+            digest=f"{digest}#{of.part}" if of.part else digest,
+        )
+        for of in scan.slices
+    ]
+
+
+def _check_total_size(count: int, size: int) -> None:
+    megabytes = count * size**2 // 10**6
+    if megabytes > MAX_MEGABYTES:
+        raise UserError(
+            f"{count} images of {size}x{size} pixels are {megabytes} MB, more than the {MAX_MEGABYTES} MB that fit into"
+            " memory; choose a smaller size"
+        )
+
+
+def as_dataset(source: Path, images: Sequence[LabelledImage]) -> Dataset:
+    """The images by split, and in each by class and then in their order.
+
+    The classes are in natural order: by letter, whatever its case, and by number where names hold some. Images without
+    a split are training images.
+    """
+    classes = tuple(sorted({image.label for image in images}, key=natural_order))
+    label_of = {label: place for place, label in enumerate(classes)}
+    ordered = sorted(images, key=lambda image: label_of[image.label])
+    splits = {}
+    for name in SPLITS:
+        members = [image for image in ordered if SPLIT_NAMES.get(image.split.lower(), "train") == name]
+        if members:
+            splits[name] = _as_split(members, np.array([label_of[image.label] for image in members], np.int32))
+    return Dataset(str(source), classes, splits)
+
+
+def natural_order(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """A key to sort by: grade2 comes before grade10, and B after a."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], name
+
+
+def _as_split(images: Sequence[LabelledImage], labels: Int[np.ndarray, " n"]) -> Split:
+    patients = tuple(image.patient for image in images)
+    return Split(
+        images=np.stack([image.pixels for image in images]),
+        labels=labels,
+        names=tuple(image.name for image in images),
+        patients=patients if any(patients) else None,
+    )
+
+
+def tell_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line a file; where more than three have one reason, one line with their number and the first ten names."""
+    by_reason: dict[str, list[str]] = {}
+    for one in left_out:
+        by_reason.setdefault(one.reason, []).append(one.name)
+    return [line for reason, names in by_reason.items() for line in _tell(reason, names)]
+
+
+def _tell(reason: str, names: Sequence[str]) -> list[str]:
+    if len(names) <= 3:
+        return [f"left out: {name} {reason}" for name in names]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return [f"left out: {len(names)} files, each of which {reason}: {', '.join(names[:10])}{more}"]

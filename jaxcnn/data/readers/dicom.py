@@ -1,0 +1,117 @@
+"""DICOM files, by pydicom: one image, or the frames of several."""
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxcnn.data.files import FileError
+from jaxcnn.data.readers.intensities import between, luma, to_bytes
+from jaxcnn.data.readers.scan import Scan, Slice, check_size
+from jaxcnn.errors import UserError
+
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so is a DICOM file, whatever its name; it takes the first 132 bytes to tell."""
+    return head[128:132] == b"DICM"
+
+
+def read_dicom(encoded: bytes) -> Scan:
+    """Decode a DICOM file.
+
+    Values are rescaled as the file says (Modality LUT), then brought to grey levels by its first VOI LUT or window; a
+    file without these is scaled as `jaxcnn.data.readers.intensities.to_bytes` does, all frames alike. MONOCHROME1 is
+    turned over, so that dense is dark as in MONOCHROME2; colours become grey by their luma. The patient is PatientID,
+    or else StudyInstanceUID, for a study is of one patient.
+
+    Raises:
+        UserError: pydicom is not installed.
+        FileError: the file is no DICOM file, holds no pixels, is damaged, or compressed in a way that no installed
+            package can read.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError(
+            "DICOM files: need pydicom, which is not installed: pip install -c constraints.txt -e '.[dicom]'"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of each value that breaks the standard.
+        try:
+            dataset = pydicom.dcmread(io.BytesIO(encoded))
+        except Exception as error:  # Whatever a damaged file makes of it.
+            raise FileError(f"is no DICOM file, or a damaged one ({error})") from error
+        if not any(name in dataset for name in _PIXELS):
+            raise FileError("is a DICOM file without pixels, such as a report or a plan; leave it out")
+        frames = _decode(dataset)
+    parts = ("",) if len(frames) == 1 else tuple(str(number + 1) for number in range(len(frames)))
+    patient = str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or "").strip()
+    return Scan(tuple(map(Slice, frames, parts)), patient)
+
+
+def _decode(dataset: Any) -> UInt8[np.ndarray, "frames height width"]:
+    try:
+        count = int(dataset.get("NumberOfFrames") or 1)
+        height, width = int(dataset.Rows), int(dataset.Columns)
+    except Exception as error:
+        raise FileError(f"is a damaged DICOM file ({error})") from error
+    check_size(width, height, count)
+    try:
+        pixels = dataset.pixel_array  # Colours come as red, green and blue.
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if syntax is not None and syntax.is_compressed:
+            raise FileError(
+                f"is compressed ({syntax.name}) and can't be decoded; pip install pylibjpeg pylibjpeg-libjpeg reads"
+                " more kinds of compression"
+            ) from error
+        raise FileError(f"is a damaged DICOM file ({reason})") from error
+    try:
+        grey = _colour_to_grey(dataset, pixels) if _is_colour(dataset) else _intensities_to_grey(dataset, pixels)
+    except Exception as error:
+        raise FileError(f"is a damaged DICOM file ({error})") from error
+    return grey.reshape(count, height, width)
+
+
+def _is_colour(dataset: Any) -> bool:
+    return dataset.SamplesPerPixel > 1 or dataset.PhotometricInterpretation == "PALETTE COLOR"
+
+
+def _colour_to_grey(dataset: Any, pixels: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
+    from pydicom.pixels import apply_color_lut
+
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)[..., :3]
+    if pixels.dtype == np.uint8:
+        return np.round(luma(pixels)).astype(np.uint8)
+    return to_bytes(luma(pixels))
+
+
+def _intensities_to_grey(dataset: Any, pixels: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    values = apply_modality_lut(pixels, dataset)
+    if dataset.get("VOILUTSequence"):
+        top = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
+        grey = between(apply_voi_lut(values, dataset), 0, top)
+    elif _has_window(dataset):
+        # What lies below and above any window shows which values stand for black and white.
+        low, high = apply_voi_lut(np.array([-1e30, 1e30]), dataset)
+        grey = between(apply_voi_lut(values, dataset), low, high)
+    else:
+        grey = to_bytes(values)
+    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _has_window(dataset: Any) -> bool:
+    """Whether there is a window, and the standard lets it be used: it must be at least one level wide."""
+    width, centre = dataset.get("WindowWidth"), dataset.get("WindowCenter")
+    if width is None or centre is None:
+        return False
+    first = width[0] if isinstance(width, list | tuple) or hasattr(width, "append") else width
+    return float(first) > 1

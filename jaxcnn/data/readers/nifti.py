@@ -1,0 +1,109 @@
+"""NIfTI volumes (.nii, .nii.gz), by nibabel: the slices that show something."""
+
+import gzip
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jaxcnn.data.files import FileError
+from jaxcnn.data.readers.intensities import to_bytes
+from jaxcnn.data.readers.scan import MAX_VOXELS, Scan, Slice, check_size
+from jaxcnn.errors import UserError
+
+# A slice counts if so large a part of its pixels is above this grey level (of 255); others show hardly more than air.
+FOREGROUND_LEVEL, FOREGROUND_SHARE = 25, 0.1
+# Voxels so much longer along one axis than along the others show the plane that was acquired.
+_LONGER = 1.1
+# Of a volume of 64-bit floats, the widest there are, and its header.
+_MOST_BYTES = 8 * MAX_VOXELS + 1_000_000
+
+
+def read_nifti(encoded: bytes) -> Scan:
+    """Read a volume and cut it into slices.
+
+    - The volume is brought to the canonical orientation, and cut across the axis along which voxels are longest by more
+      than a tenth: the plane that was acquired. Otherwise the slices are axial.
+    - A slice is taken if at least a tenth of its pixels is above a tenth of the grey scale.
+    - Slices lie as radiologists look at them: the patient's right is on the left, or the front where the head is seen
+      from the side; the front or the top of the head is on top.
+    - Grey levels are those of `jaxcnn.data.readers.intensities.to_bytes`, for all slices alike.
+
+    Raises:
+        UserError: nibabel is not installed.
+        FileError: the file is no NIfTI volume of one number a voxel, is damaged, or holds several volumes.
+    """
+    try:
+        import nibabel
+    except ImportError as error:
+        raise UserError(
+            "NIfTI files: need nibabel, which is not installed: pip install -c constraints.txt -e '.[nifti]'"
+        ) from error
+    content = _unpacked(encoded)
+    kind = nibabel.Nifti2Image if _header_size(content) == 540 else nibabel.Nifti1Image
+    with nibabel.imageglobals.LoggingOutputSuppressor():
+        try:
+            image = kind.from_bytes(content)
+            shape = image.shape
+        except Exception as error:  # Whatever a damaged header makes nibabel raise.
+            raise FileError(f"is no NIfTI volume, or a damaged one ({error})") from error
+        _check_shape(shape, image.get_data_dtype())
+        try:
+            volume = nibabel.as_closest_canonical(image.slicer[(..., *[0] * (len(shape) - 3))])
+            values = np.asarray(volume.dataobj, np.float32)
+        except Exception as error:
+            raise FileError(f"is a damaged NIfTI volume ({error})") from error
+    return Scan(_slices(to_bytes(values), volume.header.get_zooms()[:3]))
+
+
+def _unpacked(encoded: bytes) -> bytes:
+    if not encoded.startswith(b"\x1f\x8b"):
+        return encoded
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(encoded)) as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"is a damaged gzip file ({error})") from error
+    if len(content) > _MOST_BYTES:
+        raise FileError(f"is too large: more than {_MOST_BYTES // 10**6} MB once it is unpacked")
+    return content
+
+
+def _header_size(content: bytes) -> int:
+    """What the first four bytes say, in whichever order of bytes: 348 or 540."""
+    sizes = [struct.unpack(order + "i", content[:4])[0] for order in "<>" if len(content) >= 4]
+    return 540 if 540 in sizes else 348
+
+
+def _check_shape(shape: tuple[int, ...], kind: np.dtype) -> None:
+    if kind.fields or np.issubdtype(kind, np.complexfloating):
+        raise FileError("is a NIfTI volume of colours or complex numbers; save one number a voxel")
+    if len(shape) < 3:
+        raise FileError(f"is a NIfTI file of shape {shape}, and no volume; save it as a picture")
+    if any(size != 1 for size in shape[3:]):
+        count = int(np.prod(shape[3:]))
+        raise FileError(f"is a series of {count} NIfTI volumes ({len(shape)}-D); save one volume a file")
+    smallest, middle, largest = sorted(shape[:3])
+    if min(shape[:3]) < 1:
+        raise FileError(f"is an empty NIfTI volume of shape {shape}")
+    check_size(largest, middle, smallest)
+
+
+def _slices(grey: UInt8[np.ndarray, "x y z"], zooms: Any) -> tuple[Slice, ...]:
+    """Axes of the canonical volume point to the patient's right, front and top."""
+    longest = int(np.argmax(zooms))
+    axis = longest if zooms[longest] > _LONGER * np.median(zooms) else 2
+    pictures = np.moveaxis(np.flip(grey), axis, 0).swapaxes(1, 2)[::-1]
+    check_size(*pictures.shape[:0:-1])
+    shown = _shows_something(pictures)
+    return tuple(Slice(pictures[place], str(place + 1)) for place in np.flatnonzero(shown))
+
+
+def _shows_something(pictures: UInt8[np.ndarray, "n height width"]) -> Bool[np.ndarray, " n"]:
+    shares = (pictures > FOREGROUND_LEVEL).mean(axis=(1, 2))
+    shown = shares >= FOREGROUND_SHARE
+    # Of a volume that shows next to nothing, the slice that shows most.
+    return shown if shown.any() else np.arange(len(shares)) == np.argmax(shares)

@@ -1,0 +1,175 @@
+"""A run on another data set than its own: which of that set's classes are the run's, and which images it has seen."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jaxcnn.data.class_names import meaning
+from jaxcnn.data.dataset import Dataset, Split, joined
+from jaxcnn.data.duplicates import THRESHOLD, closest, make_thumbnails
+from jaxcnn.data.files import LeftOut
+from jaxcnn.data.labelled import LabelledImage, as_dataset, read_images, tell_left_out
+from jaxcnn.data.layouts import open_labelled
+from jaxcnn.data.load import is_prepared, load_dataset
+from jaxcnn.errors import UserError
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.trained import Trained, predict_logits
+from jaxcnn.runs.folder import Run, read_data, read_predictions
+
+# Which class of a run a class of the data set is; None leaves its images out.
+Matches = Mapping[str, str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class External:
+    """What a run says of another data set.
+
+    Attributes:
+        predictions: for the images whose class the run knows, labelled in the run's classes.
+        matches: of the data set's classes.
+        copied: whether each image is a copy of one that the run was trained on or chosen by; None if those images
+            can't be had any more.
+        why_unknown: why not.
+    """
+
+    predictions: Predictions
+    matches: Matches
+    copied: Bool[np.ndarray, " n"] | None
+    why_unknown: str = ""
+
+
+def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[Dataset, list[str]]:
+    """A prepared data set, the phantom, or whatever `prepare` takes, at a size; broken files are left out.
+
+    Args:
+        source: its name.
+        size: side of the images in pixels; a prepared data set must have it.
+        splits: those to keep; all when there are none named.
+
+    Returns:
+        The data set, and lines that tell what was left out.
+
+    Raises:
+        UserError: it can't be read, has no such split, or another size.
+    """
+    if is_prepared(source):
+        dataset, lines = load_dataset(source), list[str]()
+    else:
+        with open_labelled(Path(source)) as listing:
+            found = list(read_images(listing, size))
+        images = [of for of in found if isinstance(of, LabelledImage)]
+        if not images:
+            raise UserError(f"{source}: no image can be read")
+        lines = tell_left_out([*listing.left_out, *(of for of in found if isinstance(of, LeftOut))])
+        dataset = as_dataset(Path(source), images)
+    if missing := [name for name in splits if name not in dataset.splits]:
+        raise UserError(f"{source}: has no {missing[0]} images; it has {', '.join(dataset.splits)}")
+    if splits:
+        dataset = dataclasses.replace(dataset, splits={name: dataset.splits[name] for name in splits})
+    height = next(iter(dataset.splits.values())).images.shape[1]
+    if height != size:
+        raise UserError(
+            f"{source}: has images of {height}x{height} pixels, and the run takes {size}x{size}; prepare it with"
+            f" --size {size}, or give the images as they are"
+        )
+    return dataset, lines
+
+
+def match_classes(theirs: Sequence[str], ours: Sequence[str], given: Mapping[str, str]) -> Matches:
+    """Find the class of a run for each class of a data set.
+
+    Args:
+        theirs: the classes of the data set.
+        ours: the classes of the run.
+        given: matches that the user names, before the table of aliases (`jaxcnn.data.class_names`); "" leaves out.
+
+    Raises:
+        UserError: a class has no match, or several.
+    """
+    if unknown := [name for name in given if name not in theirs]:
+        raise UserError(f"{unknown[0]}: is no class of the data set; it has {', '.join(theirs)}")
+    if unknown := [name for name in given.values() if name and name not in ours]:
+        raise UserError(f"{unknown[0]}: is no class of the run; it has {', '.join(ours)}")
+    return {name: given[name] or None if name in given else _match(name, ours) for name in theirs}
+
+
+def _match(name: str, ours: Sequence[str]) -> str:
+    if name in ours:
+        return name
+    found = [our for our in ours if meaning(our) == meaning(name)]
+    if len(found) != 1:
+        problem = f"could be {' or '.join(found)}" if found else f"is none of the run's ({', '.join(ours)})"
+        raise UserError(
+            f"the class {name} of the data set {problem}; match it with --map {name}=CLASS, or leave its images out"
+            f" with --map {name}="
+        )
+    return found[0]
+
+
+def evaluate_external(run: Run, trained: Trained, dataset: Dataset, matches: Matches) -> External:
+    """Classify the images whose class the run knows, and find those that it has seen.
+
+    Raises:
+        UserError: no image is left.
+    """
+    images = joined(list(dataset.splits.values()))
+    place = {name: trained.classes.index(of) if of is not None else -1 for name, of in matches.items()}
+    labels = np.array([place[name] for name in dataset.classes], np.int32)[images.labels]
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        raise UserError(f"{dataset.source}: no image is of a class of the run")
+    images = dataclasses.replace(images, labels=labels).take(known)
+    logits = predict_logits(trained, images.images)
+    if not np.isfinite(logits).all():
+        raise UserError(f"{run.best}: gives logits that are not finite; train again")
+    predictions = Predictions(logits, images.labels, images.groups, images.names, trained.classes)
+    try:
+        seen = _seen_by(run)
+    except UserError as error:
+        return External(predictions, matches, None, str(error))
+    _, correlations = closest(make_thumbnails(images.images), seen)
+    return External(predictions, matches, correlations > THRESHOLD)
+
+
+def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
+    """Thumbnails of the images that a run was trained on or chosen by.
+
+    Raises:
+        UserError: they are not where they were, or are others.
+    """
+    data = read_data(run)
+    every = joined(list(load_dataset(data["source"]).splits.values()))
+    place_of = {name: place for place, name in enumerate(every.names)}
+    parts: list[Split] = []
+    for split in ("train", "validation"):
+        names = read_predictions(run, split).names
+        places = np.array([place_of.get(name, -1) for name in names])
+        if (places < 0).any():
+            raise UserError(f"{data['source']}: no longer holds the images of {run.folder}")
+        parts.append(every.take(places))
+        if parts[-1].fingerprint() != data["fingerprints"][split]:
+            raise UserError(f"{data['source']}: no longer holds the images of {run.folder}")
+    return make_thumbnails(np.concatenate([part.images for part in parts]))
+
+
+def external_name(source: str) -> str:
+    """What the predictions for a data set are called in a run folder: the name of its folder or file."""
+    path = Path(source).resolve()
+    if (path / "dataset_info.json").is_file() and len(path.parents) > 2:
+        path = path.parents[2]  # DIR of DIR/NAME/SIZE/VERSION.
+    return re.sub(r"[^\w.-]+", "-", path.stem or "data")
+
+
+def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:
+    """For each class of the data set: its name, the run's (or "left out"), and how many images it has."""
+    counts = sum(
+        (np.bincount(split.labels, minlength=len(dataset.classes)) for split in dataset.splits.values()),
+        np.zeros(len(dataset.classes), int),
+    )
+    return tuple(
+        (name, matches[name] or "left out", count) for name, count in zip(dataset.classes, counts.tolist(), strict=True)
+    )
