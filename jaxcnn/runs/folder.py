@@ -14,17 +14,17 @@ figures/            PNG files
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
+import msgspec
 import numpy as np
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
+from jaxcnn.runs.files import clear_leftovers, is_temporary, printable, whole_file
 from jaxcnn.runs.json_files import (
     Count,
     Number,
@@ -54,7 +54,7 @@ class _Crossing(TypedDict):
 
 class _Data(TypedDict):
     source: str
-    protocol: str
+    protocol: Annotated[str, msgspec.Meta(pattern="^[ -~]+$")]
     images: _BySplit[dict[str, Count]]
     fingerprints: _BySplit[str]
     left_out: NotRequired[Count]
@@ -102,8 +102,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a figure calls the run: text that can be printed, even where the bytes of the name are none."""
-        return os.fsencode(self.folder.resolve().name).decode(errors="backslashreplace")
+        """What a figure calls the run."""
+        return printable(self.folder.resolve().name)
 
     def predictions(self, split: str) -> Path:
         """NPZ: the logits for every image of a split, or of EXTERNAL/NAME, another data set."""
@@ -299,6 +299,7 @@ def _check_predictions(
     ):
         if not np.issubdtype(array.dtype, kind) or array.shape != shape:
             raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind.__name__}{shape}")
+    "".join(classes.flat).encode()
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
     if labels.min() < 0 or labels.max() >= classes.size:
