@@ -80,7 +80,7 @@ def as_inputs(
     preprocessing: Preprocessing,
     augmentation: Augment | None = None,
     keys: Key[Array, " batch"] | None = None,
-) -> Float[Array, "batch height width channel"]:
+) -> Float[Array, "batch height width _"]:
     """Framed images as floats, from [0, 1] changed at random and then normalised.
 
     Nothing is random without an augmentation and keys, one an image.
@@ -93,6 +93,6 @@ def as_inputs(
 
 def preprocess(
     images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
-) -> Float[Array, "batch rows columns channel"]:
+) -> Float[Array, "batch rows columns _"]:
     """All that is done to an image in use: framed and normalised."""
     return as_inputs(frame(images, preprocessing), preprocessing)
