@@ -179,8 +179,14 @@ def _problems_of_entry(
     shapes: Mapping[str, tuple[int, ...]],
     moves: Mapping[str, Move],
 ) -> list[str]:
-    problems = [move for move in found if isinstance(move, str)]
+    if failed := [move for move in found if isinstance(move, str)]:
+        return failed
     whole = [move for move in found if isinstance(move, Move)]
+    used = np.bincount(np.concatenate([move.places.ravel() for move in whole]), minlength=int(np.prod(shape)))
+    if len({move.path for move in whole}) < len(whole) or not (used == 1).all():
+        lines = "1 line of the table matches" if len(whole) == 1 else f"{len(whole)} lines of the table match"
+        return [f"{key}: {lines}, expected one that takes each number once, or its parts"]
+    problems = []
     for move in whole:
         if move.path in moves:
             problems.append(f"{key}: becomes {move.path}, as another entry does")
@@ -188,10 +194,4 @@ def _problems_of_entry(
             problems.append(f"{key}: becomes {move.path}, which the model doesn't have")
         elif move.places.shape != shapes[move.path]:
             problems.append(f"{key}: becomes {move.places.shape}, but {move.path} is {shapes[move.path]}")
-    if problems:
-        return problems
-    used = np.bincount(np.concatenate([move.places.ravel() for move in whole]), minlength=int(np.prod(shape)))
-    if len({move.path for move in whole}) < len(whole) or not (used == 1).all():
-        lines = "1 line" if len(whole) == 1 else f"{len(whole)} lines"
-        problems.append(f"{key}: {lines} of the table match, expected one that takes each number once (or its parts)")
     return problems

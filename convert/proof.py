@@ -61,8 +61,8 @@ class Difference:
         block: its name.
         shape: of PyTorch's outputs.
         absolute: the largest of any value.
-        relative: that, over the largest magnitude in PyTorch's outputs. NaN where all of those are 0, since a block
-            without outputs proves nothing.
+        relative: that, over the largest magnitude in PyTorch's outputs. NaN where both sides give zeros alone, since
+            a block without outputs proves nothing.
         detail: where they differ, what both sides gave.
     """
 
@@ -76,6 +76,11 @@ class Difference:
     def within_tolerance(self) -> bool:
         """Whether the block is proven; NaN never is."""
         return self.relative <= TOLERANCE
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether both sides gave zeros."""
+        return self.absolute == 0 and math.isnan(self.relative)
 
 
 def shared_entries(network: torch.nn.Module) -> dict[str, str]:
@@ -124,7 +129,8 @@ def prove(
         network: any state of it.
         recipe: with the Flax model.
         plan: between both.
-        state: of the checkpoint; the network has it in the end.
+        state: of the checkpoint; the network has it in the end. A block that it gives zeros in, such as a residual
+            that has not been trained yet, is proven by the random states.
         images: random.
         gains: of the random states.
 
@@ -134,6 +140,8 @@ def prove(
     Raises:
         ValueError: an entry that becomes a leaf changes nothing that could be compared.
     """
+    # The network's own tensors would change with it.
+    state = {key: tensor.clone() for key, tensor in state.items()}
     shared = shared_entries(network)
     states = [redrawn(network, state, shared, gain) for gain in gains]
     worst: dict[str, Difference] = {}
@@ -146,8 +154,8 @@ def prove(
         if number == 0:
             check_seen(network, plan, blocks, expected, images)
         for difference in differences(dict.fromkeys(blocks.values()), expected=expected, found=found):
-            before = worst.get(difference.block)
-            if before is None or not difference.relative <= before.relative:
+            before = worst.setdefault(difference.block, difference)
+            if before.says_nothing or not (difference.says_nothing or difference.relative <= before.relative):
                 worst[difference.block] = difference
     return tuple(worst.values())
 
@@ -267,7 +275,7 @@ def _of_arrays(block: str, expected: np.ndarray, found: np.ndarray) -> Differenc
         return Difference(block, expected.shape, math.inf, math.inf, detail)
     absolute, view = min(((float(np.abs(view - found).max()), view) for view in views), key=lambda pair: pair[0])
     largest = float(np.abs(expected).max())
-    relative = absolute / largest if largest else math.nan
+    relative = absolute / largest if largest else math.inf if absolute else math.nan
     detail = "" if relative <= TOLERANCE else f"PyTorch gives {_statistics(view)}; Flax {_statistics(found)}"
     return Difference(block, view.shape, absolute, relative, detail)
 

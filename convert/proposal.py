@@ -174,7 +174,8 @@ def _changes(choice: Choice, ways: Mapping[tuple[int, int], Sequence[Rules]], mo
     """Choices that differ in the layers of this Flax module: another order of numbers, or another PyTorch layer."""
     for j, (i, way) in choice.items():
         inside = {rule.path.partition("/")[2].rpartition("/")[0] for rule in ways[i, j][way]}
-        if not any(f"{path}/".startswith(f"{module}/") for path in inside):
+        # Where the whole network alone differs, any layer may be the one.
+        if module and not any(f"{path}/".startswith(f"{module}/") for path in inside):
             continue
         yield from (choice | {j: (i, other)} for other in range(len(ways[i, j])) if other != way)
         for other, (taken, _) in choice.items():
@@ -311,10 +312,13 @@ def _transforms(
 ) -> list[Transform]:
     """Those that give the shape, the likeliest first; none that moves the numbers as an earlier one does."""
     kernels = [flipped_conv_kernel, conv_kernel] if flips else [conv_kernel, flipped_conv_kernel]
-    known: list[Any] = [Flattened(*flattened)] if flattened else []
-    known += [*kernels, channels_last] if len(entry.shape) > 2 else [dense_kernel] if len(entry.shape) == 2 else []
-    known += [unchanged]
-    known += [Heads(heads) for heads in shape[-2:-1]] + [FromHeads(heads) for heads in shape[:1]]
+    known: list[Any] = [unchanged]
+    if len(entry.shape) > 2:
+        known = [*kernels, channels_last, unchanged]
+    elif len(entry.shape) == 2:
+        known = [*([Flattened(*flattened)] if flattened else []), dense_kernel, unchanged]
+    if len(shape) == len(entry.shape) + 1:  # An axis for the heads of an attention.
+        known = [Heads(shape[-2]), *([FromHeads(shape[0])] if len(shape) == 3 else [])]
     places = np.arange(int(np.prod(entry.shape))).reshape(entry.shape)
     found: list[tuple[Any, np.ndarray]] = []
     for transform in known:
