@@ -126,11 +126,11 @@ def test_a_right_conversion_is_far_within_the_tolerance(sides):
 
 
 @pytest.mark.slow
-def test_every_wrong_array_is_caught(sides, case, record_property):
+def test_every_wrong_array_is_caught(sides, case):
     # The ResNets have the same few kinds of layers again and again.
     trees = islice(wrong_trees(sides), 60 if "ResNet" in type(case.recipe.model).__name__ else None)
     missed, planted = survivors(sides, trees)
-    record_property("planted", planted)
+    print(f"{planted} planted, {planted - len(missed)} caught")
     assert not missed
     assert planted >= 60
 
@@ -141,12 +141,12 @@ NO_MISTAKE = "MultiHeadDotProductAttention_0/key/bias"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
-def test_every_wrong_array_of_other_kinds_of_networks_is_caught(name, pairs, record_property):
+def test_every_wrong_array_of_other_kinds_of_networks_is_caught(name, pairs):
     sides = pairs(name)
     randomize(sides)
     trees = (tree for tree in wrong_trees(sides) if NO_MISTAKE not in tree[0])
     missed, planted = survivors(sides, trees)
-    record_property("planted", planted)
+    print(f"{planted} planted, {planted - len(missed)} caught")
     assert not missed
     assert planted
 
