@@ -51,6 +51,7 @@ def simplecnn(
     gate: Literal["softmax", "sigmoid"] = "softmax",
     image_size: int = 128,
     normalization: Normalization = "none",
+    classes: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> int:
     """The reference project's SimpleCNN, of any width.
@@ -61,13 +62,14 @@ def simplecnn(
         gate: of its squeeze-and-excitation block, which no checkpoint says; the reference project's is a softmax.
         image_size: height and width of the images that it was trained with.
         normalization: of these images.
+        classes: names of the classes, in their order; the reference project's four, if there are four.
         overwrite: replace the weights in OUT.
     """
     _check(out, overwrite=overwrite)
     from convert import recipes
 
     read = partial(recipes.simplecnn, gate=gate)
-    return _convert_network(checkpoint, read, out, image_size, normalization, (), overwrite=overwrite)
+    return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
 
 
 def unet_classifier(
@@ -76,6 +78,7 @@ def unet_classifier(
     *,
     image_size: int = 128,
     normalization: Normalization = "none",
+    classes: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> int:
     """The reference project's classifier on the bottleneck of the U-Net, of any width.
@@ -85,13 +88,14 @@ def unet_classifier(
         out: folder for the converted weights.
         image_size: height and width of the images that it was trained with.
         normalization: of these images.
+        classes: names of the classes, in their order; the reference project's four, if there are four.
         overwrite: replace the weights in OUT.
     """
     _check(out, overwrite=overwrite)
     from convert import recipes
 
     read = recipes.unet_classifier
-    return _convert_network(checkpoint, read, out, image_size, normalization, (), overwrite=overwrite)
+    return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
 
 
 def resnet(name: str) -> Callable[..., int]:

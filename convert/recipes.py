@@ -84,10 +84,12 @@ def recipe_for(model: nn.Module, image_size: int, normalization: str, classes: t
     """The recipe of a model that this project trains or reads, for square images of this size.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is none of them, or has not as many classes as names are given.
     """
     if type(model) not in _RECIPES:
         raise UserError(f"{type(model).__name__}: no PyTorch network is known of it; write a recipe of your own")
+    if classes and len(classes) != (count := getattr(model, "classes", 0)):
+        raise UserError(f"{', '.join(classes)}: are {len(classes)} names for {count} classes; name each class once")
     fields = _RECIPES[type(model)](model, image_size)
     return Recipe(model=model, normalization=normalization, **fields | ({"classes": classes} if classes else {}))
 

@@ -52,7 +52,7 @@ def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, An
         return recipe_for(trained.model, size, normalization, trained.classes), trained.variables, {}
     if own_recipe is not None:
         recipe = load_recipe(own_recipe)
-        pretrained = load_pretrained(folder, recipe.model)
+        pretrained = load_pretrained(folder, model=recipe.model)
         return recipe, pretrained.variables, pretrained.manifest.counters
     pretrained = load_pretrained(folder)
     manifest = pretrained.manifest

@@ -120,7 +120,7 @@ def learning_curves(folders: Folders, out: Path | None = None) -> None:
     for folder in folders:
         # Who names a run wants to see it.
         if is_run(folder) and not read_epochs(Run(folder)):
-            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; let the run go on")
+            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; let the run go on, if it has epochs")
     if not epochs:
         raise UserError(f"{folders[0]}: no epoch of any run is finished yet; let the sweep go on")
     save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")

@@ -38,6 +38,12 @@ class Preprocessing:
         height, width, channels = image_shape
         return (self.image_size or height, self.image_size or width, channels)
 
+    def seen_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(height, width, channel) of what the network takes: the normalisation may make three channels of one."""
+        framed = jax.ShapeDtypeStruct((1, *self.framed_shape(image_shape)), jnp.float32)
+        _, height, width, channels = jax.eval_shape(NORMALIZATIONS[self.normalization], framed).shape
+        return height, width, channels
+
     def keeps_frame(self, image_shape: tuple[int, ...]) -> bool:
         """Whether framing leaves images of this shape as they are."""
         return self.crop == "none" and self.framed_shape(image_shape) == image_shape

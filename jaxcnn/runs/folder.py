@@ -115,6 +115,11 @@ class Run:
         return self.folder / "best"
 
     @property
+    def manifest(self) -> Path:
+        """JSON: of converted weights, where the folder holds those in the place of a run."""
+        return self.folder / "manifest.json"
+
+    @property
     def figures(self) -> Path:
         """Folder of pictures."""
         return self.folder / "figures"
@@ -206,6 +211,11 @@ def open_run(folder: Path) -> Run:
         UserError: there is none.
     """
     run = Run(folder)
+    if run.manifest.is_file() and not run.config.is_file():
+        raise UserError(
+            f"{folder}: holds converted weights, and no predictions yet;"
+            f" python -m train evaluate {folder} --data DATA makes some"
+        )
     if not run.config.is_file():
         raise UserError(f"{folder}: no run folder (it has no config.json); python -m train simplecnn makes one")
     return run

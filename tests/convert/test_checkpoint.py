@@ -157,10 +157,16 @@ def blown_up(state):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda state: {"model": state, "callback": RunsCode()}, "refused, since unpickling it would call posix.system"),
+        (
+            lambda state: {"model": state, "callback": RunsCode()},
+            "refused, since unpickling it would call posix.system",
+        ),
         (lambda state: {"model": state, "f": torch.nn.Linear(1, 1)}, "would call torch.nn.modules.linear.Linear"),
         (contains_itself, "'epoch' is no tensor but int|holds no state_dict|'model' is no tensor"),
-        (lambda state: state | {"x": torch.ones(1).expand(10**12)}, r"x claims \(1000000000000,\) numbers and stores few"),
+        (
+            lambda state: state | {"x": torch.ones(1).expand(10**12)},
+            r"x claims \(1000000000000,\) numbers and stores few",
+        ),
         (blown_up, "claims to hold .* bytes in a file of"),
     ],
 )
