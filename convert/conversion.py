@@ -48,17 +48,25 @@ def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
         UserError: the checkpoint is not one of this network.
         ValueError: the recipe's table doesn't fit its networks, or there is none and none could be proposed.
     """
-    network = recipe.build_network()
-    layout = network.state_dict()
+    outline = _without_numbers(recipe)
+    layout, shared = outline.state_dict(), shared_entries(outline)
     table = recipe.table if recipe.table is not None else propose_table(recipe)
-    shared = shared_entries(network)
     # A wrong checkpoint is refused by its names and shapes, before anything is made in its sizes.
     fitted = fit(checkpoint, layout, left_out_keys(table, layout), shared)
     planned = plan(table, {key: tuple(tensor.shape) for key, tensor in layout.items()}, recipe.shapes(), shared)
-    differences = prove(network, recipe, planned, fitted.tensors, recipe.random_images())
+    differences = prove(recipe.build_network(), recipe, planned, fitted.tensors, recipe.random_images())
     variables = planned.to_flax({key: tensor.numpy() for key, tensor in fitted.tensors.items()})
     state = {key: tensor for key, tensor in fitted.tensors.items() if key not in fitted.absent}
     return Conversion(variables, state, planned, table, differences, fitted)
+
+
+def _without_numbers(recipe: Recipe) -> torch.nn.Module:
+    """The PyTorch network's names and shapes; with numbers where it can't be made without."""
+    try:
+        with torch.device("meta"):
+            return recipe.build_network()
+    except Exception:  # Whatever a network does with numbers while it is made.
+        return recipe.build_network()
 
 
 def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping[str, int] | None = None) -> Conversion:

@@ -146,7 +146,7 @@ def prove(
     states = [redrawn(network, state, shared, gain) for gain in gains]
     worst: dict[str, Difference] = {}
     for number, tensors in enumerate((*states, state)):
-        load(network, tensors)
+        network.load_state_dict(tensors)
         expected = torch_calls(network, images)
         variables = plan.to_flax({key: tensor.numpy() for key, tensor in tensors.items()})
         found = flax_calls(recipe, variables, images)
@@ -158,12 +158,6 @@ def prove(
             if before.says_nothing or not (difference.says_nothing or difference.relative <= before.relative):
                 worst[difference.block] = difference
     return tuple(worst.values())
-
-
-def load(network: torch.nn.Module, state: State) -> None:
-    """Give the network these numbers; where it was made without numbers, these very arrays."""
-    on_meta = any(tensor.is_meta for tensor in network.state_dict().values())
-    network.load_state_dict(dict(state), strict=True, assign=on_meta)
 
 
 def find_blocks(plan: Plan, torch_modules: Iterable[str], flax_modules: Iterable[str]) -> dict[str, Block]:

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convert.mapping import COUNTER, LeftOut, Rule, Table, Transform, plan
-from convert.proof import differences, find_blocks, flax_calls, load, redrawn, shared_entries, torch_calls
+from convert.proof import differences, find_blocks, flax_calls, redrawn, shared_entries, torch_calls
 from convert.recipe import Recipe
 from convert.transforms import (
     Flattened,
@@ -145,7 +145,7 @@ def _repaired(
     layout, shared = network.state_dict(), shared_entries(network)
     shapes = {key: tuple(tensor.shape) for key, tensor in layout.items()}
     state = redrawn(network, layout, shared, gain=1.0)
-    load(network, state)
+    network.load_state_dict(state)
     arrays = {key: tensor.numpy() for key, tensor in state.items()}
     expected = torch_calls(network, images)
 

@@ -11,7 +11,7 @@ from convert import networks
 from convert.recipe import Recipe
 from convert.rules import UNET, resnet_table, simplecnn_table, unet_classifier_table
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
 from jaxcnn.models.resnet import DEPTHS, ResNet, ResNetClassifier
 
@@ -101,7 +101,7 @@ def _reference_classes(model: SimpleCNN | UNetClassifier) -> tuple[str, ...]:
 
 def _unet(model: UNet, _image_size: int) -> dict[str, Any]:
     return {
-        "build_network": _on_meta(networks.HubUNet, model.in_channels, model.out_channels, model.features),
+        "build_network": partial(networks.HubUNet, model.in_channels, model.out_channels, model.features),
         "table": UNET,
         "finish": nn.sigmoid,
         "image_shape": (96, 128, model.in_channels),
@@ -115,7 +115,7 @@ def _simplecnn(model: SimpleCNN, image_size: int) -> dict[str, Any]:
     sizes = (model.stem_features, model.squeeze_features, model.skip_features, model.head_features)
     build = partial(networks.ReferenceSimpleCNN, model.classes, *sizes, model.hidden_features)
     return {
-        "build_network": _on_meta(build, side**2, model.gate),
+        "build_network": partial(build, side**2, model.gate),
         "table": simplecnn_table(model.head_features, side),
         "image_shape": (image_size, image_size, 1),
         "classes": _reference_classes(model),
@@ -127,7 +127,7 @@ def _unet_classifier(model: UNetClassifier, image_size: int) -> dict[str, Any]:
     side = max(1, image_size // 16 - 7)
     sizes = (model.classes, model.features, model.head_features, model.hidden_features)
     return {
-        "build_network": _on_meta(networks.ReferenceUNetClassifier, *sizes, side**2, model.head),
+        "build_network": partial(networks.ReferenceUNetClassifier, *sizes, side**2, model.head),
         "table": unet_classifier_table(model.head, model.head_features, side),
         "image_shape": (image_size, image_size, 1),
         "classes": _reference_classes(model),
@@ -137,7 +137,7 @@ def _unet_classifier(model: UNetClassifier, image_size: int) -> dict[str, Any]:
 
 def _resnet(model: ResNet, image_size: int) -> dict[str, Any]:
     return {
-        "build_network": _on_meta(networks.ResNet, model.classes, model.block, model.blocks, model.features),
+        "build_network": partial(networks.ResNet, model.classes, model.block, model.blocks, model.features),
         "table": resnet_table(),
         "image_shape": (image_size, image_size, 3),
         "proof_shape": (64, 96, 3),
@@ -157,13 +157,3 @@ _RECIPES: dict[type[nn.Module], Callable[[Any, int], dict[str, Any]]] = {
     ResNet: _resnet,
     ResNetClassifier: _resnet_classifier,
 }
-
-
-def _on_meta(build: Callable[..., torch.nn.Module], *arguments: Any) -> Callable[[], torch.nn.Module]:
-    """Keys and shapes, but no numbers: they are the checkpoint's."""
-
-    def without_numbers() -> torch.nn.Module:
-        with torch.device("meta"):
-            return build(*arguments)
-
-    return without_numbers

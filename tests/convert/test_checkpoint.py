@@ -1,7 +1,7 @@
 """Checkpoints as people have them are read, whatever lies around the weights; hostile ones are refused in one line."""
 
 import argparse
-import datetime
+import datetime as dt
 import io
 import json
 import os
@@ -55,7 +55,7 @@ KINDS = {
     "NumPy's array": (lambda state: {"model": state, "f1": np.arange(3.0)}, {"ignored": ("f1",)}),
     "parsed options": (lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)}, {"ignored": ("args",)}),
     "path and date": (
-        lambda state: {"model": state, "log": Path("runs"), "date": datetime.datetime(2020, 1, 1)},
+        lambda state: {"model": state, "log": Path("runs"), "date": dt.datetime(2020, 1, 1)},
         {"ignored": ("log", "date")},
     ),
     "parameters": (lambda state: {key: torch.nn.Parameter(value, False) for key, value in state.items()}, {}),
@@ -140,7 +140,7 @@ class RunsCode:
 
 
 def contains_itself(state):
-    content = {"epoch": 1}
+    content = {"epoch": len(state)}
     content["model"] = content
     return content
 

@@ -13,7 +13,7 @@ def test_they_are_the_networks_written_for_the_tests(case):
     assert [(key, tensor.shape) for key, tensor in network.state_dict().items()] == [
         (key, tensor.shape) for key, tensor in state.items()
     ]
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state)
     images = torch.from_numpy(case.recipe.random_images()).movedim(-1, 1)
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(images), case.network(images))

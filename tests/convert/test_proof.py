@@ -19,8 +19,8 @@ from convert.proof import (
     differences,
     find_blocks,
     flax_calls,
-    load,
     prove,
+    redrawn,
     shared_entries,
     torch_calls,
 )
@@ -153,9 +153,8 @@ def test_every_wrong_array_of_other_kinds_of_networks_is_caught(name, pairs):
 
 def randomize(sides):
     """Weights without the zeros and ones that hide a mistake, which `prove` draws for itself."""
-    from convert.proof import redrawn
-
-    load(sides.network, redrawn(sides.network, sides.network.state_dict(), shared_entries(sides.network), 1.0))
+    state = redrawn(sides.network, sides.network.state_dict(), shared_entries(sides.network), 1.0)
+    sides.network.load_state_dict(state)
 
 
 SLIPS = {

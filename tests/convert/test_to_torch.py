@@ -84,7 +84,7 @@ def test_a_file_comes_back_byte_by_byte(network, run_convert, convert_to_torch, 
 
 
 @pytest.mark.slow
-def test_a_run_goes_to_torch_and_comes_back(run_convert, convert_to_torch, torch_network, tmp_path):
+def test_a_run_goes_to_torch_and_comes_back(run_convert, convert_to_torch, tmp_path):
     trained = random_trained(TINY_SIMPLECNN, 64)
     run = save_random_run(tmp_path / "run", trained)
     path = tmp_path / "run.safetensors"

@@ -15,7 +15,7 @@ from random_weights import save_random_weights
 import figures.__main__
 import train.__main__
 from jaxcnn import SimpleCNN, UNet
-from jaxcnn.data.dataset import CLASSES
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.load import load_dataset
 from jaxcnn.errors import UserError
 from jaxcnn.inference.converted import load_classifier
@@ -25,7 +25,7 @@ from jaxcnn.runs.folder import Run, read_predictions
 MODEL = SimpleCNN(
     stem_features=(2, 3), squeeze_features=2, skip_features=4, head_features=5, hidden_features=6, gate="softmax"
 )
-SIZE = 64
+SIZE = 128
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    monkeypatch.setattr("jaxcnn.inference.converted.load_dataset", few)
+    monkeypatch.setattr("jaxcnn.evaluation.external.load_dataset", few)
 
 
 def few(data):
@@ -95,20 +95,22 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
         code, out, err = run_command(room, *words, folder)
         assert (code, out) == (2, "")
         assert f"python -m train evaluate {folder} --data DATA makes some" in err
-    code, out, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--json")
+    code, out, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--split", "test", "--json")
     assert (code, err) == (0, "")
     (scored,) = json.loads(out)["runs"]
     assert scored["protocol"] == "unknown"
-    # The images are twice as large as the network's, and are resized as in training.
+    assert run_command(train.__main__, "evaluate", folder, "--data", "phantom")[0] == 0
     test = few("phantom").splits["test"]
-    halves = np.asarray(jax.image.resize(test.images / np.float32(255), (40, SIZE, SIZE, 1), "linear"))
-    expected = expected_logits(folder, np.round(255 * halves).astype(np.uint8))
     found = read_predictions(Run(folder), "test")
-    np.testing.assert_allclose(found.logits, expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found.logits, expected_logits(folder, test.images), rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(found.labels, test.labels)
-    again = run_command(train.__main__, "evaluate", folder, "--json")
-    assert again == (0, out, "")
-    for figure in ("confusion-matrices", "roc-curves", "report"):
+    # Now there are predictions, which are enough, and which say nothing of what it was trained on.
+    code, out, err = run_command(train.__main__, "evaluate", folder, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["runs"][0]["scores"] == scored["scores"]
+    code, _, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--unseen")
+    assert (code, "nobody knows what it was trained on" in err) == (2, True)
+    for figure in ("confusion-matrices", "roc-curves"):
         assert run_command(figures.__main__, figure, folder)[0] == 0
     code, _, err = run_command(figures.__main__, "learning-curves", folder)
     assert (code, "if it has epochs" in err) == (2, True)
@@ -122,12 +124,10 @@ def test_what_is_no_classifier_or_has_no_names_is_refused(tmp_path, run_command)
     save_random_weights(tmp_path / "unet", UNet(features=2), (32, 32, 3))
     save_random_weights(tmp_path / "imagenet", ResNet(features=2, classes=7), (32, 32, 3))
     save_random_weights(tmp_path / "other", MODEL.clone(classes=2), (SIZE, SIZE, 1), ("yes", "no"))
-    run = save_random_run(tmp_path / "run", random_trained(MODEL, SIZE))
     for words, message in [
         (("predict", tmp_path / "unet", "x.png"), "holds a UNet, which is no classifier"),
         (("predict", tmp_path / "imagenet", "x.png"), "its 7 classes have no names; convert it again with --classes"),
-        (("evaluate", tmp_path / "other", "--data", "phantom"), "has the classes yes, no, phantom has glioma_tumor"),
-        (("evaluate", run, "--data", "phantom"), f"--data phantom: {run} is a run, which has its predictions"),
+        (("evaluate", tmp_path / "other", "--data", "phantom"), "the class glioma_tumor of the data set is none of"),
         (("predict", tmp_path / "nowhere", "x.png"), "no run folder"),
     ]:
         code, _, err = run_command(train.__main__, *words)
