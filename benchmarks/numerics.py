@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Float, Float32, Int32
 from torch.nn import functional
 
-from convert import recipes
-from convert.mapping import map_arrays
+from convert.mapping import plan
+from convert.recipe import Recipe
+from convert.recipes import recipe_for
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.models.layers import (
@@ -240,7 +241,7 @@ MODELS: dict[str, SimpleCNN | UNetClassifier] = {
 
 def network_errors(model: SimpleCNN | UNetClassifier, batch: int) -> dict[str, Error]:
     """Errors of a training step on phantom images, compiled: of the logits, and of each trained layer's gradient."""
-    recipe = recipes.simplecnn(model) if isinstance(model, SimpleCNN) else recipes.unet_classifier(model)
+    recipe = recipe_for(model, 128, "none")
     network = _torch_network(recipe, model)
     arrays = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
     variables = _as_tree(recipe, arrays, np.float32)
@@ -273,24 +274,21 @@ def _distance(found: Float[np.ndarray, "..."], exact: Float[np.ndarray, "..."]) 
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
-def _torch_network(recipe: recipes.Recipe, model: SimpleCNN | UNetClassifier) -> torch.nn.Module:
+def _torch_network(recipe: Recipe, model: SimpleCNN | UNetClassifier) -> torch.nn.Module:
     """With PyTorch's initial weights, the model's gate, without dropout; what the model freezes is frozen."""
     torch.manual_seed(0)
     network = recipe.build_network().train()
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    if isinstance(model, SimpleCNN):
-        gate = {"sigmoid": torch.nn.Sigmoid(), "softmax": torch.nn.Softmax(dim=1)}[model.gate]
-        network.get_submodule("SEBlock1").add_module("6", gate)
-    else:
+    if isinstance(model, UNetClassifier):
         for stage in STAGE_NAMES[: model.frozen_stages]:
             network.get_submodule(f"unet.{stage}").eval().requires_grad_(False)
     return network
 
 
 def _torch_step(
-    recipe: recipes.Recipe,
+    recipe: Recipe,
     network: torch.nn.Module,
     images: Float32[np.ndarray, "..."],
     labels: Int32[np.ndarray, "..."],
@@ -305,11 +303,12 @@ def _torch_step(
     return logits.detach().numpy(), _as_tree(recipe, gradients | trained, logits.detach().numpy().dtype)["params"]
 
 
-def _as_tree(recipe: recipes.Recipe, arrays: Mapping[str, np.ndarray], dtype: Any) -> dict[str, Any]:
+def _as_tree(recipe: Recipe, arrays: Mapping[str, np.ndarray], dtype: Any) -> dict[str, Any]:
     """The entries of a state_dict, in the places and layouts of the Flax model."""
     shapes = variable_shapes(recipe.model, recipe.image_shape)
     expected = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), dtype), leaf.shape), shapes)
-    return map_arrays(recipe.table, arrays, expected).variables
+    assert recipe.table is not None
+    return plan(recipe.table, {name: array.shape for name, array in arrays.items()}, expected).to_flax(arrays)
 
 
 def _by_layer(tree: Any) -> dict[str, np.ndarray]:

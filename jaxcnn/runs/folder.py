@@ -97,6 +97,7 @@ class Run:
     metrics = Inside("metrics.jsonl")
     checkpoints = Inside("checkpoints")
     best = Inside("best")
+    manifest = Inside("manifest.json")
     figures = Inside("figures")
     lock = Inside(".lock")
 
@@ -187,6 +188,11 @@ def open_run(folder: Path) -> Run:
         UserError: there is none.
     """
     run = Run(folder)
+    if run.manifest.is_file() and not run.config.is_file():
+        raise UserError(
+            f"{folder}: holds converted weights, and no predictions yet;"
+            f" python -m train evaluate {folder} --data DATA makes some"
+        )
     if not run.config.is_file():
         raise UserError(f"{folder}: no run folder (it has no config.json); python -m train simplecnn makes one")
     return run
