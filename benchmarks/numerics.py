@@ -1,8 +1,11 @@
 """Rounding: what float32 makes of a layer and of a training step, here and in PyTorch, against PyTorch's float64.
 
-An error is the largest difference from the float64 result over that result's largest entry. A layer's gradient is by
-its input and its parameters, each against the largest entry of its own; in a network, where the bias before a norm has
-a gradient of 0 but for rounding, a layer's parameters are taken together.
+A layer's error is the largest difference from the float64 result over that result's largest entry; its gradient is by
+its input and its parameters, each against the largest entry of its own.
+
+In a network a rounding may change the sign before a ReLU or the largest pixel of a window, which moves whole entries of
+the gradient. So the error is there that of all entries: the length of the difference over the length of the result. The
+bias before a norm has a gradient of 0 but for rounding, and is taken together with its kernel.
 """
 
 import dataclasses
@@ -255,12 +258,19 @@ def network_errors(model: SimpleCNN | UNetClassifier, batch: int) -> dict[str, E
     gradient, logits = jax.tree.map(np.asarray, run(variables, images))
     exact_logits, exact = _torch_step(recipe, network.double(), images, labels)
     torch_logits, rounded = _torch_step(recipe, network.float(), images, labels)
-    ours, theirs, wanted = (_by_layer(tree) for tree in (gradient, rounded, exact))
-    return {"logits": Error(_error(logits, exact_logits), _error(torch_logits, exact_logits))} | {
-        name: Error(_error(ours[name], leaves), _error(theirs[name], leaves))
+    ours, theirs, wanted = (
+        {"logits": output} | _by_layer(tree)
+        for output, tree in ((logits, gradient), (torch_logits, rounded), (exact_logits, exact))
+    )
+    return {
+        name: Error(_distance(ours[name], leaves), _distance(theirs[name], leaves))
         for name, leaves in wanted.items()
         if np.any(leaves)
     }
+
+
+def _distance(found: Float[np.ndarray, "..."], exact: Float[np.ndarray, "..."]) -> float:
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
 def _torch_network(recipe: recipes.Recipe, model: SimpleCNN | UNetClassifier) -> torch.nn.Module:
