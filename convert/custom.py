@@ -18,7 +18,7 @@ def load_recipe(address: str) -> Recipe:
         UserError: there is no such file, running it fails, or the name is none of a recipe.
     """
     file, _, name = address.rpartition(":")
-    path = Path(file)
+    path = Path(file).absolute()
     if not file or path.suffix != ".py":
         raise UserError(f"{address}: name a recipe as MY.py:NAME")
     if not path.is_file():
@@ -42,6 +42,9 @@ def load_recipe(address: str) -> Recipe:
 def told_in_one_line(path: Path) -> Iterator[None]:
     """Tell an error in the user's code by its line there; others, such as a bug of ours, pass.
 
+    Args:
+        path: of the user's file.
+
     Raises:
         UserError: in the place of what the user's code raises.
     """
@@ -50,13 +53,12 @@ def told_in_one_line(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            raise UserError(f"{path}, line {error.lineno}: {error.msg}; correct that") from error
-        lines = [
-            f.lineno
-            for f in traceback.extract_tb(error.__traceback__)
-            if Path(f.filename) == path.resolve() or f.filename == str(path)
-        ]
-        if not lines:
+        if isinstance(error, SyntaxError):
+            raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct that") from error
+        # A network may have been imported from a file beside it.
+        folder = path.resolve().parent
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+        if not frames:
             raise
-        raise UserError(f"{path}, line {lines[-1]}: {type(error).__name__}: {error!s:.300}; correct that") from error
+        file, line = Path(frames[-1].filename).name, frames[-1].lineno
+        raise UserError(f"{file}, line {line}: {type(error).__name__}: {error!s:.300}; correct that") from error
