@@ -83,7 +83,8 @@ def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None
 
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
-        data: Name of a data set that the run was evaluated on with `evaluate --data`; it replaces the training images.
+        data: Name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`); it is shown
+            instead of the training images.
         out: File of the figure; figures/confusion-matrices.png in the folder if not given.
     """
     run = best_run(folder)

@@ -84,7 +84,7 @@ def manual_convolution(data: str = "phantom", seed: int = 0, out: Path = Path("m
 
     Args:
         data: `phantom`, or the folder of a prepared data set.
-        seed: Seed of the choice of images, one for each of the first classes, classes without a tumour last.
+        seed: Seed of the choice of images, each of another class; classes of tumours come first.
         out: File of the figure; its suffix chooses the format.
     """
     if seed < 0:

@@ -72,11 +72,10 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
 def reliability_diagram(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
     """Draw the reliability diagram of a run on its test images, before and after temperature scaling.
 
-    The temperature is fitted on the validation images.
-
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
-        data: Name of a data set that the run was evaluated on with `evaluate --data`; it replaces the test images.
+        data: Name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`); it is shown
+            instead of the test images.
         out: File of the figure; figures/reliability.png in the folder if not given.
     """
     run = best_run(folder)

@@ -76,7 +76,8 @@ def roc_curves(folder: Folder, data: str | None = None, out: Path | None = None)
 
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
-        data: Name of a data set that the run was evaluated on with `evaluate --data`; it replaces the test images.
+        data: Name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`); it is shown
+            instead of the test images.
         out: File of the figure; figures/roc-curves.png in the folder if not given.
     """
     run = best_run(folder)

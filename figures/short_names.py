@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from jaxcnn.runs.files import printable
+
 # Names are cut here, but not at the "-" in 1e-05.
 _BORDERS = re.compile(r"[, ]+|(?<![\deE][eE])-+")
 
@@ -22,6 +24,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     while len(set(names)) < len(names):
         depth += 1
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
+    names = [printable(name) for name in names]
     return _without_common_words(names) if len(names) > 1 and max(map(len, names)) > _SHORT else names
 
 

@@ -94,7 +94,7 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
         frozen=architecture.frozen(config.network),
         encoder=encoder,
     )
-    shape = training.preprocessing.framed_shape(image_shape)
+    shape = training.preprocessing.seen_shape(image_shape)
     try:
         draw_variables(network, shape)
     except ValueError as error:

@@ -1,6 +1,5 @@
 """`python -m jaxcnn.data`: prepare scans as they are for training, and audit them for duplicates."""
 
-import json
 from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,9 @@ import tyro
 from PIL import Image
 
 from jaxcnn import cli
-from jaxcnn.data.audit import as_json, contact_sheet, read_collection, table
 from jaxcnn.data.audit import audit as find_duplicates
-from jaxcnn.data.audit.overlaps import as_json as comparison_as_json
-from jaxcnn.data.audit.overlaps import compare
+from jaxcnn.data.audit import audit_document, contact_sheet, read_collection, table
+from jaxcnn.data.audit.overlaps import compare, comparison_document
 from jaxcnn.data.audit.overlaps import table as comparison_table
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
@@ -23,6 +21,7 @@ from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.json_files import write_json
 from jaxcnn.tables import fit_table
 
 
@@ -122,18 +121,17 @@ def audit(
     if len(collections) > 1:
         compared = compare(collections, threshold)
         print(comparison_table(compared))
-        _write(out, comparison_as_json(compared), None)
+        _write(out, comparison_document(compared), None)
     else:
         found = find_duplicates(collections[0], threshold)
         print(table(found))
-        _write(out, as_json(found), contact_sheet(found))
+        _write(out, audit_document(found), contact_sheet(found))
 
 
 def _write(folder: Path, content: dict[str, Any], pairs: Image.Image | None) -> None:
     report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
     try:
-        with whole_file(report) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(report, content)
         if pairs is not None:
             with whole_file(sheet) as temporary:
                 pairs.save(temporary)

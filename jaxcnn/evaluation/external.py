@@ -144,6 +144,8 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
     Raises:
         UserError: they are not where they were, or are others.
     """
+    if run.manifest.is_file():
+        raise UserError(f"{run.folder} was converted, nobody knows what it was trained on")
     data = read_data(run)
     every = joined(list(load_dataset(data["source"]).splits.values()))
     place_of = {name: place for place, name in enumerate(every.names)}

@@ -13,10 +13,12 @@ from jax import export as jax_export
 from jaxcnn.cpu import xla_only
 from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import Trained, classify, load_best
+from jaxcnn.inference.converted import load_classifier
+from jaxcnn.inference.pretrained import open_pretrained
+from jaxcnn.inference.trained import Trained, classify
 from jaxcnn.inference.tta import TTAName
 from jaxcnn.runs.files import replace_folder, temporary_neighbour
-from jaxcnn.runs.folder import Run, open_run, read_data, read_environment, read_epochs
+from jaxcnn.runs.folder import Run, read_data, read_environment, read_epochs
 from jaxcnn.runs.json_files import json_text
 
 ARTIFACT = "classifier.jax"
@@ -34,14 +36,13 @@ def export(
     """Write the best classifier of a run as a program that JAX runs without this project. This is no medical device.
 
     Args:
-        run: a run folder.
+        run: a run folder, or that of a converted classifier.
         out: the folder to make: the program, its metadata, and a README.md that shows how to use it.
         overwrite: replace an older export.
     """
     _check_free(out, overwrite=overwrite)
-    opened = open_run(run)
-    trained = load_best(opened)
-    metadata = _metadata(opened, trained)
+    trained = load_classifier(run)
+    metadata = _metadata(Run(run), trained)
     files = {
         ARTIFACT: bytes(serialize_classifier(trained)),
         METADATA: (json_text(metadata, indent=2) + "\n").encode(),
@@ -81,22 +82,27 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
     """What is known of a classifier: what it takes, and where it comes from."""
-    data = read_data(run)
-    return {
+    about = {
         "classes": trained.classes,
         "image_shape": trained.image_shape,
         "preprocessing": dataclasses.asdict(trained.preprocessing),
         "tta": trained.tta,
         "model": type(trained.model).__name__,
         "run": run.name,
+        "jax": version("jax"),
+        "platforms": PLATFORMS,
+    }
+    if trained.epoch is None:
+        manifest, _ = open_pretrained(run.folder)
+        return about | {"source": manifest.source, "source_sha256": manifest.source_sha256}
+    data = read_data(run)
+    return about | {
         "epoch": trained.epoch,
         "protocol": data["protocol"],
         "images": {split: sum(counts.values()) for split, counts in data["images"].items()},
         # A run that was stopped while it evaluated the epoch has no scores for it yet.
         "scores": next((_scores(epoch) for epoch in read_epochs(run) if epoch["epoch"] == trained.epoch), {}),
         "git_revision": read_environment(run).get("git_revision"),
-        "jax": version("jax"),
-        "platforms": PLATFORMS,
     }
 
 
@@ -186,6 +192,11 @@ def _averaged(tta: TTAName) -> str:
 
 
 def _origin(metadata: dict[str, Any]) -> str:
+    if "source" in metadata:
+        return (
+            f"- Converted from the PyTorch checkpoint {metadata['source']} (SHA-256 {metadata['source_sha256']}), and\n"
+            "  proven to compute the same. What it was trained on, and how good it is, is not known here."
+        )
     images, scores = metadata["images"], metadata["scores"]
     lines = [
         f"- Run `{metadata['run']}`, after epoch {metadata['epoch']}: the best by macro F1 on the validation images.",

@@ -12,6 +12,11 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
 
 
+def printable(name: str) -> str:
+    """A file's name as text, even where its bytes are none."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file or folder of this name is one that this module writes to until it is whole."""
     return _TEMPORARY.fullmatch(name) is not None

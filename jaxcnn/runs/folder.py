@@ -14,17 +14,17 @@ figures/            PNG files
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
+import msgspec
 import numpy as np
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
+from jaxcnn.runs.files import clear_leftovers, is_temporary, printable, whole_file
 from jaxcnn.runs.json_files import (
     Count,
     Number,
@@ -54,7 +54,7 @@ class _Crossing(TypedDict):
 
 class _Data(TypedDict):
     source: str
-    protocol: str
+    protocol: Annotated[str, msgspec.Meta(pattern="^[ -~]+$")]
     images: _BySplit[dict[str, Count]]
     fingerprints: _BySplit[str]
     left_out: NotRequired[Count]
@@ -75,56 +75,36 @@ class _Environment(TypedDict):
 EXTERNAL, UNSEEN = "external", "-unseen"
 
 
+class Inside:
+    """The address of a file or a folder inside another one, which the instance has as its `folder`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Path:
+        return instance.folder / self.name
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The addresses inside a run folder."""
+    """The addresses inside a run folder; see above for what is there."""
 
     folder: Path
 
+    config = Inside("config.json")
+    data = Inside("data.json")
+    environment = Inside("environment.json")
+    metrics = Inside("metrics.jsonl")
+    checkpoints = Inside("checkpoints")
+    best = Inside("best")
+    manifest = Inside("manifest.json")
+    figures = Inside("figures")
+    lock = Inside(".lock")
+
     @property
     def name(self) -> str:
-        """What a figure calls the run: text that can be printed, even where the bytes of the folder's name are none."""
-        return os.fsencode(self.folder.resolve().name).decode(errors="backslashreplace")
-
-    @property
-    def config(self) -> Path:
-        """JSON: the configuration."""
-        return self.folder / "config.json"
-
-    @property
-    def data(self) -> Path:
-        """JSON: which images the run is a function of."""
-        return self.folder / "data.json"
-
-    @property
-    def environment(self) -> Path:
-        """JSON: where the run took place."""
-        return self.folder / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        """JSON lines: one an epoch."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Orbax's folder."""
-        return self.folder / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the best classifier; see `jaxcnn.inference.trained`."""
-        return self.folder / "best"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of pictures."""
-        return self.folder / "figures"
-
-    @property
-    def lock(self) -> Path:
-        """What the process that works on the run holds."""
-        return self.folder / ".lock"
+        """What a figure calls the run."""
+        return printable(self.folder.resolve().name)
 
     def predictions(self, split: str) -> Path:
         """NPZ: the logits for every image of a split, or of EXTERNAL/NAME, another data set."""
@@ -208,6 +188,11 @@ def open_run(folder: Path) -> Run:
         UserError: there is none.
     """
     run = Run(folder)
+    if run.manifest.is_file() and not run.config.is_file():
+        raise UserError(
+            f"{folder}: holds converted weights, and no predictions yet;"
+            f" python -m train evaluate {folder} --data DATA makes some"
+        )
     if not run.config.is_file():
         raise UserError(f"{folder}: no run folder (it has no config.json); python -m train simplecnn makes one")
     return run
@@ -320,6 +305,7 @@ def _check_predictions(
     ):
         if not np.issubdtype(array.dtype, kind) or array.shape != shape:
             raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind.__name__}{shape}")
+    "".join(classes.flat).encode()
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
     if labels.min() < 0 or labels.max() >= classes.size:

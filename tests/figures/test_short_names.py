@@ -14,6 +14,7 @@ from figures.short_names import short_names
     [
         (["/a/only-one-with-quite-a-long-name"], ["only-one-with-quite-a-long-name"]),
         (["/a/run-1", "/a/run-2"], ["run-1", "run-2"]),
+        (["/a/\udcff1", "/a/ü"], [r"\udcff1", "ü"]),  # The bytes of the first are no text.
         (["/a/x", "/b/x", "/b/y"], ["a/x", "b/x", "b/y"]),
         (["/a/rate-0.01-dropout-0.3-batch-16", "/a/rate-0.1-dropout-0.3-batch-16"], ["rate-0.01", "rate-0.1"]),
         (["/a/simplecnn-learning_rate=1e-05-seed=1", "/a/simplecnn-learning_rate=1e-04-seed=1"],

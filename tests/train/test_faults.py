@@ -107,3 +107,15 @@ def test_a_run_that_is_in_use_is_left_alone(processes, run):
     with lock_run(run):
         finished = train(processes, run.folder, "--resume")
         assert_one_line(finished, f"--run-dir {run.folder}: in use by process {os.getpid()} on ", "wait until it ends")
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "environment.json", "metrics.jsonl"])
+def test_a_damaged_file_is_named_and_nothing_is_lost(processes, run, name):
+    (run.folder / name).write_bytes(b"\xff")
+    before = whole_files(run)
+    assert_one_line(train(processes, run.folder, "--resume"), f"{run.folder / name}: is damaged", "put the file back")
+    assert whole_files(run) == before
+
+
+def whole_files(run):
+    return {path for path in run.folder.rglob("*") if "orbax-checkpoint-tmp" not in str(path)}

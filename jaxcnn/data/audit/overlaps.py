@@ -105,7 +105,7 @@ def _by_split_and_class(of: Overlap) -> dict[tuple[str, str], tuple[int, int]]:
     return {key: (count, copies[key]) for key, count in sorted(Counter(keys).items())}
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def comparison_document(found: Comparison) -> dict[str, Any]:
     """What the tables tell, and every pair by name."""
     return {
         "parameters": {"threshold": found.threshold, "side": SIDE},

@@ -31,7 +31,7 @@ def _patient_line(collection: Collection) -> list[str]:
     return [f"patients: {len(known)} are known, {len(crossing)} have images in several splits{shown}"]
 
 
-def as_json(found: Audit) -> dict[str, Any]:
+def audit_document(found: Audit) -> dict[str, Any]:
     """Parameters, counts, groups with their members, and the most similar pairs across the splits.
 
     The counts of images are by split and class. A group that crosses the splits is in `crossing_images` with all its

@@ -145,6 +145,7 @@ def one_array_alone(run):
         (change_array(groups=np.zeros(2, int)), "test.npz", "groups are int64(2,)"),
         (change_array(names=np.zeros((0,), "U1")), "test.npz", "names are <U1(0,)"),
         (change_array(classes=np.array(["a", "a", "b", "c"])), "test.npz", "classes are <U1(4,)"),
+        (change_array(classes=np.array(["\udcff", "b", "c", "d"])), "test.npz", "surrogates not allowed"),
         (change_array(classes=np.arange(4)), "test.npz", "classes are int64(4,)"),
     ],
 )  # fmt: skip
@@ -210,6 +211,10 @@ def test_a_folder_of_another_program_that_has_a_config_json_is_never_replaced(tm
 def test_a_run_has_the_name_of_its_folder_wherever_it_is_named_from(run, monkeypatch):
     monkeypatch.chdir(run.folder)
     assert Run(Path(".")).name == Run(Path("../run")).name == "run"
+
+
+def test_a_name_whose_bytes_are_no_text_can_be_printed(tmp_path):
+    assert Run(tmp_path / "\udcffrun").name == r"\udcffrun"
 
 
 def test_a_run_folder_inside_a_file_is_refused(tmp_path):
