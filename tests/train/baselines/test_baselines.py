@@ -5,7 +5,12 @@ import sys
 import numpy as np
 import pytest
 from planted import brighter, smooth_images
+from scipy.special import softmax
+from skimage.feature import hog
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.duplicates import closest, make_thumbnails
@@ -95,6 +100,21 @@ def test_gradient_histograms_see_the_direction_of_stripes_whatever_their_brightn
     logits = gradient_histograms(splits, 4)
     assert accuracy_score(splits["test"].labels, logits["test"].argmax(axis=1)) == 1
     assert (logits["test"].dtype, logits["test"].shape) == (np.float32, (len(splits["test"]), 4))
+
+
+def test_of_two_classes_the_probabilities_are_scikit_learns():
+    labels = np.arange(40, dtype=np.int32) % 2
+    whole = Split(smooth_images(40), labels, tuple(map(str, range(40))))
+    splits = {name: whole.take(np.arange(start, 40, 3)) for start, name in enumerate(SPLITS)}
+    logits = gradient_histograms(splits, 2)["test"].astype(np.float64)
+
+    def features(split):
+        images = split.images[..., 0]
+        return [hog(image, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2)) for image in images]
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    model.fit(features(splits["train"]), splits["train"].labels)
+    np.testing.assert_allclose(softmax(logits, axis=1), model.predict_proba(features(splits["test"])), atol=1e-6)
 
 
 def test_gradient_histograms_take_sides_that_no_cell_divides_and_refuse_the_tiny(splits):
