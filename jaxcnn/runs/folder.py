@@ -297,14 +297,14 @@ def _check_predictions(
         ValueError: they aren't.
     """
     for what, array, kind, shape in (
-        ("names", names, np.str_, (max(1, names.size),)),
-        ("classes", classes, np.str_, (max(2, len(set(classes.flat))),)),
-        ("labels", labels, np.int32, (names.size,)),
-        ("groups", groups, np.integer, (names.size,)),
-        ("logits", logits, np.float32, (names.size, classes.size)),
+        ("names", names, "U", (max(1, names.size),)),
+        ("classes", classes, "U", (max(2, len(set(classes.flat))),)),
+        ("labels", labels, "int32", (names.size,)),
+        ("groups", groups, "i", (names.size,)),
+        ("logits", logits, "float32", (names.size, classes.size)),
     ):
-        if not np.issubdtype(array.dtype, kind) or array.shape != shape:
-            raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind.__name__}{shape}")
+        if kind not in (array.dtype.kind, array.dtype.name) or array.shape != shape:
+            raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind}{shape}")
     "".join(classes.flat).encode()
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")

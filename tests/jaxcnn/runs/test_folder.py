@@ -142,6 +142,7 @@ def one_array_alone(run):
         (change_array(labels=np.array([0, 1, -1], np.int32)), "test.npz", "labels go from -1 to 1"),
         (change_array(labels=np.array([0.5, 1, 2])), "test.npz", "labels are float64(3,)"),
         (change_array(labels=np.int32(1)), "test.npz", "labels are int32()"),
+        (change_array(groups=np.zeros(3, np.uint8)), "test.npz", "groups are uint8(3,), expected i(3,)"),
         (change_array(groups=np.zeros(2, int)), "test.npz", "groups are int64(2,)"),
         (change_array(names=np.zeros((0,), "U1")), "test.npz", "names are <U1(0,)"),
         (change_array(classes=np.array(["a", "a", "b", "c"])), "test.npz", "classes are <U1(4,)"),
