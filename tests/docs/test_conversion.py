@@ -20,6 +20,9 @@ from convert.networks import HubUNet, ReferenceSimpleCNN, ReferenceUNetClassifie
 from jaxcnn.__main__ import main
 from jaxcnn.data.load import load_dataset
 from jaxcnn.evaluation import external
+from jaxcnn.inference.pretrained import load_pretrained
+from jaxcnn.inference.trained import load_best
+from jaxcnn.runs.folder import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
 
@@ -76,7 +79,13 @@ def test_every_line_of_the_page_that_is_code_does_what_it_says(folder):
     }
     assert (folder / "simplecnn" / "figures" / "confusion-matrices.png").is_file()
     assert (folder / "mine.safetensors").is_file()
-    assert len(list((folder / "runs").iterdir())) == 1
+    (trained_run,) = (folder / "runs").iterdir()
+    encoder = load_pretrained(folder / "resnet18").variables["params"]
+    trained = load_best(Run(trained_run)).variables["params"]["resnet"]
+    for layer in ("conv1", "bn1", "layer1", "layer2", "layer3"):
+        pairs = zip(jax.tree.leaves(encoder[layer]), jax.tree.leaves(trained[layer]), strict=True)
+        # What is frozen has the bits of the converted weights, the rest has learnt.
+        assert all(bool((one == other).all()) for one, other in pairs) == (layer != "layer3")
 
 
 def run(line):

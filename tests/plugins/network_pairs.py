@@ -185,7 +185,7 @@ class TorchShared(nn.Module):
 
 
 class FlaxShared(fnn.Module):
-    """The shortcuts run in another order than in PyTorch, which the shapes can't tell."""
+    """The kernel that is shared in PyTorch is two leaves."""
 
     @fnn.compact
     def __call__(self, images, *, train):

@@ -113,7 +113,7 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     for figure in ("confusion-matrices", "roc-curves"):
         assert run_command(figures.__main__, figure, folder)[0] == 0
     code, _, err = run_command(figures.__main__, "learning-curves", folder)
-    assert (code, "if it has epochs" in err) == (2, True)
+    assert (code, "if the run has epochs" in err) == (2, True)
     code, _, err = run_command(train.__main__, "evaluate", folder, "--protocol", "leak-free")
     assert (code, "nobody knows on which images" in err) == (2, True)
     # The weights are still what they were.
