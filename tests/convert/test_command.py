@@ -86,6 +86,7 @@ def test_every_array_arrives_under_the_name_that_the_manifest_gives(network, run
     assert manifest["left_out"].keys() == ignored
 
 
+@pytest.mark.slow
 def test_the_simplecnn_keeps_the_reference_projects_gate(run_convert, states, save, tmp_path):
     code, out, _ = run_convert("simplecnn", save(states["simplecnn"]), tmp_path / "OUT")
     assert code == 0
@@ -96,6 +97,7 @@ def test_the_simplecnn_keeps_the_reference_projects_gate(run_convert, states, sa
     assert pretrained.manifest.fields["gate"] == "softmax"
 
 
+@pytest.mark.slow
 def test_parameters_and_other_memory_layouts_are_arrays_too(convert_unet, states, save, tmp_path):
     state = states["unet"] | {KERNEL: torch.nn.Parameter(states["unet"][KERNEL].to(memory_format=torch.channels_last))}
     assert convert_unet(save(state))[0] == 0

@@ -83,6 +83,7 @@ def test_a_proposed_table_is_proven_and_kept_as_it_is_printed(name):
     }
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_the_tree_written(convert_mine, tmp_path):
     code, out, err = convert_mine("RECIPE")
     assert (code, err) == (0, "")
@@ -92,6 +93,7 @@ def test_the_table_is_printed_and_the_tree_written(convert_mine, tmp_path):
     assert set(manifest["paths"].values()) == set(flatten_dict(orbax.load(tmp_path / "OUT"), sep="/"))
 
 
+@pytest.mark.slow
 def test_what_is_not_proven_is_refused_and_the_first_block_is_named(convert_mine, tmp_path):
     code, out, err = convert_mine("WRONG_EPSILON")
     assert code == 1

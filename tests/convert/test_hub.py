@@ -127,6 +127,7 @@ def test_a_file_that_was_fetched_by_hand_is_checked_too_but_not_deleted(
     assert_refused(run_convert(network, tmp_path / "no" / name, tmp_path / "OUT"), "No such file")
 
 
+@pytest.mark.slow
 def test_a_resnet_whose_name_carries_its_hash_is_converted(run_convert, save, states, tmp_path):
     path = save(states["resnet18"])
     path = path.rename(path.with_name(f"resnet18-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"))

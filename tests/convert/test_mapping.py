@@ -128,6 +128,7 @@ def test_all_that_is_wrong_is_listed():
     assert str(error.value).count("\n") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_each_table_fits_its_network_at_full_size(name):
     recipe = recipe_for(FULL_SIZE[name], 128, "none")

@@ -120,6 +120,7 @@ def survivors(sides, trees):
     return missed, planted
 
 
+@pytest.mark.slow
 def test_a_right_conversion_is_far_within_the_tolerance(sides):
     for difference in sides.prove():
         assert difference.relative < TOLERANCE / 10, difference
@@ -180,6 +181,7 @@ def test_a_slip_in_the_flax_model_is_caught_by_random_weights(slip, pairs):
     assert "PyTorch gives mean" in wrong[0].detail
 
 
+@pytest.mark.slow
 def test_a_mistake_that_the_checkpoint_hides_is_found(pairs):
     """With a scale of 0 nothing of a block is seen: a residual that starts as the identity, as trainers like it."""
     sides = pairs("depthwise")

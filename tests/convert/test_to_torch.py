@@ -100,6 +100,7 @@ def test_a_run_goes_to_torch_and_comes_back(run_convert, convert_to_torch, tmp_p
         np.testing.assert_array_equal(array, expected[leaf])
 
 
+@pytest.mark.slow
 def test_a_tree_that_is_wrong_in_torch_is_not_written(convert_to_torch, tmp_path, monkeypatch):
     """A SimpleCNN with a gate that PyTorch's network doesn't have."""
     from convert import networks

@@ -47,6 +47,7 @@ def assert_nothing_overlaps(figure: Figure, texts: list) -> None:
         assert not one.overlaps(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 40])
 def test_confusion_matrices(classes: int) -> None:
     logits, labels = predictions(classes)

@@ -91,6 +91,7 @@ def evaluate(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_classifier_and_copies_are_counted(evaluate, run, other, trained, tmp_path):
     code, out, err = evaluate(run.folder, "--data", other, "--json", "--csv", tmp_path / "all.csv")
     assert (code, err.startswith("left out: README.md is no image file")) == (0, True)

@@ -63,6 +63,7 @@ def expected_logits(folder, images):
     return MODEL.apply(trained.variables, jnp.asarray((floats - mean) / (deviation + 1e-3)), train=False)
 
 
+@pytest.mark.slow
 def test_it_predicts_an_image(folder, run_command, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "scan.png")

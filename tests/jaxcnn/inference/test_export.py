@@ -173,6 +173,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(comman
     assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert command("export", run, out)[0] == 0

@@ -163,6 +163,7 @@ def test_a_baseline_leaves_a_run_that_can_be_evaluated(tmp_path, run_baseline, m
     assert "macro F1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, monkeypatch):
     for words, message in [
         (["nearest-neighbour", "--data", "/no/such/folder"], "/no/such/folder"),
@@ -181,6 +182,7 @@ def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_only_when_asked(tmp_path, run_baseline):
     words = ("nearest-neighbour", "--max-images", 40, "--run-dir", tmp_path / "run")
     assert run_baseline(*words)[0] == 0
