@@ -1,8 +1,11 @@
 """Rounding: what float32 makes of a layer and of a training step, here and in PyTorch, against PyTorch's float64.
 
-An error is the largest difference from the float64 result over that result's largest entry. A layer's gradient is by
-its input and its parameters, each against the largest entry of its own; in a network, where the bias before a norm has
-a gradient of 0 but for rounding, a layer's parameters are taken together.
+A layer's error is the largest difference from the float64 result over that result's largest entry; its gradient is by
+its input and its parameters, each against the largest entry of its own.
+
+In a network a rounding may change the sign before a ReLU or the largest pixel of a window, which moves whole entries of
+the gradient. So the error is there that of all entries: the length of the difference over the length of the result. The
+bias before a norm has a gradient of 0 but for rounding, and is taken together with its kernel.
 """
 
 import dataclasses
@@ -20,8 +23,9 @@ import torch
 from jaxtyping import Float, Float32, Int32
 from torch.nn import functional
 
-from convert import recipes
-from convert.mapping import map_arrays
+from convert.mapping import plan
+from convert.recipe import Recipe
+from convert.recipes import recipe_for
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.models.layers import (
@@ -237,7 +241,7 @@ MODELS: dict[str, SimpleCNN | UNetClassifier] = {
 
 def network_errors(model: SimpleCNN | UNetClassifier, batch: int) -> dict[str, Error]:
     """Errors of a training step on phantom images, compiled: of the logits, and of each trained layer's gradient."""
-    recipe = recipes.simplecnn(model) if isinstance(model, SimpleCNN) else recipes.unet_classifier(model)
+    recipe = recipe_for(model, 128, "none")
     network = _torch_network(recipe, model)
     arrays = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
     variables = _as_tree(recipe, arrays, np.float32)
@@ -255,32 +259,36 @@ def network_errors(model: SimpleCNN | UNetClassifier, batch: int) -> dict[str, E
     gradient, logits = jax.tree.map(np.asarray, run(variables, images))
     exact_logits, exact = _torch_step(recipe, network.double(), images, labels)
     torch_logits, rounded = _torch_step(recipe, network.float(), images, labels)
-    ours, theirs, wanted = (_by_layer(tree) for tree in (gradient, rounded, exact))
-    return {"logits": Error(_error(logits, exact_logits), _error(torch_logits, exact_logits))} | {
-        name: Error(_error(ours[name], leaves), _error(theirs[name], leaves))
+    ours, theirs, wanted = (
+        {"logits": output} | _by_layer(tree)
+        for output, tree in ((logits, gradient), (torch_logits, rounded), (exact_logits, exact))
+    )
+    return {
+        name: Error(_distance(ours[name], leaves), _distance(theirs[name], leaves))
         for name, leaves in wanted.items()
         if np.any(leaves)
     }
 
 
-def _torch_network(recipe: recipes.Recipe, model: SimpleCNN | UNetClassifier) -> torch.nn.Module:
+def _distance(found: Float[np.ndarray, "..."], exact: Float[np.ndarray, "..."]) -> float:
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def _torch_network(recipe: Recipe, model: SimpleCNN | UNetClassifier) -> torch.nn.Module:
     """With PyTorch's initial weights, the model's gate, without dropout; what the model freezes is frozen."""
     torch.manual_seed(0)
     network = recipe.build_network().train()
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    if isinstance(model, SimpleCNN):
-        gate = {"sigmoid": torch.nn.Sigmoid(), "softmax": torch.nn.Softmax(dim=1)}[model.gate]
-        network.get_submodule("SEBlock1").add_module("6", gate)
-    else:
+    if isinstance(model, UNetClassifier):
         for stage in STAGE_NAMES[: model.frozen_stages]:
             network.get_submodule(f"unet.{stage}").eval().requires_grad_(False)
     return network
 
 
 def _torch_step(
-    recipe: recipes.Recipe,
+    recipe: Recipe,
     network: torch.nn.Module,
     images: Float32[np.ndarray, "..."],
     labels: Int32[np.ndarray, "..."],
@@ -295,11 +303,12 @@ def _torch_step(
     return logits.detach().numpy(), _as_tree(recipe, gradients | trained, logits.detach().numpy().dtype)["params"]
 
 
-def _as_tree(recipe: recipes.Recipe, arrays: Mapping[str, np.ndarray], dtype: Any) -> dict[str, Any]:
+def _as_tree(recipe: Recipe, arrays: Mapping[str, np.ndarray], dtype: Any) -> dict[str, Any]:
     """The entries of a state_dict, in the places and layouts of the Flax model."""
     shapes = variable_shapes(recipe.model, recipe.image_shape)
     expected = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), dtype), leaf.shape), shapes)
-    return map_arrays(recipe.table, arrays, expected).variables
+    assert recipe.table is not None
+    return plan(recipe.table, {name: array.shape for name, array in arrays.items()}, expected).to_flax(arrays)
 
 
 def _by_layer(tree: Any) -> dict[str, np.ndarray]:

@@ -1,37 +1,39 @@
-"""The command line: python -m convert NETWORK CHECKPOINT OUT."""
+"""The command line: python -m convert NETWORK CHECKPOINT OUT, and the way back."""
 
 import importlib.util
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from convert.hub import ADDRESS, NAME, check_hash, fetch_weights
-from jaxcnn import SimpleCNN, UNet, UNetClassifier, cli
-from jaxcnn.data.normalization import NormalizationName
+from convert.hub import ADDRESSES, check_hash, fetch_weights
+from jaxcnn import cli
+from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import save_pretrained
 from jaxcnn.runs.trees import check_free
 
 if TYPE_CHECKING:
-    from convert.recipes import Recipe
+    from convert.checkpoint import Checkpoint
+    from convert.recipe import Recipe
 
 # All that imports torch is imported in the functions below, so that --help and a clear word work without it.
 
 CheckpointPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")]
+Normalization = Annotated[str, tyro.conf.arg(constructor=tyro.extras.literal_type_from_choices(tuple(NORMALIZATIONS)))]
+_NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 
 
 def unet(
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")],
-    *,
-    hub: bool = False,
-    normalization: NormalizationName = "per-image-z-score",
-    overwrite: bool = False,
+    paths: Paths, *, hub: bool = False, normalization: Normalization = "per-image-z-score", overwrite: bool = False
 ) -> int:
-    """The U-Net for brain MRI that PyTorch hub offers.
+    """The U-Net for brain MRI that PyTorch hub offers, of any width and number of channels.
 
     Args:
         paths: a checkpoint of it, and the folder for the converted weights; with --hub just the folder.
@@ -39,85 +41,237 @@ def unet(
         normalization: of the images that the weights were trained with; kept in the manifest, no checkpoint says it.
         overwrite: replace the weights in OUT.
     """
+    return _from_hub_or_file("unet", paths, hub, normalization, (), overwrite=overwrite)
+
+
+def simplecnn(
+    checkpoint: CheckpointPath,
+    out: OutPath,
+    *,
+    gate: Literal["softmax", "sigmoid"] = "softmax",
+    image_size: int = 128,
+    normalization: Normalization = "none",
+    classes: tuple[str, ...] = (),
+    overwrite: bool = False,
+) -> int:
+    """The reference project's SimpleCNN, of any width.
+
+    Args:
+        checkpoint: what its training saved.
+        out: folder for the converted weights.
+        gate: of its squeeze-and-excitation block, which no checkpoint says; the reference project's is a softmax.
+        image_size: height and width of the images that it was trained with.
+        normalization: of these images.
+        classes: names of the classes, in their order; the reference project's four, if there are four.
+        overwrite: replace the weights in OUT.
+    """
+    _check(out, overwrite=overwrite)
+    from convert import recipes
+
+    read = partial(recipes.simplecnn, gate=gate)
+    return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
+
+
+def unet_classifier(
+    checkpoint: CheckpointPath,
+    out: OutPath,
+    *,
+    image_size: int = 128,
+    normalization: Normalization = "none",
+    classes: tuple[str, ...] = (),
+    overwrite: bool = False,
+) -> int:
+    """The reference project's classifier on the bottleneck of the U-Net, of any width.
+
+    Args:
+        checkpoint: what its training saved.
+        out: folder for the converted weights.
+        image_size: height and width of the images that it was trained with.
+        normalization: of these images.
+        classes: names of the classes, in their order; the reference project's four, if there are four.
+        overwrite: replace the weights in OUT.
+    """
+    _check(out, overwrite=overwrite)
+    from convert import recipes
+
+    read = recipes.unet_classifier
+    return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
+
+
+def resnet(name: str) -> Callable[..., int]:
+    """The command for a ResNet of this name."""
+
+    def command(
+        paths: Paths,
+        *,
+        hub: bool = False,
+        normalization: Normalization = "imagenet",
+        classes: tuple[str, ...] = (),
+        overwrite: bool = False,
+    ) -> int:
+        """A ResNet in torchvision's layout, with any number of classes.
+
+        Args:
+            paths: a checkpoint of it, and the folder for the converted weights; with --hub just the folder.
+            hub: fetch torchvision's own weights; they are kept in ~/.cache/jaxcnn.
+            normalization: of the images that the weights were trained with; torchvision's have ImageNet's.
+            classes: names of the classes, in their order; no checkpoint says them, and `predict` needs them.
+            overwrite: replace the weights in OUT.
+        """
+        return _from_hub_or_file(name, paths, hub, normalization, classes, overwrite=overwrite)
+
+    return command
+
+
+def custom(
+    rules: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MY.py:RECIPE")],
+    checkpoint: CheckpointPath,
+    out: OutPath,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """A network of your own: see docs/conversion.md.
+
+    Args:
+        rules: a convert.recipe.Recipe in a Python file: both networks, and the table between them. Where it has no
+            table, one is proposed, printed, and accepted if it is proven.
+        checkpoint: of your PyTorch network.
+        out: folder for the converted weights.
+        overwrite: replace the weights in OUT.
+    """
+    _check(out, overwrite=overwrite)
+    from convert.checkpoint import read_checkpoint
+    from convert.custom import load_recipe, told_in_one_line
+
+    recipe = load_recipe(rules)
+    try:
+        with told_in_one_line(Path(rules.rpartition(":")[0])):
+            return _convert(read_checkpoint(checkpoint), recipe, out, overwrite=overwrite)
+    except UserError:
+        raise
+    except ValueError as error:  # The table doesn't fit the networks.
+        raise UserError(f"{rules}: {error}") from error
+
+
+def to_torch(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.safetensors|FILE.pt")],
+    *,
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="MY.py:RECIPE")] = None,
+    overwrite: bool = False,
+) -> int:
+    """The way back: a trained run or converted weights as a state_dict of the PyTorch network.
+
+    Args:
+        folder: a run folder, or what another command of this program wrote.
+        out: the file to write; its suffix chooses the format.
+        recipe: of a network of your own, with its table.
+        overwrite: replace the file.
+    """
+    _check_installed()
+    if out.suffix not in (".safetensors", ".pt", ".pth"):
+        raise UserError(f"{out}: has no suffix of a format; end it in .safetensors or .pt")
+    if out.exists() and not (overwrite and out.is_file()):
+        raise UserError(f"{out}: exists; " + ("replace it with --overwrite" if out.is_file() else "name a file"))
+    from convert.torch_export import export_to_torch
+
+    return export_to_torch(folder, out, recipe)
+
+
+def _from_hub_or_file(
+    network: str,
+    paths: tuple[Path, ...],
+    hub: bool,
+    normalization: Normalization,
+    classes: tuple[str, ...],
+    *,
+    overwrite: bool,
+) -> int:
     if len(paths) != (1 if hub else 2):
         raise UserError(f"{' '.join(map(str, paths)) or 'PATHS'}: give CHECKPOINT OUT, or --hub OUT")
     out = paths[-1]
     _check(out, overwrite=overwrite)
     if hub:
-        print(f"downloading {ADDRESS} to {cache_folder()}, unless it is there", flush=True)
-        checkpoint = fetch_weights(ADDRESS, cache_folder())
+        print(f"downloading {ADDRESSES[network]} to {cache_folder()}, unless it is there", flush=True)
+        path = fetch_weights(network, cache_folder())
     else:
-        checkpoint = paths[0]
-        if checkpoint.name == NAME:
-            check_hash(checkpoint)
+        path = paths[0]
+        check_hash(network, path)
     from convert import recipes
 
-    return _convert(checkpoint, recipes.unet(UNet(), normalization), out, overwrite=overwrite)
+    read = recipes.unet if network == "unet" else partial(recipes.resnet, network)
+    image_size = 128 if network == "unet" else 224
+    return _convert_network(path, read, out, image_size, normalization, classes, overwrite=overwrite)
 
 
-def simplecnn(checkpoint: CheckpointPath, out: OutPath, *, overwrite: bool = False) -> int:
-    """The reference project's SimpleCNN.
-
-    Args:
-        checkpoint: what its training saved.
-        out: folder for the converted weights.
-        overwrite: replace the weights in OUT.
-    """
-    _check(out, overwrite=overwrite)
-    from convert import recipes
-
-    return _convert(checkpoint, recipes.simplecnn(SimpleCNN(gate="softmax")), out, overwrite=overwrite)
-
-
-def unet_classifier(checkpoint: CheckpointPath, out: OutPath, *, overwrite: bool = False) -> int:
-    """The reference project's classifier on the bottleneck of the U-Net.
-
-    Args:
-        checkpoint: what its training saved.
-        out: folder for the converted weights.
-        overwrite: replace the weights in OUT.
-    """
-    _check(out, overwrite=overwrite)
-    from convert import recipes
-
-    return _convert(checkpoint, recipes.unet_classifier(UNetClassifier()), out, overwrite=overwrite)
-
-
-def _check(out: Path, *, overwrite: bool) -> None:
-    """What would fail in the end fails at once."""
-    if importlib.util.find_spec("torch") is None:
-        raise UserError(
-            "python -m convert needs PyTorch, which is not installed: pip install -c constraints.txt -e '.[convert]'"
-        )
-    check_free(out, overwrite=overwrite)
-
-
-def _convert(path: Path, recipe: "Recipe", out: Path, *, overwrite: bool) -> int:
+def _convert_network(
+    path: Path,
+    read: Callable[..., Any],
+    out: Path,
+    image_size: int,
+    normalization: Normalization,
+    classes: tuple[str, ...],
+    *,
+    overwrite: bool,
+) -> int:
+    """Convert a network of this project, of the sizes in the checkpoint."""
     from convert.checkpoint import read_checkpoint
-    from convert.conversion import convert
-    from convert.report import manifest, report
+    from convert.recipes import recipe_for
 
     checkpoint = read_checkpoint(path)
+    recipe = recipe_for(read(checkpoint.tensors), image_size, normalization, classes)
+    return _convert(checkpoint, recipe, out, overwrite=overwrite)
+
+
+def _convert(checkpoint: "Checkpoint", recipe: "Recipe", out: Path, *, overwrite: bool) -> int:
+    from convert.conversion import convert
+    from convert.proposal import as_source
+    from convert.report import first_difference, manifest, report
+
     conversion = convert(checkpoint, recipe)
+    if recipe.table is None:
+        print(f"{as_source(conversion.table)}\n")
     print(report(checkpoint, recipe, conversion))
     if conversion.unproven:
-        blocks = ", ".join(difference.block for difference in conversion.unproven)
-        print(f"error: {path}: not the same as in PyTorch: {blocks}; nothing was written", file=sys.stderr)
+        reason = first_difference(conversion.unproven)
+        print(f"error: {checkpoint.path}: not proven, nothing was written: {reason}", file=sys.stderr)
         return 1
     try:
-        save_pretrained(out, conversion.mapped.variables, manifest(checkpoint, recipe, conversion), overwrite=overwrite)
+        save_pretrained(out, conversion.variables, manifest(checkpoint, recipe, conversion), overwrite=overwrite)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
     print(f"\n{out}")
     return 0
 
 
+def _check(out: Path, *, overwrite: bool) -> None:
+    """What would fail in the end fails at once."""
+    _check_installed()
+    check_free(out, overwrite=overwrite)
+
+
+def _check_installed() -> None:
+    for package, name in _NEEDED.items():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"python -m convert needs {name}, which is not installed:"
+                " pip install -c constraints.txt -e '.[convert]'"
+            )
+
+
 def main(program: str = "python -m convert") -> None:
     """Run the command that the arguments name."""
     cli.run(
         program,
-        {"unet": unet, "simplecnn": simplecnn, "unet-classifier": unet_classifier},
-        "Convert a PyTorch checkpoint to JAX, and prove block by block that it computes the same.",
+        {
+            "unet": unet,
+            "simplecnn": simplecnn,
+            "unet-classifier": unet_classifier,
+            **{name: resnet(name) for name in ("resnet18", "resnet34", "resnet50")},
+            "custom": custom,
+            "to-torch": to_torch,
+        },
+        "Convert a PyTorch checkpoint to JAX or back, and prove module by module that it computes the same.",
     )
 
 

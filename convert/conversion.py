@@ -1,14 +1,18 @@
-"""From a checkpoint to variables that are proven to compute the same."""
+"""Both ways between a state_dict and a Flax tree, and the proof that they compute the same."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 
-from convert.checkpoint import Checkpoint, conform, converted_types
-from convert.mapping import Mapped, map_arrays
-from convert.parity import Difference, compare, random_images
-from convert.recipes import Recipe
-from jaxcnn.models.table import variable_shapes
+from convert.checkpoint import Checkpoint, Fitted, fit
+from convert.mapping import Plan, Table, left_out_keys, plan
+from convert.proof import Difference, prove, shared_entries
+from convert.proposal import propose_table
+from convert.recipe import Recipe
+from jaxcnn.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,34 +20,81 @@ class Conversion:
     """What came out, and the proof.
 
     Attributes:
-        mapped: the filled tree.
-        converted_types: how many arrays had which other type than float32.
+        variables: of the Flax model.
+        state: of the PyTorch network, without what is left out.
+        plan: where each entry went.
+        table: that says so; the recipe's, or a proposed one.
         differences: of each block.
+        fitted: how the checkpoint was made to fit, if there was one.
     """
 
-    mapped: Mapped
-    converted_types: dict[str, int]
+    variables: Mapping[str, Any]
+    state: Mapping[str, torch.Tensor]
+    plan: Plan
+    table: Table
     differences: tuple[Difference, ...]
+    fitted: Fitted | None = None
 
     @property
     def unproven(self) -> tuple[Difference, ...]:
-        """The blocks over the tolerance."""
+        """The blocks over the tolerance, in the order in which PyTorch's modules end."""
         return tuple(difference for difference in self.differences if not difference.within_tolerance)
 
 
 def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
-    """Map the checkpoint and compare both networks on random images.
+    """Map the checkpoint to the Flax model, and compare both networks on random images.
 
     Raises:
         UserError: the checkpoint is not one of this network.
+        ValueError: the recipe's table doesn't fit its networks, or there is none and none could be proposed.
     """
-    with torch.device("meta"):  # Keys and shapes, no numbers: they are the checkpoint's.
-        network = recipe.build_network()
+    outline = _without_numbers(recipe)
+    layout, shared = outline.state_dict(), shared_entries(outline)
+    table = recipe.table if recipe.table is not None else propose_table(recipe)
+    # A wrong checkpoint is refused by its names and shapes, before anything is made in its sizes.
+    fitted = fit(checkpoint, layout, left_out_keys(table, layout), shared)
+    planned = plan(table, {key: tuple(tensor.shape) for key, tensor in layout.items()}, recipe.shapes(), shared)
+    differences = prove(recipe.build_network(), recipe, planned, fitted.tensors, recipe.random_images())
+    variables = planned.to_flax({key: tensor.numpy() for key, tensor in fitted.tensors.items()})
+    state = {key: tensor for key, tensor in fitted.tensors.items() if key not in fitted.absent}
+    return Conversion(variables, state, planned, table, differences, fitted)
+
+
+def _without_numbers(recipe: Recipe) -> torch.nn.Module:
+    """The PyTorch network's names and shapes; with numbers where it can't be made without."""
+    try:
+        with torch.device("meta"):
+            return recipe.build_network()
+    except Exception:  # Whatever a network does with numbers while it is made.
+        return recipe.build_network()
+
+
+def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping[str, int] | None = None) -> Conversion:
+    """Map the Flax model's variables to a state_dict of the PyTorch network, and compare both on random images.
+
+    Args:
+        variables: of the recipe's model.
+        recipe: with a table.
+        counters: batches that BatchNorms have seen, as far as is known; 0 for the others.
+
+    Raises:
+        ValueError: the recipe's table doesn't fit its networks, or an entry that has two leaves has two values.
+    """
+    if recipe.table is None:
+        raise ValueError("the way back needs the table; keep the one that was proposed and proven")
+    network = recipe.build_network()
     layout = network.state_dict()
-    tensors = conform(checkpoint, layout)
-    arrays = {key: tensor.numpy(force=True) for key, tensor in tensors.items()}
-    mapped = map_arrays(recipe.table, arrays, variable_shapes(recipe.model, recipe.image_shape))
-    network.load_state_dict(tensors, strict=True, assign=True)
-    images = random_images(recipe.image_shape)
-    differences = compare(recipe.blocks, network, recipe.model, mapped.variables, images)
-    return Conversion(mapped, converted_types(checkpoint, layout), differences)
+    shared = shared_entries(network)
+    shapes = {key: tuple(tensor.shape) for key, tensor in layout.items()}
+    planned = plan(recipe.table, shapes, recipe.shapes(), shared)
+    arrays = planned.to_torch(variables)
+    for key, first in shared.items():
+        if key in arrays and not np.array_equal(arrays[key], arrays[first]):
+            raise UserError(f"{key} and {first} are one parameter in PyTorch, and differ in Flax; make them equal")
+    known = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    known |= {key: torch.tensor((counters or {}).get(key, 0)) for key in layout if key.endswith("num_batches_tracked")}
+    # What is left out has no numbers; the network needs some.
+    whole = {key: known.get(key, torch.zeros(tensor.shape, dtype=tensor.dtype)) for key, tensor in layout.items()}
+    differences = prove(network, recipe, planned, whole, recipe.random_images())
+    written = {key: known[key] for key in layout if key in known}
+    return Conversion(variables, written, planned, recipe.table, differences)

@@ -1,23 +1,22 @@
-"""From the entries of a state_dict to the leaves of a Flax tree, by a table of patterns that leaves nothing to chance.
+"""A table of patterns between the entries of a state_dict and the leaves of a Flax tree. It leaves nothing to chance.
 
-Every entry is matched by exactly one line of the table, every leaf gets exactly one entry, and it fits.
+Every number of every entry is used exactly once or left out with a reason, every leaf is filled exactly once, and it
+fits. So a table works both ways.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
+
+from convert.transforms import unchanged
 
 Transform = Callable[[Shaped[np.ndarray, "*torch"]], Shaped[np.ndarray, "*flax"]]
-
-
-def unchanged(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Vectors need no change."""
-    return array
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Rule:
     Attributes:
         pattern: regular expression for the whole key.
         path: of the leaf, such as ``params/conv/kernel``; may refer to the pattern's groups.
-        transform: of the array.
+        transform: of the array; several rules may take a part of an entry each.
     """
 
     pattern: str
@@ -37,7 +36,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """Entries that have no leaf, and why."""
+    """Entries that have no leaf, and why; a checkpoint may lack them."""
 
     pattern: str
     reason: str
@@ -45,65 +44,154 @@ class LeftOut:
 
 Table = Sequence[Rule | LeftOut]
 
+# Every table has this line: PyTorch counts batches since 0.4.1, older checkpoints have no counter.
+COUNTER = LeftOut(r"(.*\.)?num_batches_tracked", "a counter that only BatchNorm with momentum=None uses")
+
 
 @dataclasses.dataclass(frozen=True)
-class Mapped:
-    """A filled tree, and where each entry of the state_dict went.
+class Move:
+    """The numbers of an entry that become a leaf.
 
     Attributes:
-        variables: the collections, `params` and `batch_stats`.
-        paths: of the leaf that each key became.
-        left_out: the reason for each key that became none.
+        key: of the entry.
+        path: of the leaf.
+        places: where in the entry, read row by row, each number of the leaf is.
     """
 
-    variables: dict[str, Any]
-    paths: dict[str, str]
-    left_out: dict[str, str]
+    key: str
+    path: str
+    places: Int[np.ndarray, "..."]
 
 
-def map_arrays(table: Table, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> Mapped:
-    """Apply the table.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a table says of one network.
+
+    Attributes:
+        layout: shape of each entry.
+        expected: shape and type of each leaf.
+        moves: one for each leaf.
+        left_out: the reason for each entry that becomes none.
+        repeated: of those, the entries that are the same parameter as another one, and which.
+    """
+
+    layout: Mapping[str, tuple[int, ...]]
+    expected: Mapping[str, Any]
+    moves: tuple[Move, ...]
+    left_out: Mapping[str, str]
+    repeated: Mapping[str, str]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The leaf that each entry becomes; where it becomes several, they are listed with commas."""
+        leaves: dict[str, list[str]] = {}
+        for move in self.moves:
+            leaves.setdefault(move.key, []).append(move.path)
+        return {key: ", ".join(paths) for key, paths in leaves.items()}
+
+    def to_flax(self, arrays: Arrays) -> dict[str, Any]:
+        """The collections, such as `params` and `batch_stats`, from the entries.
+
+        Raises:
+            ValueError: an entry's type is not that of its leaf.
+        """
+        for move in self.moves:
+            if (found := arrays[move.key].dtype) != (needed := self.expected[move.path].dtype):
+                raise ValueError(f"{move.key}: is {found}, but {move.path} is {needed}")
+        leaves = {move.path: arrays[move.key].reshape(-1)[move.places] for move in self.moves}
+        return unflatten_dict(leaves, sep="/")
+
+    def to_torch(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The entries from the collections, but for those that are left out."""
+        leaves = flatten_dict(variables, sep="/")
+        arrays: dict[str, np.ndarray] = {}
+        for move in self.moves:
+            leaf = np.asarray(leaves[move.path])
+            entry = arrays.setdefault(move.key, np.empty(self.layout[move.key], leaf.dtype))
+            entry.reshape(-1)[move.places] = leaf
+        return arrays | {key: arrays[first] for key, first in self.repeated.items() if first in arrays}
+
+
+def plan(
+    table: Table,
+    layout: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, Any],
+    shared: Mapping[str, str] | None = None,
+) -> Plan:
+    """Apply the table to the names and shapes of both sides.
 
     Args:
         table: of one network.
-        arrays: the state_dict.
+        layout: shapes of the state_dict.
         expected: the tree with the shapes and types that the Flax model has, from `jax.eval_shape`.
+        shared: entries that are the same parameter as an earlier one; they need no line of their own.
 
     Raises:
-        ValueError: an entry has no line or more than one, two become the same leaf, a leaf is left without one or
-            isn't expected, or a shape or type is wrong. The message lists all of it.
+        ValueError: an entry has no line, or its numbers are not used once each; two become the same leaf; a leaf is
+            left without one or isn't expected; a shape is wrong. The message lists all of it.
     """
-    expected_leaves = flatten_dict(expected, sep="/")
-    leaves: dict[str, np.ndarray] = {}
-    paths: dict[str, str] = {}
+    leaves = flatten_dict(expected, sep="/")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    moves: dict[str, Move] = {}
     left_out: dict[str, str] = {}
-    problems = []
-    for key, array in arrays.items():
-        matches = [(line, match) for line in table if (match := re.fullmatch(line.pattern, key))]
-        if len(matches) != 1:
-            problems.append(f"{key}: {len(matches)} lines of the table match, expected one")
-            continue
-        ((line, match),) = matches
-        if isinstance(line, LeftOut):
-            left_out[key] = line.reason
-            continue
-        path = match.expand(line.path)
-        if path in leaves:
-            problems.append(f"{key}: becomes {path}, as another entry does")
-            continue
-        leaves[path] = line.transform(array)
-        paths[key] = path
-        problems += _misfits(key, path, leaves[path], expected_leaves)
-    problems += [f"{path}: no entry becomes this leaf" for path in expected_leaves if path not in leaves]
+    repeated: dict[str, str] = {}
+    problems: list[str] = []
+    for key, shape in layout.items():
+        lines = [(line, match) for line in (*table, COUNTER) if (match := re.fullmatch(line.pattern, key))]
+        reasons = [line.reason for line, _ in lines if isinstance(line, LeftOut)]
+        rules = [(line, match) for line, match in lines if isinstance(line, Rule)]
+        if reasons and not rules:
+            left_out[key] = reasons[0]
+        elif not lines and key in (shared or {}):
+            repeated[key] = (shared or {})[key]
+            left_out[key] = f"the same parameter as {repeated[key]}"
+        elif reasons or not rules:
+            problems.append(f"{key}: {len(lines)} lines of the table match, expected one")
+        else:
+            found = [_move(key, shape, rule, match) for rule, match in rules]
+            problems += _problems_of_entry(key, shape, found, shapes, moves)
+            moves |= {move.path: move for move in found if isinstance(move, Move)}
+    problems += [f"{path}: no entry becomes this leaf" for path in shapes if path not in moves]
     if problems:
         raise ValueError(f"the table doesn't fit: {'; '.join(problems)}")
-    return Mapped(unflatten_dict(leaves, sep="/"), paths, left_out)
+    return Plan(layout, leaves, tuple(moves.values()), left_out, repeated)
 
 
-def _misfits(key: str, path: str, leaf: np.ndarray, expected: Mapping[str, Any]) -> list[str]:
-    if path not in expected:
-        return [f"{key}: becomes {path}, which the model doesn't have"]
-    if (leaf.shape, leaf.dtype) != (expected[path].shape, expected[path].dtype):
-        needed = f"{expected[path].dtype}{expected[path].shape}"
-        return [f"{key}: becomes {leaf.dtype}{leaf.shape}, but {path} is {needed}"]
-    return []
+def left_out_keys(table: Table, keys: Iterable[str]) -> set[str]:
+    """The entries that only lines match which leave them out."""
+    of = {key: [line for line in (*table, COUNTER) if re.fullmatch(line.pattern, key)] for key in keys}
+    return {key for key, lines in of.items() if lines and all(isinstance(line, LeftOut) for line in lines)}
+
+
+def _move(key: str, shape: tuple[int, ...], rule: Rule, match: re.Match[str]) -> Move | str:
+    """What a rule does with an entry, or what is wrong with that."""
+    places = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    try:
+        return Move(key, match.expand(rule.path), rule.transform(places))
+    except (ValueError, IndexError, TypeError, re.error) as error:
+        return f"{key}: {' '.join(str(error).split())[:200]}"
+
+
+def _problems_of_entry(
+    key: str,
+    shape: tuple[int, ...],
+    found: Sequence[Move | str],
+    shapes: Mapping[str, tuple[int, ...]],
+    moves: Mapping[str, Move],
+) -> list[str]:
+    if failed := [move for move in found if isinstance(move, str)]:
+        return failed
+    whole = [move for move in found if isinstance(move, Move)]
+    used = np.bincount(np.concatenate([move.places.ravel() for move in whole]), minlength=int(np.prod(shape)))
+    if len({move.path for move in whole}) < len(whole) or not (used == 1).all():
+        lines = "1 line of the table matches" if len(whole) == 1 else f"{len(whole)} lines of the table match"
+        return [f"{key}: {lines}, expected one that takes each number once, or its parts"]
+    problems = []
+    for move in whole:
+        if move.path in moves:
+            problems.append(f"{key}: becomes {move.path}, as another entry does")
+        elif move.path not in shapes:
+            problems.append(f"{key}: becomes {move.path}, which the model doesn't have")
+        elif move.places.shape != shapes[move.path]:
+            problems.append(f"{key}: becomes {move.places.shape}, but {move.path} is {shapes[move.path]}")
+    return problems

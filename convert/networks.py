@@ -1,9 +1,10 @@
-"""The PyTorch networks that ours are compared with: the hub's U-Net and the reference project's two models.
+"""The PyTorch networks that ours are compared with: the hub's U-Net, the reference project's two models, and ResNets.
 
 Their state_dicts have the keys, order and shapes of the checkpoints. Dropout is there for its place in the numbering.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -55,8 +56,14 @@ class HubUNet(nn.Module):
         return torch.sigmoid(self.conv(x))
 
 
+GATES: dict[str, Callable[[], nn.Module]] = {"softmax": lambda: nn.Softmax(dim=1), "sigmoid": nn.Sigmoid}
+
+
 class ReferenceSimpleCNN(nn.Module):
-    """The reference project's SimpleCNN for 128x128 grey images, without the softmax that it ends with."""
+    """The reference project's SimpleCNN for grey images, without the softmax that it ends with.
+
+    `flattened_size` pixels are left before the dense layers, 25 of an image of 128x128. Its gate is a softmax.
+    """
 
     def __init__(
         self,
@@ -66,6 +73,8 @@ class ReferenceSimpleCNN(nn.Module):
         skip_features: int,
         head_features: int,
         hidden_features: int,
+        flattened_size: int = 25,
+        gate: str = "softmax",
     ) -> None:
         super().__init__()
         first, stem = stem_features
@@ -85,7 +94,7 @@ class ReferenceSimpleCNN(nn.Module):
             nn.Linear(stem, squeeze_features),
             nn.ReLU(),
             nn.Linear(squeeze_features, stem),
-            nn.Softmax(dim=1),
+            GATES[gate](),
         )
         self.sepconv = nn.Conv2d(stem, skip_features, 1)
         self.module1 = nn.Sequential(
@@ -98,7 +107,7 @@ class ReferenceSimpleCNN(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(),
-            nn.Linear(head_features * 5 * 5, hidden_features),
+            nn.Linear(head_features * flattened_size, hidden_features),
             nn.ReLU(),
             nn.Linear(hidden_features, classes),
         )
@@ -110,15 +119,32 @@ class ReferenceSimpleCNN(nn.Module):
         return self.final(torch.relu(self.sepconv(x) + self.module1(x)))
 
 
+class MeanMaxPool(nn.Module):
+    """Mean and maximum of every channel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The means, and behind them the maxima."""
+        return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+
+
 class ReferenceUNetClassifier(nn.Module):
-    """The reference project's transfer model: the whole U-Net is kept, its encoder and bottleneck are used."""
+    """The reference project's transfer model: the whole U-Net is kept, its encoder and bottleneck are used.
+
+    `flattened_size` pixels are left before the dense layers, 1 of an image of 128x128. The `pooled` head is ours.
+    """
 
     def __init__(
-        self, classes: int, features: int, head_features: int, hidden_features: int, flattened_size: int
+        self,
+        classes: int,
+        features: int,
+        head_features: int,
+        hidden_features: int,
+        flattened_size: int = 1,
+        head: str = "reference",
     ) -> None:
         super().__init__()
         self.unet = HubUNet(3, 1, features)
-        self.classifier = nn.Sequential(
+        reference = (
             nn.Conv2d(features * 16, head_features, 8),
             nn.BatchNorm2d(head_features),
             nn.Flatten(),
@@ -129,8 +155,62 @@ class ReferenceUNetClassifier(nn.Module):
             nn.Dropout(),
             nn.Linear(hidden_features, classes),
         )
+        pooled = (MeanMaxPool(), nn.Dropout(), nn.Linear(features * 32, classes))
+        self.classifier = nn.Sequential(*(pooled if head == "pooled" else reference))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, for grey images."""
         bottleneck, _ = self.unet.encode(images.expand(-1, 3, -1, -1))
         return self.classifier(bottleneck)
+
+
+class ResidualBlock(nn.Module):
+    """torchvision's BasicBlock (`convs` of two 3x3) and Bottleneck (1x1, 3x3 and 1x1, four times as wide)."""
+
+    def __init__(self, kind: str, channels: int, features: int, stride: int) -> None:
+        super().__init__()
+        convs = [(features, 3, stride), (features, 3, 1)]
+        if kind == "bottleneck":
+            convs = [(features, 1, 1), (features, 3, stride), (4 * features, 1, 1)]
+        self.convs = len(convs)
+        inside = channels
+        for number, (width, size, step) in enumerate(convs, start=1):
+            self.add_module(f"conv{number}", nn.Conv2d(inside, width, size, step, size // 2, bias=False))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(width))
+            inside = width
+        self.downsample: nn.Module | None = None
+        if stride > 1 or channels != inside:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, inside, 1, stride, bias=False), nn.BatchNorm2d(inside))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of both ways."""
+        residual = x
+        for number in range(1, self.convs + 1):
+            residual = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(residual))
+            residual = torch.relu(residual) if number < self.convs else residual
+        return torch.relu(residual + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNets: `block` is basic or bottleneck, `blocks` are their numbers in layer1 to layer4."""
+
+    def __init__(self, classes: int, block: str, blocks: tuple[int, ...], features: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, features, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = features
+        for place, count in enumerate(blocks):
+            width, layers = features * 2**place, []
+            for number in range(count):
+                layers.append(ResidualBlock(block, channels, width, 2 if place and not number else 1))
+                channels = width * (4 if block == "bottleneck" else 1)
+            self.add_module(f"layer{place + 1}", nn.Sequential(*layers))
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+        for number in (1, 2, 3, 4):
+            x = self.get_submodule(f"layer{number}")(x)
+        return self.fc(x.mean(dim=(2, 3)))

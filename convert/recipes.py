@@ -1,125 +1,159 @@
-"""What converting a network takes: both sides of it, the table between them, and the blocks to compare."""
+"""The recipes of this project's own networks: by the sizes in a checkpoint, or by a Flax model."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import torch
 
-from convert.mapping import Table
-from convert.networks import HubUNet, ReferenceSimpleCNN, ReferenceUNetClassifier
-from convert.parity import Block
-from convert.rules import UNET, simplecnn_table, unet_classifier_table
+from convert import networks
+from convert.recipe import Recipe
+from convert.rules import UNET, resnet_table, simplecnn_table, unet_classifier_table
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
-from jaxcnn.data.normalization import NormalizationName
+from jaxcnn.data.kaggle import CLASSES
+from jaxcnn.errors import UserError
+from jaxcnn.models.resnet import DEPTHS, ResNet, ResNetClassifier
+
+Tensors = Mapping[str, torch.Tensor]
+
+# The fields of a model that are sizes of a checkpoint's arrays: an entry, and the axis.
+_UNET_SIZES = {
+    "in_channels": ("encoder1.enc1conv1.weight", 1),
+    "out_channels": ("conv.weight", 0),
+    "features": ("encoder1.enc1conv1.weight", 0),
+}
+_SIMPLECNN_SIZES = {
+    "classes": ("final.8.weight", 0),
+    "stem_features": (("conv1.0.weight", 0), ("conv1.4.weight", 0)),
+    "squeeze_features": ("SEBlock1.3.weight", 0),
+    "skip_features": ("sepconv.weight", 0),
+    "head_features": ("final.1.weight", 0),
+    "hidden_features": ("final.6.weight", 0),
+}
+_REFERENCE_HEAD_SIZES = {
+    "classes": ("classifier.8.weight", 0),
+    "features": ("unet.encoder1.enc1conv1.weight", 0),
+    "head_features": ("classifier.0.weight", 0),
+    "hidden_features": ("classifier.5.weight", 0),
+}
+_POOLED_HEAD_SIZES = {
+    "classes": ("classifier.2.weight", 0),
+    "features": ("unet.encoder1.enc1conv1.weight", 0),
+}
+_RESNET_SIZES = {"classes": ("fc.weight", 0), "features": ("conv1.weight", 0)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How to convert one network.
+def unet(tensors: Tensors) -> UNet:
+    """The hub's U-Net, of the sizes in a checkpoint."""
+    return UNet(**_sizes(tensors, _UNET_SIZES))
 
-    Attributes:
-        build_network: makes the PyTorch module.
-        model: the Flax module.
-        table: from the one's state_dict to the other's tree.
-        blocks: compared one by one.
-        image_shape: (height, width, channel) of the images they are compared on.
-        normalization: of the images that the weights were trained with, as far as is known.
-        note: what else a user of the weights should know.
+
+def simplecnn(tensors: Tensors, gate: Literal["softmax", "sigmoid"] = "softmax") -> SimpleCNN:
+    """The reference project's SimpleCNN, of the sizes in a checkpoint; that doesn't say its gate."""
+    return SimpleCNN(gate=gate, **_sizes(tensors, _SIMPLECNN_SIZES))
+
+
+def unet_classifier(tensors: Tensors) -> UNetClassifier:
+    """The reference project's transfer model, of the sizes in a checkpoint, or the one with a pooled head."""
+    if "classifier.2.weight" in tensors:
+        return UNetClassifier(head="pooled", **_sizes(tensors, _POOLED_HEAD_SIZES))
+    return UNetClassifier(**_sizes(tensors, _REFERENCE_HEAD_SIZES))
+
+
+def resnet(name: str, tensors: Tensors) -> ResNet:
+    """A ResNet of torchvision by its name, of the sizes in a checkpoint."""
+    block, blocks = DEPTHS[name]
+    return ResNet(block=block, blocks=blocks, **_sizes(tensors, _RESNET_SIZES))
+
+
+def _sizes(tensors: Tensors, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are found; those of a wrong checkpoint keep their usual values, and the layout tells."""
+
+    def size(entry: Any) -> Any:
+        if isinstance(entry[0], tuple):
+            found = tuple(size(one) for one in entry)
+            return None if None in found else found
+        key, axis = entry
+        return tensors[key].shape[axis] if key in tensors and tensors[key].ndim > axis else None
+
+    return {field: found for field, entry in entries.items() if (found := size(entry))}
+
+
+def recipe_for(model: nn.Module, image_size: int, normalization: str, classes: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a model that this project trains or reads, for square images of this size.
+
+    Raises:
+        UserError: it is none of them, or has not as many classes as names are given.
     """
-
-    build_network: Callable[[], torch.nn.Module]
-    model: nn.Module
-    table: Table
-    blocks: tuple[Block, ...]
-    image_shape: tuple[int, int, int]
-    normalization: NormalizationName
-    note: str
+    if type(model) not in _RECIPES:
+        raise UserError(f"{type(model).__name__}: no PyTorch network is known of it; write a recipe of your own")
+    if classes and len(classes) != (count := getattr(model, "classes", 0)):
+        raise UserError(f"{', '.join(classes)}: are {len(classes)} names for {count} classes; name each class once")
+    fields = _RECIPES[type(model)](model, image_size)
+    return Recipe(model=model, normalization=normalization, **fields | ({"classes": classes} if classes else {}))
 
 
-_ENCODER = ("encoder1", "encoder2", "encoder3", "encoder4", "bottleneck")
-_DECODER = ("decoder4", "decoder3", "decoder2", "decoder1")
+def _reference_classes(model: SimpleCNN | UNetClassifier) -> tuple[str, ...]:
+    """The reference project reads the data set's folders in the order of their names."""
+    return CLASSES if model.classes == len(CLASSES) else ()
 
 
-def unet(model: UNet, normalization: NormalizationName) -> Recipe:
-    """The hub's U-Net."""
-    return Recipe(
-        build_network=partial(HubUNet, model.in_channels, model.out_channels, model.features),
-        model=model,
-        table=UNET,
-        blocks=(
-            *(Block(name, name, name) for name in (*_ENCODER, *_DECODER)),
-            Block("mask logits", "conv", "conv"),
-            Block("mask", "", "", finish=nn.sigmoid),
-        ),
-        # Not square, so that height and width can't be confused.
-        image_shape=(96, 128, model.in_channels),
-        normalization=normalization,
-        note="the model returns mask logits; the PyTorch network returns their sigmoid",
-    )
-
-
-def simplecnn(model: SimpleCNN) -> Recipe:
-    """The reference project's SimpleCNN."""
-    modules = {
-        "conv1.0": "conv1",
-        "conv1.1": "norm1",
-        "conv1.4": "conv2",
-        "conv1.5": "norm2",
-        "SEBlock1.3": "squeeze_excite/reduce",
-        "SEBlock1.5": "squeeze_excite/expand",
-        "sepconv": "shortcut",
-        "module1.0": "residual_conv",
-        "module1.2": "residual_project",
-        "final.1": "conv3",
-        "final.2": "norm3",
-        "final.6": "hidden",
-        "final.8": "classifier",
+def _unet(model: UNet, _image_size: int) -> dict[str, Any]:
+    return {
+        "build_network": partial(networks.HubUNet, model.in_channels, model.out_channels, model.features),
+        "table": UNET,
+        "finish": nn.sigmoid,
+        "image_shape": (96, 128, model.in_channels),
+        "note": "the model returns mask logits; the PyTorch network returns their sigmoid",
     }
-    return Recipe(
-        build_network=partial(
-            ReferenceSimpleCNN,
-            model.classes,
-            model.stem_features,
-            model.squeeze_features,
-            model.skip_features,
-            model.head_features,
-            model.hidden_features,
-        ),
-        model=model,
-        table=simplecnn_table(model.head_features),
-        blocks=tuple(Block(flax_module, torch_module, flax_module) for torch_module, flax_module in modules.items()),
-        image_shape=(128, 128, 1),
-        normalization="none",
-        note="the model returns logits; the reference network returns their softmax",
-    )
 
 
-def unet_classifier(model: UNetClassifier, image_size: int = 128) -> Recipe:
-    """The reference project's transfer model, for square images of this size."""
-    modules = {
-        "classifier.0": "conv",
-        "classifier.1": "norm",
-        "classifier.5": "hidden",
-        "classifier.8": "classifier",
+def _simplecnn(model: SimpleCNN, image_size: int) -> dict[str, Any]:
+    # conv1 and conv2 take 2 and 4 pixels, the max-pools halve and quarter, conv3 takes 5 and skips each other one.
+    side = max(1, (((image_size - 2) // 2 - 4) // 4 - 5) // 2 + 1)
+    sizes = (model.stem_features, model.squeeze_features, model.skip_features, model.head_features)
+    build = partial(networks.ReferenceSimpleCNN, model.classes, *sizes, model.hidden_features)
+    return {
+        "build_network": partial(build, side**2, model.gate),
+        "table": simplecnn_table(model.head_features, side),
+        "image_shape": (image_size, image_size, 1),
+        "classes": _reference_classes(model),
+        "note": "the model returns logits; the reference network returns their softmax",
     }
-    return Recipe(
-        build_network=partial(
-            ReferenceUNetClassifier,
-            model.classes,
-            model.features,
-            model.head_features,
-            model.hidden_features,
-            flattened_size=(image_size // 16 - 7) ** 2,
-        ),
-        model=model,
-        table=unet_classifier_table(model.head_features),
-        blocks=(
-            *(Block(name, f"unet.{name}", f"unet/{name}") for name in _ENCODER),
-            *(Block(flax_module, torch_module, flax_module) for torch_module, flax_module in modules.items()),
-        ),
-        image_shape=(image_size, image_size, 1),
-        normalization="none",
-        note="the model returns logits; it has no decoder, whose arrays are left out",
-    )
+
+
+def _unet_classifier(model: UNetClassifier, image_size: int) -> dict[str, Any]:
+    side = max(1, image_size // 16 - 7)
+    sizes = (model.classes, model.features, model.head_features, model.hidden_features)
+    return {
+        "build_network": partial(networks.ReferenceUNetClassifier, *sizes, side**2, model.head),
+        "table": unet_classifier_table(model.head, model.head_features, side),
+        "image_shape": (image_size, image_size, 1),
+        "classes": _reference_classes(model),
+        "note": "the model returns logits; it has no decoder, whose arrays are left out",
+    }
+
+
+def _resnet(model: ResNet, image_size: int) -> dict[str, Any]:
+    return {
+        "build_network": partial(networks.ResNet, model.classes, model.block, model.blocks, model.features),
+        "table": resnet_table(),
+        "image_shape": (image_size, image_size, 3),
+        "proof_shape": (64, 96, 3),
+        "note": "the model takes grey images, too, and repeats them to three channels",
+    }
+
+
+def _resnet_classifier(model: ResNetClassifier, image_size: int) -> dict[str, Any]:
+    of_resnet = _resnet(ResNet(model.classes, model.block, model.blocks, model.features), image_size)
+    return of_resnet | {"table": resnet_table("resnet/", "classifier")}
+
+
+_RECIPES: dict[type[nn.Module], Callable[[Any, int], dict[str, Any]]] = {
+    UNet: _unet,
+    SimpleCNN: _simplecnn,
+    UNetClassifier: _unet_classifier,
+    ResNet: _resnet,
+    ResNetClassifier: _resnet_classifier,
+}

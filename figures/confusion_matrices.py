@@ -9,24 +9,38 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from figures.class_labels import class_labels
+from figures.external_data import choose_images
 from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.runs.folder import read_splits
 
+# Of more classes the cells hold counts alone.
+_MOST_WITH_SHARES = 12
+# Up to here the names of the predicted classes are slanted, beyond they stand upright.
+_MOST_SLANTED, _LONGEST_SLANTED = 5, 12
+
 
 def confusion_matrices_figure(
     confusions: dict[str, Int[np.ndarray, "classes classes"]], classes: tuple[str, ...]
 ) -> Figure:
     """One panel per matrix; its rows are true classes and its columns predicted classes."""
-    figure = Figure(figsize=(5.2 * len(confusions), 4.9), layout="constrained")
+    labels = class_labels(classes)
+    side = max(4.9, _cell_inches(len(classes)) * len(classes) + 0.1 * max(map(len, labels)))
+    figure = Figure(figsize=((side + 0.3) * len(confusions), side), layout="constrained")
     for panel, (title, confusion) in zip(
         np.atleast_1d(figure.subplots(1, len(confusions))), confusions.items(), strict=True
     ):
-        _draw(panel, confusion, [class_name(name) for name in classes])
+        _draw(panel, confusion, labels)
         panel.set_title(f"{title} ({confusion.sum()} images)")
     return figure
+
+
+def _cell_inches(classes: int) -> float:
+    """Room for a count and a share, for a count, or of very many classes for a small one."""
+    return 0.75 if classes <= _MOST_WITH_SHARES else 0.36 if classes <= 2 * _MOST_WITH_SHARES else 0.26
 
 
 def _draw(panel: Axes, confusion: Int[np.ndarray, "classes classes"], classes: list[str]) -> None:
@@ -34,19 +48,27 @@ def _draw(panel: Axes, confusion: Int[np.ndarray, "classes classes"], classes: l
     # A class without images has a row of zeros, not of NaN.
     shares = confusion / np.maximum(rows, 1)
     image = panel.imshow(shares, cmap="Blues", norm=Normalize(0, 1))
+    with_shares = len(classes) <= _MOST_WITH_SHARES
     for (row, column), count in np.ndenumerate(confusion):
-        text = f"{count}\n{shares[row, column]:.0%}" if rows[row] else "0\n–"
-        panel.text(column, row, text, ha="center", va="center", color=_readable_on(image.to_rgba(shares[row, column])))
+        if with_shares:
+            text = f"{count}\n{shares[row, column]:.0%}" if rows[row] else "0\n–"
+        else:
+            text = str(count) if count else ""
+        panel.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color=_readable_on(image.to_rgba(shares[row, column])),
+            fontsize="medium" if with_shares else "x-small" if len(classes) <= 2 * _MOST_WITH_SHARES else 6,
+        )
     ticks = range(len(classes))
-    panel.set_xticks(ticks, classes, rotation=20)
-    panel.set_yticks(ticks, classes)
+    upright = len(classes) > _MOST_SLANTED or max(map(len, classes)) > _LONGEST_SLANTED
+    panel.set_xticks(ticks, classes, rotation=90 if upright else 20, parse_math=False)
+    panel.set_yticks(ticks, classes, parse_math=False)
     panel.set_xlabel("predicted")
     panel.set_ylabel("true")
-
-
-def class_name(folder: str) -> str:
-    """`glioma_tumor` becomes glioma; `no_tumor` becomes no tumor, because "no" alone says nothing."""
-    return folder.replace("_", " ") if folder.startswith("no_") else folder.removesuffix("_tumor")
 
 
 def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
@@ -56,17 +78,22 @@ def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-def confusion_matrices(folder: Folder, out: Path | None = None) -> None:
+def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
     """Draw the confusion matrices of a run's best checkpoint on its training and test images.
 
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        data: Name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`); it is shown
+            instead of the training images.
         out: File of the figure; figures/confusion-matrices.png in the folder if not given.
     """
     run = best_run(folder)
-    predictions, title = read_splits(run, ("train", "test")), run_title(run)
+    splits = ("train", "test") if data is None else ("test", choose_images(run, data)[0])
+    predictions = read_splits(run, splits)
+    titles = splits if data is None else ("test", data.replace("$", r"\$"))
     figure = confusion_matrices_figure(
-        {split: of.confusion() for split, of in predictions.items()}, predictions["test"].classes
+        {title: of.confusion() for title, of in zip(titles, predictions.values(), strict=True)},
+        predictions["test"].classes,
     )
-    figure.suptitle(title)
+    figure.suptitle(run_title(run))
     save_figure(figure, out or folder / "figures" / "confusion-matrices.png")

@@ -120,7 +120,9 @@ def learning_curves(folders: Folders, out: Path | None = None) -> None:
     for folder in folders:
         # A user who names a run wants to see it.
         if is_run(folder) and not read_epochs(Run(folder)):
-            raise UserError(f"{Run(folder).metrics}: no epoch is finished yet; wait until one is")
+            raise UserError(
+                f"{Run(folder).metrics}: no epoch is finished yet; wait until one is, if the run has epochs"
+            )
     if not epochs:
         raise UserError(f"{folders[0]}: no run has finished an epoch yet; wait until one has")
     save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")

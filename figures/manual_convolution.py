@@ -9,6 +9,7 @@ from matplotlib.gridspec import GridSpec
 
 from figures.saving import save_figure
 from jaxcnn.convolution import gaussian_kernel, horizontal_edge_kernel, manual_conv2d, sharpening_kernel
+from jaxcnn.data.class_names import meaning
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.errors import UserError
@@ -19,7 +20,7 @@ KERNELS = {
     "Sharpening": sharpening_kernel,
 }
 SIZES = (3, 5, 7)
-TUMOURS = ("glioma_tumor", "meningioma_tumor", "pituitary_tumor")
+_ROWS = 3
 
 # The space between two groups of columns, as a share of a column.
 _GAP = 0.1
@@ -83,25 +84,24 @@ def manual_convolution(data: str = "phantom", seed: int = 0, out: Path = Path("m
 
     Args:
         data: `phantom`, or the folder of a prepared data set.
-        seed: Seed of the choice of images, one for each kind of tumour.
+        seed: Seed of the choice of images, each of another class; classes of tumours come first.
         out: File of the figure; its suffix chooses the format.
     """
     if seed < 0:
         raise UserError(f"--seed {seed}: must be at least 0")
-    save_figure(manual_convolution_figure(one_of_each_tumour(load_dataset(data), seed)), out)
+    save_figure(manual_convolution_figure(one_of_each_class(load_dataset(data), seed)), out)
 
 
-def one_of_each_tumour(dataset: Dataset, seed: int) -> UInt8[np.ndarray, "3 height width 1"]:
-    """One training image of each of `TUMOURS`, chosen by the seed.
+def one_of_each_class(dataset: Dataset, seed: int) -> UInt8[np.ndarray, "n height width 1"]:
+    """One training image of each of at most three classes, chosen by the seed; images without a tumour come last.
 
     Raises:
-        UserError: the data set has no training image of one kind of tumour.
+        UserError: the data set has no training images.
     """
-    random = np.random.default_rng(seed)
-    chosen, train = [], dataset.splits["train"]
-    for tumour in TUMOURS:
-        candidates = np.flatnonzero(train.labels == dataset.classes.index(tumour))
-        if not len(candidates):
-            raise UserError(f"--data {dataset.source}: has no training image of {tumour}; give a data set that has one")
-        chosen.append(random.choice(candidates))
+    if "train" not in dataset.splits:
+        raise UserError(f"--data {dataset.source}: has no training images; give a data set that has some")
+    random, train = np.random.default_rng(seed), dataset.splits["train"]
+    shown = [place for place in np.unique(train.labels).tolist() if meaning(dataset.classes[place]) != "no tumour"]
+    others = [place for place in np.unique(train.labels).tolist() if place not in shown]
+    chosen = [random.choice(np.flatnonzero(train.labels == place)) for place in [*shown, *others][:_ROWS]]
     return train.images[chosen]

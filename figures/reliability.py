@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.external_data import choose_images
 from figures.run_folders import Folder
 from figures.run_title import run_title
 from figures.saving import save_figure
@@ -20,7 +21,11 @@ _BARS, _GAP = "#0072b2", "#d55e00"
 
 
 def reliability_figure(
-    logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], temperature: float, title: str
+    logits: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    temperature: float,
+    title: str,
+    images: str = "test images",
 ) -> Figure:
     """Accuracy and number of images by confidence, for the logits and for the logits divided by the temperature."""
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -31,7 +36,7 @@ def reliability_figure(
         _draw_bins(upper, lower, reliability(values, labels))
         error = measures(values, labels).calibration_error[0]
         upper.set_title(f"{name}\ncalibration error (ECE) {error:.3f}")
-    figure.suptitle(f"{title}, {len(labels)} test images")
+    figure.suptitle(f"{title}, {len(labels)} {images}")
     # Otherwise the last number of one axis would touch the first of the next.
     figure.set_layout_engine("constrained", wspace=0.06)
     axes[0, 0].set_ylabel("accuracy")
@@ -64,22 +69,23 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
         panel.spines[["top", "right"]].set_visible(False)
 
 
-def reliability_diagram(folder: Folder, out: Path | None = None) -> None:
+def reliability_diagram(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
     """Draw the reliability diagram of a run on its test images, before and after temperature scaling.
-
-    The temperature is fitted on the validation images.
 
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.
+        data: Name of a data set that the run was evaluated on (`python -m train evaluate RUN --data ...`); it is shown
+            instead of the test images.
         out: File of the figure; figures/reliability.png in the folder if not given.
     """
     run = best_run(folder)
-    validation, test = read_splits(run, ("validation", "test")).values()
+    split, images = choose_images(run, data)
+    validation, tested = read_splits(run, ("validation", split)).values()
     try:
         temperature = fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
         raise UserError(
             f"{run.folder}: a temperature can't be fitted on its validation images: {error}; choose another run"
         ) from error
-    figure = reliability_figure(test.logits, test.labels, temperature, run_title(run))
+    figure = reliability_figure(tested.logits, tested.labels, temperature, run_title(run), images)
     save_figure(figure, out or folder / "figures" / "reliability.png")

@@ -15,6 +15,7 @@ from matplotlib.colors import Colormap, to_hex
 from matplotlib.figure import Figure
 
 from figures.confusion_matrices import confusion_matrices_figure
+from figures.external_data import external_table_html
 from figures.learning_curves import learning_curves_figure, read_learning_curves
 from figures.reliability import reliability_figure
 from figures.report_facts import facts_html
@@ -81,6 +82,8 @@ def _pictures(models: Sequence[Model], best: Model) -> str:
         )
         sections.append(_section("Learning curves", picture))
     sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
+    if table := external_table_html(best.run):
+        sections.append(_section(f"The best model on other data sets: {best.name}", table))
     return "\n".join(sections)
 
 

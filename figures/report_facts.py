@@ -56,6 +56,8 @@ def _data_facts(run: Run) -> Facts:
         ("data", data["source"]),
         ("protocol", _protocol(data)),
         ("images", ", ".join(f"{sum(data['images'][split].values())} {split}" for split in SPLITS)),
+        ("test images", data.get("test_images", "").replace("published", "")),
+        ("patients", ", ".join(f"{count} {split}" for split, count in data.get("patients", {}).items())),
         ("fingerprints", ", ".join(f"{split} {data['fingerprints'][split][:_FINGERPRINT]}" for split in SPLITS)),
     )
 

@@ -35,7 +35,8 @@ def open_folder(folder: Path) -> tuple[Run, ...]:
     Raises:
         UserError: the folder is neither a run nor a sweep.
     """
-    return (open_run(folder),) if is_run(folder) or not folder.is_dir() else open_sweep(folder)
+    one = is_run(folder) or Run(folder).manifest.is_file() or not folder.is_dir()
+    return (open_run(folder),) if one else open_sweep(folder)
 
 
 def is_run(folder: Path) -> bool:

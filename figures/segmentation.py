@@ -14,6 +14,7 @@ from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import load_unet
 from jaxcnn.inference.segmentation import dice, predict_masks
+from jaxcnn.tables import format_table
 
 # Colour-blind people can tell these apart, and they differ in grey.
 _COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}
@@ -76,20 +77,18 @@ def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height wid
 
 def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> str:
     """One line per patient: numbers of slices and of slices with a mask, and Dice if the true masks are known."""
-    width = max(map(len, ("patient", *slices.patient_names)))
-    lines = [f"{'patient':<{width}}  slices  predicted  true    Dice"]
-    scores = []
+    rows, scores = [["patient", "slices", "predicted", "true", "Dice"]], []
     for patient in slices.patient_names:
         places = slices.places(patient)
-        line = f"{patient:<{width}}  {len(places):>6}  {_marked_slices(predicted[places]):>9}"
+        rows.append([patient, str(len(places)), str(_marked_slices(predicted[places]))])
         if slices.masks is None:
-            lines.append(f"{line}  {'–':>4}  {'–':>6}")
+            rows[-1] += ["–", "–"]
         else:
             scores.append(dice(predicted[places], slices.masks[places]))
-            lines.append(f"{line}  {_marked_slices(slices.masks[places]):>4}  {scores[-1]:>6.4f}")
+            rows[-1] += [str(_marked_slices(slices.masks[places])), f"{scores[-1]:.4f}"]
     if len(scores) > 1:
-        lines.append(f"{'mean':<{width}}  {np.mean(scores):>31.4f}")
-    return "\n".join(lines)
+        rows.append(["mean", "", "", "", f"{np.mean(scores):.4f}"])
+    return format_table(rows)
 
 
 def _marked_slices(masks: Bool[np.ndarray, "n height width"]) -> int:

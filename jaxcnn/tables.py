@@ -6,19 +6,20 @@ from collections.abc import Iterable, Sequence
 _WIDEST = 120
 
 
-def format_table(rows: Iterable[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first to the left, the others to the right.
+def format_table(rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as their widest cell.
 
     Args:
         rows: of cells; a row with fewer than others ends early, and an empty one is a blank line.
+        left: so many columns, the first ones, are aligned to the left, the others to the right.
     """
     cells = [list(row) for row in rows]
     columns = max(map(len, cells))
     full = [row + [""] * (columns - len(row)) for row in cells]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for first, *others in full
-    )
+    align = [str.ljust] * left + [str.rjust] * (columns - left)
+    lines = ([put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)] for row in full)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def fit_table(rows: Sequence[Sequence[str]]) -> str:

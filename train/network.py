@@ -24,8 +24,8 @@ from train.options import Config
 Variables = Mapping[str, Any]
 
 _HOW_TO_GET_AN_ENCODER = (
-    "--encoder is missing: name the folder of a converted U-Net, which `python -m convert unet --hub weights` (with a"
-    " connection) or `python -m convert unet CHECKPOINT.pt weights` writes, or `random` for untrained weights"
+    "--encoder is missing: name the folder of converted weights, which `python -m convert {model} --hub weights` (with"
+    " a connection) or `python -m convert {model} CHECKPOINT.pt weights` writes, or `random` for untrained weights"
 )
 
 
@@ -94,7 +94,7 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
         frozen=architecture.frozen(config.network),
         encoder=encoder,
     )
-    shape = training.preprocessing.framed_shape(image_shape)
+    shape = training.preprocessing.seen_shape(image_shape)
     try:
         draw_variables(network, shape)
     except ValueError as error:
@@ -110,7 +110,7 @@ def check_encoder(config: Config) -> None:
     """
     if config.architecture.encoder and config.network.encoder != RANDOM:
         if config.network.encoder is None:
-            raise UserError(_HOW_TO_GET_AN_ENCODER)
+            raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
         _build_on(config, 1, open_pretrained(Path(config.network.encoder))[1])
 
 

@@ -82,7 +82,8 @@ class TrainOptions(ImageOptions):
     image_size: int | None = None
     """Height and width of the images that the network sees, by default those of the data; smaller ones train faster."""
     normalization: str = "none"
-    """Intensity normalisation: `none`, `per-image-z-score`, `foreground-z-score` or `percentile`."""
+    """Intensity normalisation: `none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet`: that of
+    the ResNets' weights."""
     augment: str = "none"
     """Random changes to the training images: `brain-mri` turns, zooms, shifts, mirrors and relights them;
     `any-sequence` also redraws the grey curve, for scans of other MRI sequences."""

@@ -25,6 +25,7 @@ from jaxcnn.convolution import (
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.errors import UserError
 from jaxcnn.models.simplecnn import SimpleCNN
+from jaxcnn.tables import format_table
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def check(image: Path | None = None) -> int:
     comparisons.append(compare_layer("phantom 0", phantom))
     device = jax.devices()[0]
     print(f"conv2d on {device.device_kind} ({device.platform}), JAX {jax.__version__}, float32\n")
-    print(format_table(comparisons))
+    print(comparison_table(comparisons))
     wrong = sum(not comparison.ok for comparison in comparisons)
     print(f"\n{wrong or 'none'} of {len(comparisons)} over the tolerance")
     return 1 if wrong else 0
@@ -255,7 +256,7 @@ def compile_and_time(function: Callable[..., Any], *args: Any) -> tuple[Array, f
     return calls[0][0], compile_ms, min(milliseconds for _, milliseconds in calls)
 
 
-def format_table(comparisons: list[Comparison]) -> str:
+def comparison_table(comparisons: list[Comparison]) -> str:
     """The comparisons as aligned columns under their headings."""
     header = (
         *("kernel", "size", "image", "max abs diff", "max rel diff", "tolerance"),
@@ -270,11 +271,4 @@ def format_table(comparisons: list[Comparison]) -> str:
         )
         for c in comparisons
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = (header, tuple("-" * width for width in widths), *rows)
-    return "\n".join("  ".join(map(_cell, line, widths, range(len(line)))).rstrip() for line in lines)
-
-
-def _cell(text: str, width: int, column: int) -> str:
-    """Names to the left, numbers to the right."""
-    return text.rjust(width) if 3 <= column <= 8 else text.ljust(width)
+    return format_table([header, *rows], left=3)

@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 Images = Float[Array, "batch height width channel"]
 
+# Of red, green and blue over ImageNet's training images, as torchvision's networks were trained with.
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 # A quarter of an 8-bit grey level: an image whose intensities differ by less is blank, and must not be blown up.
 _LEAST_CONTRAST = 1e-3
 
@@ -64,6 +67,12 @@ def percentile(images: Float[Array, "batch height width channel"]) -> Float[Arra
     return jnp.clip((images - low) / jnp.maximum(high - low, _LEAST_CONTRAST), 0, 1)
 
 
+def imagenet(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width 3"]:
+    """Each channel minus ImageNet's mean, over its standard deviation; a grey image becomes three channels."""
+    mean, deviation = (jnp.asarray(of, images.dtype) for of in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
+    return (images - mean) / deviation
+
+
 NormalizationName = str
 
 
@@ -73,4 +82,5 @@ NORMALIZATIONS: dict[str, Callable[[Images], Images]] = {
     "per-image-z-score": per_image_z_score,
     "foreground-z-score": foreground_z_score,
     "percentile": percentile,
+    "imagenet": imagenet,
 }

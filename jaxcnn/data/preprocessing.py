@@ -38,6 +38,12 @@ class Preprocessing:
         height, width, channels = image_shape
         return (self.image_size or height, self.image_size or width, channels)
 
+    def seen_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(height, width, channel) of what the network takes: the normalisation may make three channels of one."""
+        framed = jax.ShapeDtypeStruct((1, *self.framed_shape(image_shape)), jnp.float32)
+        _, height, width, channels = jax.eval_shape(NORMALIZATIONS[self.normalization], framed).shape
+        return height, width, channels
+
     def keeps_frame(self, image_shape: tuple[int, ...]) -> bool:
         """Whether framing leaves images of this shape as they are."""
         return self.crop == "none" and self.framed_shape(image_shape) == image_shape
@@ -80,7 +86,7 @@ def as_inputs(
     preprocessing: Preprocessing,
     augmentation: Augment | None = None,
     keys: Key[Array, " batch"] | None = None,
-) -> Float[Array, "batch height width channel"]:
+) -> Float[Array, "batch height width _"]:
     """Framed images as floats, from [0, 1] changed at random and then normalised.
 
     Nothing is random without an augmentation and keys, one an image.
@@ -93,6 +99,6 @@ def as_inputs(
 
 def preprocess(
     images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
-) -> Float[Array, "batch rows columns channel"]:
+) -> Float[Array, "batch rows columns _"]:
     """All that is done to an image in use: framed and normalised."""
     return as_inputs(frame(images, preprocessing), preprocessing)

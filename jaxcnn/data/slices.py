@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
+from jaxcnn.data.readers.pictures import shown_upright
 from jaxcnn.errors import UserError
 
 # Pillow knows dozens of formats; some of them start other programs.
@@ -99,13 +100,19 @@ def _from_folder(folder: Path) -> Slices:
     known = {path.with_stem(path.stem.removesuffix(_MASK)) for path in files if path.stem.endswith(_MASK)}
     if unknown := known and [path for path in images if path not in known]:
         raise UserError(f"{unknown[0]}: has no mask beside it (NAME{_MASK}), as others have; add it or remove theirs")
-    masks = [_read(path.with_stem(path.stem + _MASK), "L") > 127 for path in images] if known else None
+    masks = _as_masks([_read(path.with_stem(path.stem + _MASK), "L") for path in images]) if known else None
     pixels = [_read(path, "RGB") for path in images]
     for path, *arrays in zip(images, pixels, *([masks] if masks else []), strict=True):
         if any(array.shape[:2] != pixels[0].shape[:2] for array in arrays):
             raise UserError(f"{path}: it or its mask differs in size from {images[0].name}; all must have the same")
     patients = tuple(path.parent.resolve().name for path in images)
     return Slices(np.stack(pixels), None if masks is None else np.stack(masks), patients)
+
+
+def _as_masks(greys: list[UInt8[np.ndarray, "_ _"]]) -> list[Bool[np.ndarray, "_ _"]]:
+    """Masks are drawn in black and white, or hold 0 and 1, or the numbers of regions."""
+    threshold = 127 if max(grey.max() for grey in greys) > 127 else 0
+    return [grey > threshold for grey in greys]
 
 
 def _in_scan_order(path: Path) -> tuple[Path, str, int]:
@@ -118,7 +125,7 @@ def _read(path: Path, mode: str) -> UInt8[np.ndarray, "height width *channels"]:
         with Image.open(path, formats=_FORMATS) as image:
             if image.mode not in _EIGHT_BIT_MODES:
                 raise UserError(f"{path}: has Pillow mode {image.mode}; convert it to 8 bits a channel first")
-            return np.asarray(image.convert(mode))
+            return np.asarray(shown_upright(image).convert(mode))
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -30,6 +30,7 @@ from jaxcnn.runs.folder import (
 from jaxcnn.runs.json_files import json_text
 
 if TYPE_CHECKING:
+    from jaxcnn.data.dataset import Dataset
     from jaxcnn.evaluation.external import External
 
 Split = Literal["test", "validation", "train"]
@@ -59,7 +60,7 @@ def evaluate(
     """Scores of finished runs, a column a run, each score with a 95% interval.
 
     Args:
-        runs: run folders.
+        runs: run folders, and those of converted classifiers, which need --data the first time.
         split: the images to evaluate on: test images, or with --data all images, when not given.
         data: evaluate the runs' best checkpoints on this data set instead of their own: a prepared one, `phantom`, or a
             folder, a zip or a table of labelled images.
@@ -88,7 +89,12 @@ def evaluate(
     if unseen and data is None and split not in (None, "test"):
         raise UserError(f"--unseen: is about test images; leave out --split {split}")
     # Everything is read and checked before anything takes time.
-    opened = [open_run(folder) for folder in (*runs, compare) if folder]
+    # A converted classifier has predictions once it was evaluated on some data.
+    opened = [
+        Run(folder) if data is not None and Run(folder).manifest.is_file() else open_run(folder)
+        for folder in (*runs, compare)
+        if folder
+    ]
     for run in opened:
         _check_protocol(run, protocol)
     if data is None:
@@ -105,7 +111,7 @@ def evaluate(
     for run, of in zip(opened, evaluated, strict=True):
         by = _fit_temperature(run, of.predictions.classes) if temperature else None
         estimates = estimate(of.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
-        columns.append(Evaluated(run.folder, read_data(run)["protocol"], of.predictions, by, estimates, of.copies))
+        columns.append(Evaluated(run.folder, _protocol(run), of.predictions, by, estimates, of.copies))
     evaluation = Evaluation(
         split or ("test" if data is None else "all"),
         resamples,
@@ -148,12 +154,12 @@ def _of_data_set(
 ) -> list[_Predicted]:
     # Only here: scores of the run's own data set need neither JAX nor images.
     from jaxcnn.evaluation.external import External, class_table, evaluate_external, load_external, match_classes
-    from jaxcnn.inference.trained import load_best
+    from jaxcnn.inference.converted import load_classifier
     from jaxcnn.program_cache import keep_programs
 
     given = _parse_matches(matches)
     keep_programs()
-    networks = [load_best(run) for run in runs]
+    networks = [load_classifier(run.folder) for run in runs]
     # Runs may have been trained at several sizes.
     loaded = {
         size: load_external(data, size, (split,) if split else ()) for size in {of.image_shape[0] for of in networks}
@@ -166,7 +172,7 @@ def _of_data_set(
         matched = match_classes(dataset.classes, trained.classes, given)
         external: External = evaluate_external(run, trained, dataset, matched)
         found.append(_counted(run, external, class_table(matched, dataset), unseen=unseen))
-        _keep(run, data, external)
+        _keep(run, data, dataset, external)
     return found
 
 
@@ -196,9 +202,10 @@ def _counted(run: Run, external: "External", classes: tuple[tuple[str, str, int]
     return _Predicted(predictions, copies, classes)
 
 
-def _keep(run: Run, data: str, external: "External") -> None:
+def _keep(run: Run, data: str, dataset: "Dataset", external: "External") -> None:
     """Leave the predictions in the run folder, for figures and the report, if that can be written."""
     from jaxcnn.evaluation.external import external_name
+    from jaxcnn.inference.converted import keep_as_run
 
     name = f"{EXTERNAL}/{external_name(data)}"
     try:
@@ -208,6 +215,8 @@ def _keep(run: Run, data: str, external: "External") -> None:
             write_predictions(run, f"{name}{UNSEEN}", external.predictions.take(np.flatnonzero(~external.copied)))
         else:
             unseen.unlink(missing_ok=True)
+        if run.manifest.is_file():
+            keep_as_run(run, data, dataset, external.predictions)
     except OSError as error:
         reason = error.strerror or error
         print(f"note: {run.folder}: the predictions are not kept for figures: {reason}", file=sys.stderr)
@@ -230,12 +239,18 @@ def _write_csv(path: Path, evaluation: Evaluation) -> None:
 
 
 def _check_protocol(run: Run, protocol: Protocol | None) -> None:
-    trained_under = read_data(run)["protocol"]
+    trained_under = _protocol(run)
+    if protocol is not None and trained_under == "unknown":
+        raise UserError(f"--protocol {protocol}: nobody knows on which images {run.folder} was trained; leave it out")
     if protocol not in (None, trained_under):
         raise UserError(
             f"--protocol {protocol}: {run.folder} was trained under {trained_under}, {_CONSEQUENCES[protocol]};"
             f" train again with --protocol {protocol}"
         )
+
+
+def _protocol(run: Run) -> str:
+    return "unknown" if run.manifest.is_file() else read_data(run)["protocol"]
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:

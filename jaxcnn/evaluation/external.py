@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from jaxcnn.data.class_names import meaning
+from jaxcnn.data.class_names import agree, meaning
 from jaxcnn.data.dataset import Dataset, Split, joined
 from jaxcnn.data.duplicates import THRESHOLD, closest, make_thumbnails
 from jaxcnn.data.files import LeftOut
@@ -100,7 +100,10 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str], given: Mapping[str
 def _match(name: str, ours: Sequence[str]) -> str:
     if name in ours:
         return name
-    found = [our for our in ours if meaning(our) == meaning(name)]
+    # A run that knows tumours of one kind alone takes any kind for that.
+    found = [our for our in ours if meaning(our) == meaning(name)] or [
+        our for our in ours if meaning(our) == "tumour" and agree(our, name)
+    ]
     if len(found) != 1:
         problem = f"could be {' or '.join(found)}" if found else f"is none of the run's ({', '.join(ours)})"
         raise UserError(
@@ -141,6 +144,8 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
     Raises:
         UserError: they are not where they were, or are others.
     """
+    if run.manifest.is_file():
+        raise UserError(f"{run.folder} was converted, nobody knows what it was trained on")
     data = read_data(run)
     every = joined(list(load_dataset(data["source"]).splits.values()))
     place_of = {name: place for place, name in enumerate(every.names)}

@@ -18,10 +18,10 @@ from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.data.readers.scan import Slice
 from jaxcnn.data.readers.table import find_reader
 from jaxcnn.errors import UserError
+from jaxcnn.inference.converted import load_classifier
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.saliency import explain
-from jaxcnn.inference.trained import Trained, compile_classifier, load_best
-from jaxcnn.runs.folder import open_run
+from jaxcnn.inference.trained import Trained, compile_classifier
 
 AnyImages = Any
 """Paths of image files, Pillow images or arrays: one of them, or a sequence.
@@ -102,15 +102,15 @@ class Classifier:
 
 
 def load(folder: Path | str) -> Classifier:
-    """The best classifier of a run.
+    """The best classifier of a run, or a converted one.
 
     Args:
-        folder: of the run.
+        folder: of the run, or of the converted classifier.
 
     Raises:
-        UserError: it is no run folder, or its classifier is missing or damaged.
+        UserError: it is neither, or its classifier is missing or damaged.
     """
-    return Classifier(load_best(open_run(Path(folder))))
+    return Classifier(load_classifier(Path(folder)))
 
 
 def _slices(image: AnyImages) -> Sequence[Slice]:

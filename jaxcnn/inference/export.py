@@ -11,11 +11,14 @@ import tyro
 from jax import export as jax_export
 
 from jaxcnn.cpu import xla_only
+from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import Trained, classify, load_best
+from jaxcnn.inference.converted import load_classifier
+from jaxcnn.inference.pretrained import open_pretrained
+from jaxcnn.inference.trained import Trained, classify
 from jaxcnn.inference.tta import TTAName
 from jaxcnn.runs.files import replace_folder, temporary_neighbour
-from jaxcnn.runs.folder import Run, open_run, read_data, read_environment, read_epochs
+from jaxcnn.runs.folder import Run, read_data, read_environment, read_epochs
 from jaxcnn.runs.json_files import json_text
 
 ARTIFACT = "classifier.jax"
@@ -33,14 +36,13 @@ def export(
     """Write the best classifier of a run as a program that JAX runs without this project. This is no medical device.
 
     Args:
-        run: a run folder.
+        run: a run folder, or that of a converted classifier.
         out: the folder to make: the program, its metadata, and a README.md that shows how to use it.
         overwrite: replace an older export.
     """
     _check_free(out, overwrite=overwrite)
-    opened = open_run(run)
-    trained = load_best(opened)
-    metadata = _metadata(opened, trained)
+    trained = load_classifier(run)
+    metadata = _metadata(Run(run), trained)
     files = {
         ARTIFACT: bytes(serialize_classifier(trained)),
         METADATA: (json_text(metadata, indent=2) + "\n").encode(),
@@ -80,22 +82,27 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
     """What is known of a classifier: what it takes, and where it comes from."""
-    data = read_data(run)
-    return {
+    about = {
         "classes": trained.classes,
         "image_shape": trained.image_shape,
         "preprocessing": dataclasses.asdict(trained.preprocessing),
         "tta": trained.tta,
         "model": type(trained.model).__name__,
         "run": run.name,
+        "jax": version("jax"),
+        "platforms": PLATFORMS,
+    }
+    if trained.epoch is None:
+        manifest, _ = open_pretrained(run.folder)
+        return about | {"source": manifest.source, "source_sha256": manifest.source_sha256}
+    data = read_data(run)
+    return about | {
         "epoch": trained.epoch,
         "protocol": data["protocol"],
         "images": {split: sum(counts.values()) for split, counts in data["images"].items()},
         # A run that was stopped while it evaluated the epoch has no scores for it yet.
         "scores": next((_scores(epoch) for epoch in read_epochs(run) if epoch["epoch"] == trained.epoch), {}),
         "git_revision": read_environment(run).get("git_revision"),
-        "jax": version("jax"),
-        "platforms": PLATFORMS,
     }
 
 
@@ -150,16 +157,29 @@ older and 6 months newer are promised to run it.
 
 ## Images
 
-As in training: grey by the ITU-R 601-2 luma, resized to {width}x{height} with Pillow's BILINEAR filter, which smooths
-where it reduces, whatever the shape of the image.
+As in training: turned as the EXIF orientation says, what is transparent on black, grey by the ITU-R 601-2 luma, 16 bits
+and floats between their {BLACK}th and {WHITE}th percentiles, resized to {width}x{height} with Pillow's BILINEAR filter,
+which smooths where it reduces, whatever the shape of the image.
 
 ```python
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+def grey(file):
+    image = ImageOps.exif_transpose(Image.open(file))
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        low, high = np.percentile(values, [{BLACK}, {WHITE}])
+        image = Image.fromarray(np.round(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert("L").resize(({width}, {height}), Image.Resampling.BILINEAR)
+
 files = ["scan.jpg"]
-grey = [Image.open(file).convert("L").resize(({width}, {height}), Image.Resampling.BILINEAR) for file in files]
-images = np.stack([np.asarray(image)[:, :, np.newaxis] for image in grey])
+images = np.stack([np.asarray(grey(file))[:, :, np.newaxis] for file in files])
 ```
+
+DICOM, NIfTI and MATLAB files, and PNG files with colours of 16 bits, need the readers of the project that trained this.
 
 ## Where it comes from
 
@@ -172,6 +192,11 @@ def _averaged(tta: TTAName) -> str:
 
 
 def _origin(metadata: dict[str, Any]) -> str:
+    if "source" in metadata:
+        return (
+            f"- Converted from the PyTorch checkpoint {metadata['source']} (SHA-256 {metadata['source_sha256']}), and\n"
+            "  proven to compute the same. What it was trained on, and how good it is, is not known here."
+        )
     images, scores = metadata["images"], metadata["scores"]
     lines = [
         f"- Run `{metadata['run']}`, after epoch {metadata['epoch']}: the best by macro F1 on the validation images.",

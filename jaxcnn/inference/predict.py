@@ -15,12 +15,12 @@ from tqdm import tqdm
 from jaxcnn.data.files import shown
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
+from jaxcnn.inference.converted import load_classifier
 from jaxcnn.inference.image_files import Found, ImageFile, ImageName, Skipped, decode_in_batches, open_images
 from jaxcnn.inference.overlay import open_gallery
-from jaxcnn.inference.trained import Trained, compile_classifier, load_best
+from jaxcnn.inference.trained import Trained, compile_classifier
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import open_run
 from jaxcnn.runs.json_files import json_text
 
 # Of more classes the table shows the most probable ones alone.
@@ -56,7 +56,7 @@ def predict(
     What is no image is named on stderr and skipped, and the exit code is 2 then.
 
     Args:
-        run: a run folder.
+        run: a run folder, or that of a converted classifier.
         images: image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), or folders or zips, for all images
             in them.
         as_json: print one JSON document instead of a table.
@@ -70,7 +70,7 @@ def predict(
         if not found.files:
             raise UserError("IMAGE: none is given; name image files, or folders or zips of some")
         keep_programs()
-        trained = load_best(open_run(run))
+        trained = load_classifier(run)
         tell = (lambda _: None) if as_json else _table(found.files, trained.classes)
         results = []
         for result in predictions(trained, found.files, _batch_size(found.files, batch_size), saliency):

@@ -44,6 +44,8 @@ class Manifest:
         parity: for each block, the largest absolute and relative difference to PyTorch's outputs, and their shape.
         tolerance: of the relative differences.
         versions: of the packages that took part.
+        classes: names of the logits, where the network is a classifier and they are known.
+        counters: how many batches each BatchNorm had seen, which only PyTorch keeps.
     """
 
     model: str
@@ -60,6 +62,9 @@ class Manifest:
     parity: tuple[dict[str, Any], ...]
     tolerance: float
     versions: dict[str, str]
+    # Folders that were written before these have none.
+    classes: tuple[str, ...] = ()
+    counters: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +85,18 @@ def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manife
     save_tree(folder, variables, dataclasses.asdict(manifest), overwrite=overwrite)
 
 
-def load_pretrained(folder: Path, method: str | None = None) -> Pretrained:
+def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module | None = None) -> Pretrained:
     """The model and the variables that this method of it uses, on the default device.
+
+    Args:
+        folder: what `python -m convert` wrote.
+        method: all of the model's variables if not given.
+        model: yours, if it is a network of your own that was converted.
 
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    return read_unchanged(folder, partial(_load, folder, nn.Module, method))
+    return read_unchanged(folder, partial(_load, folder, nn.Module, method, model))
 
 
 def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
@@ -98,8 +108,8 @@ def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
     return read_unchanged(folder, partial(_load, folder, UNet, "encode" if encoder_only else None))
 
 
-def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
-    """What the folder holds, without its arrays.
+def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manifest, nn.Module]:
+    """What the folder holds, without its arrays; `model` is yours, if it is a network of your own.
 
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
@@ -111,7 +121,7 @@ def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
             raise KeyError(min(unknown))
         manifest = msgspec.convert(content, Manifest)
         NORMALIZATIONS[manifest.normalization]
-        model = build_described(manifest.model, manifest.fields)
+        model = build_described(manifest.model, manifest.fields) if model is None else model
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     except (KeyError, TypeError, msgspec.ValidationError) as error:
@@ -119,8 +129,8 @@ def open_pretrained(folder: Path) -> tuple[Manifest, nn.Module]:
     return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
-def _load(folder: Path, kind: type[nn.Module], method: str | None) -> Pretrained:
-    manifest, model = open_pretrained(folder)
+def _load(folder: Path, kind: type[nn.Module], method: str | None, own: nn.Module | None = None) -> Pretrained:
+    manifest, model = open_pretrained(folder, own)
     if not isinstance(model, kind):
         raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
     try:

@@ -50,7 +50,7 @@ class Trained:
         preprocessing: of images as bytes.
         image_shape: (height, width, channel) of the images.
         classes: names, in the order of the logits.
-        epoch: after which the weights were taken.
+        epoch: after which the weights were taken; None where they were converted.
         tta: the views of an image that its probabilities are the mean over.
     """
 
@@ -59,7 +59,7 @@ class Trained:
     preprocessing: Preprocessing
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    epoch: int
+    epoch: int | None
     tta: TTAName = "none"
 
 
@@ -113,7 +113,7 @@ def _load_trained(folder: Path) -> Trained:
         model: Any = build_described(content["model"], content["fields"])
         if len(set(content["classes"])) != getattr(model, "classes", len(content["classes"])):
             raise ValueError("the names of the classes are not those of its logits")
-        shapes = described_shapes(model, preprocessing.framed_shape((height, width, channels)))
+        shapes = described_shapes(model, preprocessing.seen_shape((height, width, channels)))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:

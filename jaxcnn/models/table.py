@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcnn.errors import UserError
 from jaxcnn.models.architecture import Architecture
+from jaxcnn.models.resnet import RESNETS, ResNet
 from jaxcnn.models.simplecnn import SIMPLECNN
 from jaxcnn.models.unet import UNet
 from jaxcnn.models.unet_classifier import UNET_CLASSIFIER
@@ -17,6 +18,7 @@ from jaxcnn.models.unet_classifier import UNET_CLASSIFIER
 MODELS: dict[str, Architecture] = {
     "simplecnn": SIMPLECNN,
     "unet": UNET_CLASSIFIER,
+    **RESNETS,
 }
 
 # How a model is run is no part of what it is.
@@ -46,7 +48,7 @@ def build_model(name: str, fields: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: no module has that name.
     """
-    found: list[type[nn.Module]] = [UNet, *(architecture.module for architecture in MODELS.values())]
+    found: list[type[nn.Module]] = [UNet, ResNet, *(architecture.module for architecture in MODELS.values())]
     modules = {module.__name__: module for module in found}
     if name not in modules:
         raise UserError(

@@ -59,6 +59,8 @@ class _Data(TypedDict):
     fingerprints: _BySplit[str]
     left_out: NotRequired[Count]
     crossing: NotRequired[_Crossing]
+    test_images: NotRequired[str]
+    patients: NotRequired[dict[str, Count]]
 
 
 class _Environment(TypedDict):
@@ -73,56 +75,36 @@ class _Environment(TypedDict):
 EXTERNAL, UNSEEN = "external", "-unseen"
 
 
+class Inside:
+    """The address of a file or a folder inside another one, which the instance has as its `folder`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Path:
+        return instance.folder / self.name
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The addresses inside a run folder."""
+    """The addresses inside a run folder; see above for what is there."""
 
     folder: Path
+
+    config = Inside("config.json")
+    data = Inside("data.json")
+    environment = Inside("environment.json")
+    metrics = Inside("metrics.jsonl")
+    checkpoints = Inside("checkpoints")
+    best = Inside("best")
+    manifest = Inside("manifest.json")
+    figures = Inside("figures")
+    lock = Inside(".lock")
 
     @property
     def name(self) -> str:
         """What a figure calls the run."""
         return printable(self.folder.resolve().name)
-
-    @property
-    def config(self) -> Path:
-        """JSON: the configuration."""
-        return self.folder / "config.json"
-
-    @property
-    def data(self) -> Path:
-        """JSON: which images the run is a function of."""
-        return self.folder / "data.json"
-
-    @property
-    def environment(self) -> Path:
-        """JSON: where the run took place."""
-        return self.folder / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        """JSON lines: one an epoch."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Orbax's folder."""
-        return self.folder / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the best classifier; see `jaxcnn.inference.trained`."""
-        return self.folder / "best"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of pictures."""
-        return self.folder / "figures"
-
-    @property
-    def lock(self) -> Path:
-        """What the process that works on the run holds."""
-        return self.folder / ".lock"
 
     def predictions(self, split: str) -> Path:
         """NPZ: the logits for every image of a split, or of EXTERNAL/NAME, another data set."""
@@ -206,6 +188,11 @@ def open_run(folder: Path) -> Run:
         UserError: there is none.
     """
     run = Run(folder)
+    if run.manifest.is_file() and not run.config.is_file():
+        raise UserError(
+            f"{folder}: holds converted weights, and no predictions yet;"
+            f" python -m train evaluate {folder} --data DATA makes some"
+        )
     if not run.config.is_file():
         raise UserError(f"{folder}: no run folder (it has no config.json); python -m train simplecnn makes one")
     return run

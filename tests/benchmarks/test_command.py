@@ -96,6 +96,7 @@ def test_a_step_takes_no_less_than_its_arithmetic_and_its_bytes():
             assert seconds >= sum(product.bytes for product in step) / accelerator.bandwidth
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_2_and_one_line():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "fast"], capture_output=True, text=True)
     assert done.returncode == 2

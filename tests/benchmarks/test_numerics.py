@@ -22,17 +22,13 @@ def test_a_layer_rounds_no_more_than_its_docstring_says(layer):
     assert errors["gradient"].ours < 3e-5
 
 
-# Where a rounding changes the largest pixel of a window, the whole gradient of the window moves to another pixel, in
-# PyTorch as well: below the SimpleCNN's last max-pool a gradient may be off by a share of a percent to some percent.
-BELOW_MAX_POOL = ("conv1", "norm1", "conv2", "norm2", "squeeze_excite", "residual", "shortcut")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_s_logits_and_gradients_are_those_of_float64(name):
     errors = network_errors(MODELS[name], BATCH)
     assert len(errors) > 8
     for layer, error in errors.items():
-        bound = 0.1 if name == "SimpleCNN" and layer.startswith(BELOW_MAX_POOL) else 5e-4
+        # A rounding may move a gradient to another pixel of a window, in PyTorch too: 0.6% is seen.
+        bound = 1e-4 if layer in ("logits", "classifier") else 2e-2
         assert error.ours < bound, layer
         assert error.torch < bound, layer

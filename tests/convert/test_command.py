@@ -21,8 +21,6 @@ from convert.rules import UNET
 from jaxcnn import SimpleCNN
 from jaxcnn.inference.pretrained import load_pretrained
 
-pytestmark = pytest.mark.usefixtures("tiny_models")
-
 
 @pytest.fixture
 def convert_unet(run_convert, tmp_path):
@@ -55,16 +53,20 @@ def test_a_conversion_is_written_with_its_proof(convert_unet, states, save, tmp_
     assert (code, err) == (0, "")
     assert out.endswith(f"\n{tmp_path / 'OUT'}\n")
     manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
-    stages = [f"encoder{n}" for n in (1, 2, 3, 4)] + ["bottleneck"] + [f"decoder{n}" for n in (4, 3, 2, 1)]
-    assert [row["block"] for row in manifest["parity"]] == [*stages, "mask logits", "mask"]
-    for row in manifest["parity"]:
-        assert row["relative"] <= manifest["tolerance"] == 1e-4
-        shape = " x ".join(map(str, row["shape"]))
-        assert re.search(rf"^{row['block']} +{shape} +{row['absolute']:.1e} +{row['relative']:.1e}$", out, re.MULTILINE)
+    layers = {key.rpartition(".")[0] for key in states["unet"]}
+    assert {row["block"] for row in manifest["parity"]} == layers | {"output"}
+    assert max(row["relative"] for row in manifest["parity"]) <= manifest["tolerance"] == 1e-4
+    for stage in {layer.split(".")[0] for layer in layers}:
+        inside = [row for row in manifest["parity"] if row["block"].split(".")[0] == stage]
+        worst = max(inside, key=lambda row: row["relative"])
+        shape = " x ".join(map(str, worst["shape"]))
+        line = rf"^{stage} +{len(inside)}  {shape} +{worst['absolute']:.1e} +{worst['relative']:.1e}$"
+        assert re.search(line, out, re.MULTILINE)
     assert manifest["source"] == "checkpoint.pt"
     assert manifest["source_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest["paths"].keys() | manifest["left_out"].keys() == states["unet"].keys()
     assert manifest["counts"]["entries"] == 118
+    assert set(manifest["counters"].values()) == {1234}
     assert torch.__version__.startswith(manifest["versions"]["torch"].split("+")[0])
     assert (manifest["model"], manifest["normalization"]) == ("UNet", "per-image-z-score")
 
@@ -84,6 +86,7 @@ def test_every_array_arrives_under_the_name_that_the_manifest_gives(network, run
     assert manifest["left_out"].keys() == ignored
 
 
+@pytest.mark.slow
 def test_the_simplecnn_keeps_the_reference_projects_gate(run_convert, states, save, tmp_path):
     code, out, _ = run_convert("simplecnn", save(states["simplecnn"]), tmp_path / "OUT")
     assert code == 0
@@ -95,17 +98,6 @@ def test_the_simplecnn_keeps_the_reference_projects_gate(run_convert, states, sa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet", "simplecnn", "unet-classifier"])
-def test_both_forms_of_a_checkpoint_are_read(network, run_convert, states, save, tmp_path):
-    state = states[network]
-    whole = {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "metrics": [0.5]}
-    assert run_convert(network, save(state), tmp_path / "bare")[0] == 0
-    assert run_convert(network, save(whole, "whole.pt"), tmp_path / "whole")[0] == 0
-    bare = leaves(tmp_path / "bare")
-    for path, array in leaves(tmp_path / "whole").items():
-        np.testing.assert_array_equal(array, bare[path])
-
-
 def test_parameters_and_other_memory_layouts_are_arrays_too(convert_unet, states, save, tmp_path):
     state = states["unet"] | {KERNEL: torch.nn.Parameter(states["unet"][KERNEL].to(memory_format=torch.channels_last))}
     assert convert_unet(save(state))[0] == 0
@@ -148,9 +140,11 @@ def test_a_wrong_conversion_is_not_written(convert_unet, states, save, tmp_path,
     path = save(states["unet"])
     code, out, err = convert_unet(path)
     assert code == 1
-    assert out.count("over the tolerance") == 6  # The decoders and what follows.
+    assert out.count("over the tolerance") == 9  # The decoders and what follows.
     assert err.count("\n") == 1
-    assert "decoder4, decoder3, decoder2, decoder1, mask logits, mask; nothing was written" in err
+    assert re.search(
+        r"nothing was written: the first block that differs is decoder4\.dec4conv1: PyTorch gives mean", err
+    )
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -264,13 +258,16 @@ KERNEL, BIAS, MEAN = "decoder2.dec2conv1.weight", "upconv3.bias", "bottleneck.bo
     ("change", "words"),
     [
         (lambda state: without(state, KERNEL), [f"missing: {KERNEL}"]),
-        (lambda state: without(state, "encoder1.enc1norm1.num_batches_tracked"), ["missing: encoder1.enc1norm1.num"]),
         (lambda state: state | {"extra.weight": torch.ones(2)}, ["unexpected: extra.weight"]),
         (
             lambda state: without(state, MEAN) | {"bottleneck.norm2.running_mean": state[MEAN]},
             [f"missing: {MEAN}", "unexpected: bottleneck.norm2.running_mean"],
         ),
-        (lambda state: {f"module.{key}": tensor for key, tensor in state.items()}, ["missing: ", " and 108 more"]),
+        (lambda state: {f"other.{key}": tensor for key, tensor in state.items()}, ["missing: ", " and 90 more"]),
+        (
+            lambda state: {f"module.{key}" if key == KERNEL else key: tensor for key, tensor in state.items()},
+            [f"missing: {KERNEL}", f"unexpected: module.{KERNEL}"],
+        ),
         (lambda state: state | {1: torch.ones(2)}, ["unexpected: 1"]),
         (
             lambda state: state | {KERNEL: state[KERNEL].transpose(0, 1)},
@@ -287,7 +284,9 @@ KERNEL, BIAS, MEAN = "decoder2.dec2conv1.weight", "upconv3.bias", "bottleneck.bo
         (lambda state: state | {BIAS: state[BIAS] * torch.nan}, [f"not finite in float32: {BIAS}"]),
         (lambda state: state | {BIAS: torch.full((16,), 1e300, dtype=torch.float64)}, [f"in float32: {BIAS}"]),
         (lambda state: state | {"epoch": 3}, ["'epoch' is no tensor but int"]),
-        (lambda state: {"state_dict": state}, ["'state_dict' is no tensor but dict"]),
+        (lambda state: {"weights": state}, ["'weights' is no tensor but dict"]),
+        (lambda state: state | {"epoch": np.float64(3)}, ["'epoch' is no tensor but scalar"]),
+        (lambda state: state | {BIAS: torch.ones(1).expand(16)}, [f"{BIAS} claims (16,) numbers and stores fewer"]),
         (lambda _: {"model": [1, 2]}, ["holds no state_dict"]),
         (lambda _: {"model": {}}, ["holds no state_dict"]),
         (lambda state: list(state.values()), ["holds no state_dict"]),

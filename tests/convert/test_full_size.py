@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from convert.parity import TOLERANCE
+from convert.proof import TOLERANCE
 from jaxcnn import SimpleCNN, UNetClassifier
 
 

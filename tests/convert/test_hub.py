@@ -7,10 +7,7 @@ import threading
 import pytest
 
 from convert import hub
-from convert.hub import NAME
 from jaxcnn.download import cache_folder
-
-pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture
@@ -43,15 +40,20 @@ def server():
 
 @pytest.fixture
 def weights(states, save):
-    return save(states["unet"], NAME).read_bytes()
+    return save(states["unet"]).read_bytes()
 
 
 @pytest.fixture
-def convert_hub(run_convert, monkeypatch, tmp_path, server, weights):
-    """Convert what the server offers; it has the expected hash when it is `weights`."""
+def name(weights):
+    """What the hub would call these weights."""
+    return f"unet-{hashlib.sha256(weights).hexdigest()[:8]}.pt"
+
+
+@pytest.fixture
+def convert_hub(run_convert, monkeypatch, tmp_path, server, name):
+    """Convert what the server offers; it has the hash in the name when it is `weights`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("convert.__main__.ADDRESS", f"http://127.0.0.1:{server.server_port}/{NAME}")
-    monkeypatch.setattr(hub, "SHA256_START", hashlib.sha256(weights).hexdigest()[:8])
+    monkeypatch.setitem(hub.ADDRESSES, "unet", f"http://127.0.0.1:{server.server_port}/{name}")
 
     def run(content, length=None, out="OUT"):
         server.content = content, len(content or b"") if length is None else length
@@ -68,32 +70,27 @@ def assert_refused(result, *words):
         assert str(word) in err
 
 
-def test_the_name_carries_the_hash():
-    assert hub.ADDRESS.endswith(f"/{NAME}")
-    assert f"unet-{hub.SHA256_START}.pt" == NAME
-
-
 @pytest.mark.slow
-def test_it_is_fetched_once_and_converted(convert_hub, weights, server, tmp_path):
+def test_it_is_fetched_once_and_converted(convert_hub, weights, name, server, tmp_path):
     code, out, _ = convert_hub(weights)
     assert code == 0
     assert f"{tmp_path / 'cache' / 'jaxcnn'}" in out
-    assert (cache_folder() / NAME).read_bytes() == weights
+    assert (cache_folder() / name).read_bytes() == weights
     server.content = None, 0
     assert convert_hub(weights, out="again")[0] == 0
     assert server.requests == 1
 
 
-def test_another_hash_is_refused_and_deleted(convert_hub, weights, tmp_path):
-    assert_refused(convert_hub(weights[:-1] + b"x"), cache_folder() / NAME, "SHA-256 begins with", "(deleted)")
+def test_another_hash_is_refused_and_deleted(convert_hub, weights, name, tmp_path):
+    assert_refused(convert_hub(weights[:-1] + b"x"), cache_folder() / name, "SHA-256 begins with", "(deleted)")
     assert not list(cache_folder().iterdir())
     assert not (tmp_path / "OUT").exists()
 
 
-def test_a_damaged_file_in_the_cache_is_refused_and_deleted(convert_hub, weights, server):
+def test_a_damaged_file_in_the_cache_is_refused_and_deleted(convert_hub, weights, name, server):
     cache_folder().mkdir(parents=True)
-    (cache_folder() / NAME).write_bytes(weights[:100])
-    assert_refused(convert_hub(weights), cache_folder() / NAME, "(deleted)")
+    (cache_folder() / name).write_bytes(weights[:100])
+    assert_refused(convert_hub(weights), cache_folder() / name, "(deleted)")
     assert convert_hub(weights)[0] == 0
     assert server.requests == 1
 
@@ -108,18 +105,37 @@ def test_what_does_not_arrive_leaves_nothing(convert_hub, content, length, reaso
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/weights.pt", "http://no-such-host.invalid/weights.pt"])
 def test_offline_one_line_says_what_to_do(convert_hub, weights, address, monkeypatch):
-    monkeypatch.setattr("convert.__main__.ADDRESS", address)
+    monkeypatch.setitem(hub.ADDRESSES, "unet", address)
     assert_refused(convert_hub(weights), address, "download it where you can", "python -m convert unet FILE OUT")
     assert not list(cache_folder().iterdir())
 
 
-def test_a_file_that_was_fetched_by_hand_is_checked_too_but_not_deleted(run_convert, save, states, tmp_path):
-    path = save(states["unet"], NAME)
-    assert_refused(run_convert("unet", path, tmp_path / "OUT"), path, "not with e012d006 as the hub's")
+@pytest.mark.parametrize(
+    ("network", "name", "digits"),
+    [
+        ("unet", "unet-e012d006.pt", "e012d006"),
+        ("resnet18", "resnet18-f37072fd.pth", "f37072fd"),
+        ("resnet50", "resnet50-0676ba61.pth", "0676ba61"),  # Of the older weights of torchvision.
+    ],
+)
+def test_a_file_that_was_fetched_by_hand_is_checked_too_but_not_deleted(
+    network, name, digits, run_convert, save, states, tmp_path
+):
+    path = save(states["unet"], name)
+    assert_refused(run_convert(network, path, tmp_path / "OUT"), path, f"not with {digits} as its name says")
     assert path.exists()
-    assert_refused(run_convert("unet", tmp_path / "no" / NAME, tmp_path / "OUT"), "No such file")
+    assert_refused(run_convert(network, tmp_path / "no" / name, tmp_path / "OUT"), "No such file")
 
 
-def test_a_cache_that_cannot_be_written(convert_hub, weights, tmp_path):
+@pytest.mark.slow
+def test_a_resnet_whose_name_carries_its_hash_is_converted(run_convert, save, states, tmp_path):
+    path = save(states["resnet18"])
+    path = path.rename(path.with_name(f"resnet18-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"))
+    code, out, err = run_convert("resnet18", path, tmp_path / "OUT")
+    assert (code, err) == (0, "")
+    assert "normalization imagenet" in out
+
+
+def test_a_cache_that_cannot_be_written(convert_hub, weights, name, tmp_path):
     (tmp_path / "cache").write_text("in the way")
-    assert_refused(convert_hub(weights), NAME, "can't be written", "XDG_CACHE_HOME")
+    assert_refused(convert_hub(weights), name, "can't be written", "XDG_CACHE_HOME")

@@ -73,6 +73,7 @@ def test_a_class_without_images_has_a_dash():
     assert len(panel.get_lines()[3].get_xdata()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reliability", "roc-curves"])
 def test_the_command_writes_a_picture_and_prints_where(tmp_path, monkeypatch, capsys, name):
     run = make_run(tmp_path / "my-run", random_predictions(0), random_predictions(1))
@@ -85,13 +86,14 @@ def test_the_command_writes_a_picture_and_prints_where(tmp_path, monkeypatch, ca
         assert min(image.size) > 800
 
 
+@pytest.mark.slow
 def test_the_temperature_is_fitted_on_the_validation_images(tmp_path, monkeypatch):
     logits, labels = random_predictions(0)
     shown = []
 
-    def keep(logits, labels, temperature, title):
+    def keep(logits, labels, temperature, *titles):
         shown.append(temperature)
-        return reliability_figure(logits, labels, temperature, title)
+        return reliability_figure(logits, labels, temperature, *titles)
 
     monkeypatch.setattr("figures.reliability.reliability_figure", keep)
     for factor in (1, 3):

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 
 from figures import manual_convolution as module
-from figures.manual_convolution import manual_convolution, manual_convolution_figure, one_of_each_tumour
+from figures.manual_convolution import manual_convolution, manual_convolution_figure, one_of_each_class
 from jaxcnn.convolution import gaussian_kernel, horizontal_edge_kernel, sharpening_kernel
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
@@ -59,15 +59,15 @@ def test_black_images_can_be_drawn():
     assert all((shown(panel) == 0).all() for panel in figure.axes)
 
 
-def test_the_seed_chooses_one_training_image_of_each_tumour(dataset):
+def test_the_seed_chooses_one_training_image_of_each_kind_of_tumour(dataset):
     def labels(images):
         train = dataset.splits["train"]
         return [int(train.labels[(train.images == image).all((1, 2, 3))][0]) for image in images]
 
-    choices = [one_of_each_tumour(dataset, seed) for seed in range(5)]
+    choices = [one_of_each_class(dataset, seed) for seed in range(5)]
     assert all(labels(images) == [0, 1, 3] for images in choices)
     assert len({images.tobytes() for images in choices}) > 1
-    np.testing.assert_array_equal(choices[3], one_of_each_tumour(dataset, 3))
+    np.testing.assert_array_equal(choices[3], one_of_each_class(dataset, 3))
 
 
 @pytest.mark.slow
@@ -83,11 +83,20 @@ def test_the_command_writes_the_same_picture_for_the_same_seed(monkeypatch, caps
     assert sorted(tmp_path.iterdir()) == [again, first, other]
 
 
-def test_a_data_set_without_one_of_the_tumours_is_the_users_error(monkeypatch, tmp_path, dataset):
-    train = dataset.splits["train"]
-    split = train.take(np.flatnonzero(train.labels != CLASSES.index("meningioma_tumor")))
-    monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, splits={"train": split}))
-    with pytest.raises(UserError, match="--data random: has no training image of meningioma_tumor"):
+@pytest.mark.parametrize(
+    ("classes", "rows"),
+    [(("no", "yes"), [1, 0]), (("a", "b", "c", "d", "e"), [0, 1, 2]), (("healthy", "x", "y"), [1, 2, 0])],
+)
+def test_other_classes_are_shown_as_they_come_and_the_healthy_last(dataset, classes, rows):
+    labels = np.arange(40, dtype=np.int32) % len(classes)
+    train = dataclasses.replace(dataset.splits["train"], labels=labels)
+    images = one_of_each_class(dataclasses.replace(dataset, classes=classes, splits={"train": train}), 0)
+    assert [int(labels[(train.images == image).all((1, 2, 3))][0]) for image in images] == rows
+
+
+def test_a_data_set_without_training_images_is_the_users_error(monkeypatch, tmp_path, dataset):
+    monkeypatch.setattr(module, "load_dataset", lambda _source: dataclasses.replace(dataset, splits={}))
+    with pytest.raises(UserError, match="--data random: has no training images"):
         manual_convolution(out=tmp_path / "out.png")
 
 

@@ -142,6 +142,7 @@ def test_few_values_are_all_labelled_and_many_have_round_numbers(tmp_path):
     assert {"1e-5", "0.0001", "0.001", "0.01", "0.1"} <= set(ticks["learning rate"])
 
 
+@pytest.mark.slow
 def test_the_command_takes_sweeps_and_runs_each_once(tmp_path, monkeypatch, capsys):
     first, second = save_grid(tmp_path / "first"), tmp_path / "second"
     # The same name in both, an underscore that would hide a legend, and what would be mathematics.

@@ -105,6 +105,7 @@ def test_the_header_tells_data_protocol_counts_fingerprints_and_environment(text
     }
 
 
+@pytest.mark.slow
 def test_models_of_different_images_are_not_compared_in_silence(tmp_path):
     for name, f1 in zip("abde", (0.5, 0.6, 0.4, 0.3), strict=True):
         save_run(tmp_path / name, options(), [(f1, f1, f1)])
@@ -137,6 +138,7 @@ def test_names_of_folders_are_text_everywhere(tmp_path, name):
     assert not page.all("b")
 
 
+@pytest.mark.slow
 def test_what_the_best_run_lacks_is_said(tmp_path):
     save_run(tmp_path / "a", options(), [(0.5, 0.5, 0.5)])
     assert "the run a hasn’t ended" in report_page("x", read_models([tmp_path]))

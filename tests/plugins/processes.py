@@ -5,6 +5,7 @@ one process compiles, the next finds in a cache. Each is a whole process otherwi
 """
 
 import dataclasses
+import importlib
 import multiprocessing
 import os
 import sys
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tiny  # noqa: F401  (adds itself to the table of models)
 
 # What takes seconds to import: JAX and whatever the commands use.
 _IMPORTED = ["train.__main__", __name__]
@@ -105,6 +105,8 @@ def _run(
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
     for name, value in options.items():
         jax.config.update(name, value)
+    # Adds itself to the table of models, in this process alone.
+    importlib.import_module("tiny")
     if before is not None:
         before()
     try:

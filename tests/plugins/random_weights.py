@@ -12,7 +12,9 @@ from jaxcnn.inference.pretrained import Manifest, save_pretrained
 from jaxcnn.models.table import model_fields
 
 
-def save_random_weights(folder: Path, model: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def save_random_weights(
+    folder: Path, model: Any, image_shape: tuple[int, int, int], classes: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Write random weights of the model, and return them."""
     variables = jax.tree.map(np.asarray, random_network(model, (1, *image_shape))[1])
     empty = {field.name: {} for field in dataclasses.fields(Manifest)}
@@ -24,6 +26,7 @@ def save_random_weights(folder: Path, model: Any, image_shape: tuple[int, int, i
         "parity": ({"block": "conv", "shape": [1, 2], "absolute": 0.1, "relative": 0.2},),
         **dict.fromkeys(("note", "source", "source_sha256"), "text"),
         "tolerance": 1e-4,
+        "classes": classes,
     }
     save_pretrained(folder, variables, Manifest(**empty | known), overwrite=False)
     return variables

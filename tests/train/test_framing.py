@@ -39,6 +39,7 @@ def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path,
     np.testing.assert_allclose(compile_classifier(trained)(images), expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_size_that_the_network_does_not_take_is_refused(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "simplecnn", "--image-size", "40", *SHORT, "--run-dir", str(tmp_path / "run")) == 2
     error = capsys.readouterr().err

@@ -32,6 +32,7 @@ def test_the_encoder_is_the_one_that_was_named(tmp_path):
             jax.tree.map(np.testing.assert_array_equal, variables[collection]["unet"][stage], unet[collection][stage])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [

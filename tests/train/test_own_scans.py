@@ -122,11 +122,7 @@ def test_from_a_folder_to_scores_predictions_and_figures(
 
     scores = json.loads(command(train, "evaluate", run.folder, "--json", "--resamples", "50"))["runs"][0]
     assert list(scores["classes"]) == list(classes)
-    found = json.loads(
-        command(train, "evaluate", run.folder, "--data", source, "--json", "--resamples", "50", "--split", "train")
-        if kind == "nickparvar-like"
-        else command(train, "evaluate", run.folder, "--data", source, "--json", "--resamples", "50")
-    )
+    found = json.loads(command(train, "evaluate", run.folder, "--data", source, "--json", "--resamples", "50"))
     seen = sum(len(splits[name].labels) for name in ("train", "validation"))
     assert found["runs"][0]["copies_of_training_images"] == seen
 
@@ -139,3 +135,8 @@ def test_from_a_folder_to_scores_predictions_and_figures(
     monkeypatch.chdir(tmp_path)
     for figure in ("learning-curves", "confusion-matrices", "roc-curves", "report"):
         command(figures, figure, run.folder)
+    for figure in ("confusion-matrices", "roc-curves"):
+        command(figures, figure, run.folder, "--data", source.stem, "--out", tmp_path / f"{figure}.png")
+    (report,) = run.figures.glob("*.html")
+    assert "on other data sets" in report.read_text()
+    assert f'<th scope="row">{source.stem} without copies of training images</th>' in report.read_text()

@@ -22,7 +22,15 @@ from train.__main__ import main
 from train.interruption import InterruptedRunError
 from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
-from train.sweep.table import Row, average_over_seeds, format_settings, sort_rows, write_models, write_settings
+from train.sweep.table import (
+    Row,
+    average_over_folds,
+    average_over_seeds,
+    format_settings,
+    sort_rows,
+    write_models,
+    write_settings,
+)
 
 
 def run_sweep(monkeypatch, folder, *more: str) -> int:
@@ -85,6 +93,9 @@ def test_random_draws_without_repetition_by_the_seed():
         (["--grid", "seed=0,x"], "--grid seed=x: --seed x: must be a whole number"),
         (["--grid", "gate=sigmoid,tanh"], "--grid gate=tanh: "),
         (["--grid", "dropout=0,1"], "--grid dropout=1: --dropout 1.0: must be at least 0 and below 1"),
+        (["--folds", "3", "--fold", "1"], "--fold 1: a sweep goes through all folds; leave it out"),
+        (["--folds", "3", "--grid", "fold=1,2"], "--grid fold=1,2: fold can't be swept, since a sweep with --folds"),
+        (["--folds", "1", "--grid", "seed=0,1"], "--folds 1: must be at least 2"),
         (["--grid", "seed=0,1", "--random", "3"], "--random 3: the grid has 2 combinations; give 1 to that"),
         (["--grid", "seed=0,1", "--random", "0"], "--random 0: the grid has 2 combinations"),
         (["--grid", "seed=0,1", "--overwrite", "--resume"], "--overwrite and --resume"),
@@ -194,6 +205,35 @@ def test_the_mean_over_seeds_is_scipys_confidence_interval(tmp_path):
     assert (first["learning_rate"], first["seeds"], second["seeds"]) == ("0.01", "1", "4")
     assert float(second["test_f1_weighted"]) == pytest.approx(macro.mean / 2)
     assert float(second["test_f1_weighted_half_width"]) == pytest.approx(macro.half_width / 2)
+
+
+def test_the_mean_over_folds_counts_each_fold_once_whatever_its_seeds():
+    def row(fold: int, seed: int, score: float) -> Row:
+        splits = {split: Scores(0.0, 0.0, score, score) for split in ("train", "validation", "test")}
+        return Row(f"{fold}-{seed}", {"dropout": 0.1, "seed": seed, "fold": fold}, None, splits)
+
+    rows = [row(1, 0, 0.5), row(1, 1, 0.7), row(2, 0, 0.8), row(2, 1, 0.8), row(3, 0, 0.9)]
+    (setting,) = average_over_folds(rows)
+    assert (setting.values, setting.models) == ({"dropout": 0.1}, 3)
+    low, high = stats.ttest_1samp([0.6, 0.8, 0.9], 0).confidence_interval(0.95)
+    score = setting.scores[2]
+    assert (score.mean - score.half_width, score.mean + score.half_width) == pytest.approx((low, high))
+    assert "folds" in format_settings([setting], "folds").splitlines()[0]
+
+
+def test_with_folds_every_combination_is_trained_on_every_fold():
+    config = make_config("simplecnn", folds=3)
+    models = make_models(config, parse_grid(config, ["dropout=0.1,0.5"]), None)
+    assert [(of.config.training.dropout, of.config.training.fold) for of in models] == [
+        (0.1, 1),
+        (0.1, 2),
+        (0.1, 3),
+        (0.5, 1),
+        (0.5, 2),
+        (0.5, 3),
+    ]
+    # Folds alone are a sweep, too.
+    assert list(parse_grid(config, [])) == ["fold"]
 
 
 def sweeping(folder, *more: str):

@@ -35,7 +35,12 @@ def gradient_histograms(splits: Mapping[str, Split], classes: int) -> dict[str, 
     features = {name: _features(split.images) for name, split in splits.items()}
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=1000))
     model.fit(features["train"], splits["train"].labels)
-    return {name: model.decision_function(values).astype(np.float32) for name, values in features.items()}
+    return {name: _logits(model.decision_function(values)).astype(np.float32) for name, values in features.items()}
+
+
+def _logits(decisions: Float64[np.ndarray, " n *classes"]) -> Float64[np.ndarray, "n classes"]:
+    """A column a class: of two classes scikit-learn gives only by how much the second one's logit is higher."""
+    return np.stack([-decisions / 2, decisions / 2], axis=1) if decisions.ndim == 1 else decisions
 
 
 def _features(images: UInt8[np.ndarray, "n height width 1"]) -> Float64[np.ndarray, "n features"]:

@@ -21,7 +21,7 @@ import msgspec
 
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import is_temporary
-from jaxcnn.runs.folder import Run
+from jaxcnn.runs.folder import Inside, Run
 from jaxcnn.runs.json_files import read_json, write_json
 from jaxcnn.runs.lock import lock_run
 from train.folder import check_same_options
@@ -37,44 +37,17 @@ class _Asked(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class SweepFolder:
-    """The addresses inside a sweep's folder."""
+    """The addresses inside a sweep's folder; see above for what is there."""
 
     folder: Path
 
-    @property
-    def asked(self) -> Path:
-        """JSON: what was asked for."""
-        return self.folder / "sweep.json"
-
-    @property
-    def diverged(self) -> Path:
-        """JSON: name of a model to what happened to it."""
-        return self.folder / "diverged.json"
-
-    @property
-    def table(self) -> Path:
-        """CSV: a line a model."""
-        return self.folder / "table.csv"
-
-    @property
-    def seeds(self) -> Path:
-        """CSV: a line for all models that differ in their seed alone."""
-        return self.folder / "seeds.csv"
-
-    @property
-    def folds(self) -> Path:
-        """CSV: a line for all models that differ in their fold alone."""
-        return self.folder / "folds.csv"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of pictures."""
-        return self.folder / "figures"
-
-    @property
-    def lock(self) -> Path:
-        """What the process that works on the sweep holds."""
-        return self.folder / ".lock"
+    asked = Inside("sweep.json")
+    diverged = Inside("diverged.json")
+    table = Inside("table.csv")
+    seeds = Inside("seeds.csv")
+    folds = Inside("folds.csv")
+    figures = Inside("figures")
+    lock = Inside(".lock")
 
     def run(self, name: str) -> Run:
         """The run folder of a model."""

@@ -12,6 +12,7 @@ _WIDTH, _HEIGHT = 2 * _SIDE + 20, _SIDE + 58  # Of a pair with its caption.
 _TOP = 32
 _INK, _WARNING, _PAPER = "black", "firebrick", "white"
 _CHARACTERS = 44  # Of a name in the width of a pair.
+_LABEL = 17  # Of each of two labels beside the correlation.
 
 
 def contact_sheet(found: Audit) -> Image.Image:
@@ -45,5 +46,6 @@ def _draw_pair(
         sheet.paste(image, (left + i * _SIDE, top))
         draw.text((left, top + _SIDE + 16 + 13 * i), found.collection.names[place][-_CHARACTERS:], _INK, font)
     same = labels[0] == labels[1]
-    caption = f"{pair.correlation:.4f}" if same else f"{pair.correlation:.4f}  {labels[0]} / {labels[1]}"
+    names = [label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…" for label in labels]
+    caption = f"{pair.correlation:.4f}" if same else f"{pair.correlation:.4f}  {names[0]} / {names[1]}"
     draw.text((left, top + _SIDE + 3), caption, _INK if same else _WARNING, font)

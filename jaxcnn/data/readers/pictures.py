@@ -91,11 +91,15 @@ def _grey(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "height width
         raise FileError("has 16 bits a channel in several channels; save it grey, or with 8 bits")
     if image.mode in _WIDE_MODES:
         return to_bytes(np.asarray(ImageOps.exif_transpose(image)))
+    return np.asarray(shown_upright(image).convert("L"))
+
+
+def shown_upright(image: Image.Image) -> Image.Image:
+    """An image of 8 bits as viewers show it: turned as its EXIF orientation says, on black where it is transparent."""
     upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        opaque = Image.new("RGBA", upright.size, "black")
-        upright = Image.alpha_composite(opaque, upright.convert("RGBA"))
-    return np.asarray(upright.convert("L"))
+    if not upright.has_transparency_data:
+        return upright
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
 
 
 def _is_wide_tiff(image: Image.Image) -> bool:

@@ -52,6 +52,7 @@ def test_the_definition_is_scipys_convolution(image_shape, kernel_shape, seed):
     assert_is_convolution(result, image, kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @settings(max_examples=20, deadline=None)
 @given(image_shapes, kernel_shapes, seeds)

@@ -109,6 +109,7 @@ def test_mapped_over_any_of_the_arrays_once_or_twice_it_is_the_same(levels):
     assert_same(run(ours), run(jax_s))
 
 
+@pytest.mark.slow
 def test_the_hessian_is_jax_s():
     scale, a, b = ARGUMENTS
     found, expected = (jax.hessian(lambda b, f=f: jnp.sum(jnp.sin(f(scale, a, b))))(b) for f in (ours, jax_s))

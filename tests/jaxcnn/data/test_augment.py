@@ -64,6 +64,7 @@ def test_a_step_draws_the_same_with_and_without_the_others():
     np.testing.assert_allclose(plain, noisy, atol=0.01)
 
 
+@pytest.mark.slow
 def test_geometry_is_drawn_uniformly_up_to_its_strengths():
     """Of a plane that rises to the right one sees at the centre how it was turned, enlarged and shifted."""
     size, slope = 33, 1e-2
@@ -93,6 +94,7 @@ def test_a_stretched_image_is_wider_and_lower_by_the_same_factor():
     assert_uniform(np.log(down / right), -np.log(1.2) - 1e-4, np.log(1.2) + 1e-4)
 
 
+@pytest.mark.slow
 def test_flips_are_as_frequent_as_asked():
     image = smooth_image()
     copies = augmented_copies(image, 1000, horizontal_flip=0.3, vertical_flip=0.1)
@@ -142,6 +144,7 @@ def test_a_grey_curve_is_drawn_anew_between_black_and_white():
     assert (np.diff(points, axis=1) < 0).any(axis=1).mean() > 0.3  # Some tissues change places.
 
 
+@pytest.mark.slow
 def test_a_weak_curve_changes_little():
     image = smooth_image()
     assert np.abs(augmented_copies(image, 50, curve=0.1) - image).max() <= 0.1 + 1e-6

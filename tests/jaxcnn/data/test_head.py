@@ -55,6 +55,7 @@ def assert_filled_by_head(image, tolerance=6):
     assert abs(left + width / 2 - size / 2) <= tolerance / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "top", "left"), [(60, 30, 40), (40, 5, 80), (100, 20, 10), (50, 78, 2)])
 def test_a_head_of_any_size_at_any_place_fills_the_image(head, height, top, left):
     image, place = scan(head, height, top, left)

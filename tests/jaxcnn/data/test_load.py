@@ -96,6 +96,7 @@ def flip(name: str, place: int) -> Callable[[Path], None]:
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

@@ -379,6 +379,7 @@ def test_classes_are_those_of_the_data_in_natural_order(tmp_path: Path, run_comm
     assert (list(dataset.splits), dataset.splits["train"].patients) == (["train"], None)
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_are_told_one_a_line(tmp_path: Path, run_command: Command) -> None:
     labels = [f"a long name of a class, the {i}th" for i in range(100)]
     source = smooth_set(tmp_path / "data", [f"{label}/{i}.png" for label in labels for i in range(2)])

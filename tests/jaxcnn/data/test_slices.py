@@ -122,3 +122,29 @@ def test_images_and_masks_of_several_sizes(tmp_path):
     write_image(np.zeros((8, 32), np.uint8), tmp_path / "b_mask.png")
     with pytest.raises(UserError, match=r"b.png: it or its mask differs in size"):
         load_slices(tmp_path)
+
+
+@pytest.mark.parametrize("levels", [(0, 255), (0, 1), (0, 3)])
+def test_masks_are_black_and_white_or_zeros_and_numbers(tmp_path, levels):
+    """Masks of 0 and 1 look black, and once counted as empty; of numbers each stands for a region."""
+    for name, mask in zip("ab", MASKS, strict=False):
+        write_image(IMAGES[0], tmp_path / f"{name}.png")
+        write_image(np.where(mask, levels[1], levels[0]).astype(np.uint8), tmp_path / f"{name}_mask.png")
+    np.testing.assert_array_equal(load_slices(tmp_path).masks, MASKS[:2])
+
+
+@pytest.mark.real_data
+def test_the_masks_that_were_reported_are_not_empty(shared):
+    assert load_slices(shared / "inputs/masks01").masks.any()
+
+
+def test_slices_lie_as_viewers_show_them_and_what_is_transparent_is_black(tmp_path):
+    turned = Image.Exif()
+    turned[274] = 3
+    Image.fromarray(IMAGES[0, ::-1, ::-1]).save(tmp_path / "a.png", exif=turned)
+    alpha = np.full((16, 32, 1), 255, np.uint8)
+    alpha[:8] = 0
+    write_image(np.concatenate([IMAGES[0], alpha], axis=-1), tmp_path / "b.png")
+    images = load_slices(tmp_path).images
+    np.testing.assert_array_equal(images[0], IMAGES[0])
+    np.testing.assert_array_equal(images[1], np.where(alpha, IMAGES[0], 0))

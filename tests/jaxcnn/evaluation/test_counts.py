@@ -31,6 +31,7 @@ def tally_in_batches(logits, labels, batch_size):
     return total(tallies)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 40), batch_size=st.sampled_from([1, 7, 16]))
 def test_scores_equal_scikit_learn_for_every_batch_size(seed, images, batch_size):

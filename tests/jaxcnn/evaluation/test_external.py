@@ -17,7 +17,9 @@ from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.prepare import prepare
 from jaxcnn.data.protocol import describe, partition
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
+from jaxcnn.evaluation.external import match_classes
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import classify
 from jaxcnn.runs.folder import Run, read_predictions, write_predictions
@@ -89,6 +91,7 @@ def evaluate(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_classifier_and_copies_are_counted(evaluate, run, other, trained, tmp_path):
     code, out, err = evaluate(run.folder, "--data", other, "--json", "--csv", tmp_path / "all.csv")
     assert (code, err.startswith("left out: README.md is no image file")) == (0, True)
@@ -155,6 +158,14 @@ def test_a_class_without_a_match_is_asked_for_and_may_be_left_out(evaluate, run,
             "no": "no_tumor",
             "yes": match.partition("=")[2] or "left out",
         }
+
+
+def test_a_run_that_knows_tumours_alone_takes_any_kind_for_one():
+    assert match_classes(NAMES, ("no", "yes"), {}) == dict(zip(NAMES, ("yes", "yes", "no", "yes"), strict=True))
+    with pytest.raises(UserError, match="the class metastasis of the data set is none of the run's"):
+        match_classes(("metastasis",), ("no", "yes"), {})
+    with pytest.raises(UserError, match="the class Glioma of the data set could be glioma or glioma_tumor"):
+        match_classes(("Glioma",), ("glioma", "glioma_tumor"), {})
 
 
 def test_where_the_training_images_are_gone_copies_are_unknown(evaluate, run, other):

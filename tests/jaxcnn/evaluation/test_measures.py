@@ -45,6 +45,7 @@ def with_scikit_learn(logits, labels, weights):
     }
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(40, 120), coarse=st.booleans())
 def test_weighted_measures_equal_scikit_learn(seed, images, coarse):

@@ -11,11 +11,14 @@ import pytest
 from jax import export as jax_export
 from PIL import Image
 from random_run import random_trained, save_random_run
+from scan_files import write_picture
 
 import jaxcnn.inference.export
 from jaxcnn import SimpleCNN, UNetClassifier
+from jaxcnn.data.image import to_square
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.normalization import NORMALIZATIONS
+from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.inference.export import serialize_classifier
 from jaxcnn.inference.trained import compile_classifier
 from train.__main__ import main
@@ -139,6 +142,30 @@ def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
     assert max(map(len, readme.splitlines())) <= 120
 
 
+def test_the_readme_reads_pictures_as_the_project_does(command, run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command("export", run, out)
+    monkeypatch.chdir(out)
+    random = np.random.default_rng(0)
+    turned, alpha = Image.Exif(), random.integers(0, 256, (40, 50, 4), np.uint8)
+    turned[274] = 6
+    names = {
+        "turned.jpg": (random.integers(0, 256, (40, 70, 3), np.uint8), {"exif": turned}),
+        "alpha.png": (alpha, {}),
+        "16-bits.png": (random.integers(0, 4096, (50, 60)).astype(np.uint16), {}),
+        "floats.tif": (random.normal(size=(50, 60)).astype(np.float32), {}),
+        "scan.webp": (alpha[..., :3], {}),
+        "scan.bmp": (alpha[..., 0], {}),
+    }
+    for name, (pixels, options) in names.items():
+        write_picture(out / name, pixels, **options)
+    (_, prepare) = re.findall("```python\\n(.*?)```", (out / "README.md").read_text(), flags=re.DOTALL)
+    scope = {}
+    exec(prepare.replace('["scan.jpg"]', repr(list(names))), scope)
+    expected = [to_square(read_picture((out / name).read_bytes()).slices[0].pixels, SIZE) for name in names]
+    np.testing.assert_array_equal(scope["images"], expected)
+
+
 def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(command, trained, tmp_path):
     run = save_random_run(tmp_path / "run", trained)
     (run / "metrics.jsonl").unlink()
@@ -146,6 +173,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(comman
     assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert command("export", run, out)[0] == 0

@@ -104,6 +104,7 @@ def test_the_table_gives_what_the_model_says_of_every_image_in_a_folder(predict,
         assert len(line) == len(out.splitlines()[0])
 
 
+@pytest.mark.slow
 def test_the_json_document_gives_the_same_in_full(predict, trained, scans, run):
     code, out, err = predict(scans, "--json")
     assert (code, err) == (0, f"left out: {scans / 'notes.txt'} {NO_IMAGE}\n")
@@ -197,6 +198,7 @@ def test_what_is_no_image_is_named_and_skipped_and_the_rest_is_answered(predict,
     assert [skipped["path"] for skipped in document["skipped"]] == [str(path) for path in words[1:5]]
 
 
+@pytest.mark.slow
 def test_all_formats_in_a_folder_or_a_zip_are_answered_and_the_rest_is_counted(predict, tmp_path):
     """Among them a series of DICOM files without an ending, and a volume, whose slices get a line each."""
     folder = tmp_path / "study"
@@ -219,6 +221,7 @@ def test_all_formats_in_a_folder_or_a_zip_are_answered_and_the_rest_is_counted(p
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.slow
 def test_the_csv_holds_every_image_with_all_digits(predict, scans, tmp_path):
     path = tmp_path / "out" / "all.csv"
     _, out, _ = predict(scans, tmp_path / "nowhere.png", "--json", "--csv", path)
@@ -247,6 +250,7 @@ def test_of_many_classes_the_table_shows_the_best_three(predict, tmp_path, scans
         assert re.split(r"  +", line) == [image["path"], *cells]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
 def test_a_name_that_is_no_text_can_be_shown(predict, scans, tmp_path):
     path = Path(str(tmp_path), b"scan-\xff.png".decode(errors="surrogateescape"))

@@ -107,6 +107,7 @@ def test_the_map_is_empty_where_nothing_speaks_for_the_class(detector):
     np.testing.assert_array_equal(maps, np.zeros((3, 128, 128)))
 
 
+@pytest.mark.slow
 def test_an_image_s_map_does_not_depend_on_the_batch(detector):
     images = jnp.stack([dot(*place) for place in PLACES])
     labels = jnp.zeros(len(images), int)

@@ -41,6 +41,7 @@ def test_a_batch_over_four_devices_drops_what_the_whole_would(shape):
     np.testing.assert_array_equal(spread.reshape(shape), dropped(x, 0.5))
 
 
+@pytest.mark.slow
 def test_a_part_of_a_batch_drops_what_the_whole_would():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 20)), jnp.float32)
     places = jnp.asarray([4, 1])
@@ -48,6 +49,7 @@ def test_a_part_of_a_batch_drops_what_the_whole_would():
     np.testing.assert_array_equal(part, dropped(x, 0.5)[places])
 
 
+@pytest.mark.slow
 def test_rates_under_vmap_are_those_of_single_models():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 100)), jnp.float32)
     rates = jnp.asarray([0.0, 0.25, 0.5, 1.0])

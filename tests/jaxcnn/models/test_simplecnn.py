@@ -45,6 +45,7 @@ def test_shape_after_each_stage():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["sigmoid", "softmax"])
 def test_forward_pass_is_the_published_formula(gate):
     """The network once more, from lax and NumPy alone."""
@@ -89,6 +90,7 @@ def test_forward_pass_is_the_published_formula(gate):
     np.testing.assert_allclose(model.apply(variables, images, train=False), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_mode_updates_statistics_and_needs_a_dropout_key():
     images, variables = initialized(TINY, 64)
     logits, updates = TINY.apply(

@@ -89,6 +89,7 @@ def test_the_way_down_in_two_parts_is_the_way_down(border):
     np.testing.assert_allclose(parts, bottleneck, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_under_an_axis_name_the_statistics_are_those_of_the_whole_batch():
     x = jax.random.normal(jax.random.key(0), (4, 6, 6, 3))
     stage = DoubleConv(5)

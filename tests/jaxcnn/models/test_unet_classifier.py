@@ -68,6 +68,7 @@ def test_the_head_is_the_published_formula():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pooled_head_is_linear_in_means_and_maxima():
     images, variables = initialized(POOLED, (2, 32, 48, 1))
     features = jax.jit(partial(POOLED.clone(frozen_stages=5).apply, method="encode"))(variables, images)

@@ -45,6 +45,7 @@ def assert_is(restored, step):
     assert restored.progress == {"loss": 0.1 + step / 3}
 
 
+@pytest.mark.slow
 def test_round_trip_is_exact_in_another_session(tmp_path):
     save_all(tmp_path / "run", 5)
     restored = load_latest(tmp_path / "run")

@@ -153,6 +153,7 @@ def put(content, path, value):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("npz")])
 @MANY
 @given(data=st.data())

@@ -5,7 +5,12 @@ import sys
 import numpy as np
 import pytest
 from planted import brighter, smooth_images
+from scipy.special import softmax
+from skimage.feature import hog
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.duplicates import closest, make_thumbnails
@@ -97,6 +102,21 @@ def test_gradient_histograms_see_the_direction_of_stripes_whatever_their_brightn
     assert (logits["test"].dtype, logits["test"].shape) == (np.float32, (len(splits["test"]), 4))
 
 
+def test_of_two_classes_the_probabilities_are_scikit_learns():
+    labels = np.arange(40, dtype=np.int32) % 2
+    whole = Split(smooth_images(40), labels, tuple(map(str, range(40))))
+    splits = {name: whole.take(np.arange(start, 40, 3)) for start, name in enumerate(SPLITS)}
+    logits = gradient_histograms(splits, 2)["test"].astype(np.float64)
+
+    def features(split):
+        images = split.images[..., 0]
+        return [hog(image, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2)) for image in images]
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    model.fit(features(splits["train"]), splits["train"].labels)
+    np.testing.assert_allclose(softmax(logits, axis=1), model.predict_proba(features(splits["test"])), atol=1e-6)
+
+
 def test_gradient_histograms_take_sides_that_no_cell_divides_and_refuse_the_tiny(splits):
     odd = {name: Split(split.images[:, :67, :51], split.labels, split.names) for name, split in splits.items()}
     assert gradient_histograms(odd, 4)["test"].shape == (30, 4)
@@ -143,6 +163,7 @@ def test_a_baseline_leaves_a_run_that_can_be_evaluated(tmp_path, run_baseline, m
     assert "macro F1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, monkeypatch):
     for words, message in [
         (["nearest-neighbour", "--data", "/no/such/folder"], "/no/such/folder"),
@@ -161,6 +182,7 @@ def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_only_when_asked(tmp_path, run_baseline):
     words = ("nearest-neighbour", "--max-images", 40, "--run-dir", tmp_path / "run")
     assert run_baseline(*words)[0] == 0

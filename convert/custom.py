@@ -1,0 +1,64 @@
+"""A recipe that a user has written: MY.py:NAME is Python, run as the user's own code, which it is."""
+
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from convert.recipe import Recipe
+from jaxcnn.errors import UserError
+
+
+def load_recipe(address: str) -> Recipe:
+    """The recipe NAME of MY.py:NAME.
+
+    Raises:
+        UserError: there is no such file, running it fails, or the name is none of a recipe.
+    """
+    file, _, name = address.rpartition(":")
+    path = Path(file).absolute()
+    if not file or path.suffix != ".py":
+        raise UserError(f"{address}: name a recipe as MY.py:NAME")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the Python file that holds the recipe")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # As for a script: what lies beside it can be imported, and its classes know their module.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[path.stem] = module
+    with told_in_one_line(path):
+        spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not isinstance(found, Recipe):
+        raise UserError(f"{path}: {name} is {type(found).__name__}, not a convert.recipe.Recipe; name one")
+    return found
+
+
+@contextlib.contextmanager
+def told_in_one_line(path: Path) -> Iterator[None]:
+    """Tell an error in the user's code by its line there; others, such as a bug of ours, pass.
+
+    Args:
+        path: of the user's file.
+
+    Raises:
+        UserError: in the place of what the user's code raises.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, SyntaxError):
+            raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct that") from error
+        # A network may have been imported from a file beside it.
+        folder = path.resolve().parent
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+        if not frames:
+            raise
+        file, line = Path(frames[-1].filename).name, frames[-1].lineno
+        raise UserError(f"{file}, line {line}: {type(error).__name__}: {error!s:.300}; correct that") from error

@@ -1,0 +1,53 @@
+"""What converting a network takes: both sides of it, and the table between them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from convert.mapping import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to convert one network.
+
+    Attributes:
+        build_network: makes the PyTorch module.
+        model: the Flax module.
+        image_shape: (height, width, channel) of the images that the network is for.
+        table: from the one's state_dict to the other's tree; None lets one be proposed.
+        arguments: of the Flax module beside the images, with which it infers.
+        finish: what the Flax model leaves to its caller, such as the softmax that the PyTorch network ends with.
+        normalization: of the images that the weights were trained with, as far as is known.
+        proof_shape: of the random images that both are compared on, those of `image_shape` if not given. The best are
+            not square, so that height and width can't be confused, and small.
+        classes: names of the logits, as far as they are known.
+        note: what else a user of the weights should know.
+    """
+
+    build_network: Callable[[], torch.nn.Module]
+    model: nn.Module
+    image_shape: tuple[int, int, int]
+    table: Table | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"train": False})
+    finish: Callable[[Any], Any] = lambda outputs: outputs
+    normalization: str = "none"
+    proof_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
+    note: str = ""
+
+    def random_images(self, count: int = 2) -> Float32[np.ndarray, "count height width channel"]:
+        """Normal noise: no symmetry under which a flipped or transposed kernel would go unnoticed."""
+        shape = (count, *(self.proof_shape or self.image_shape))
+        return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    def shapes(self) -> dict[str, Any]:
+        """Shapes and types of the Flax model's variables, without a number computed."""
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        return jax.eval_shape(lambda x: self.model.init(jax.random.key(0), x, **self.arguments), images)

@@ -1,0 +1,69 @@
+"""The way back: the variables of a run, or converted ones, as a file that PyTorch's users read."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import safetensors.numpy
+import torch
+
+from convert.conversion import convert_back
+from convert.custom import load_recipe
+from convert.recipe import Recipe
+from convert.recipes import recipe_for
+from convert.report import first_difference, report_back
+from jaxcnn.errors import UserError
+from jaxcnn.inference.pretrained import load_pretrained
+from jaxcnn.inference.trained import load_best
+from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.folder import Run
+
+
+def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
+    """Write the state_dict of a run or of converted weights, if it is proven; return the exit code.
+
+    Raises:
+        UserError: the folder holds neither, or no PyTorch network is known of the model, or `out` can't be written.
+    """
+    recipe, variables, counters = _read(folder, own_recipe)
+    conversion = convert_back(jax.device_get(variables), recipe, counters)
+    print(report_back(folder.name, recipe, conversion))
+    if conversion.unproven:
+        reason = first_difference(conversion.unproven)
+        print(f"error: {folder}: not proven, nothing was written: {reason}", file=sys.stderr)
+        return 1
+    try:
+        with whole_file(out) as temporary:
+            _write(conversion.state, temporary)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
+    print(f"\n{out}")
+    return 0
+
+
+def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, Any], Mapping[str, int]]:
+    """The recipe, the variables, and how many batches the BatchNorms have seen, if that is known."""
+    if Run(folder).config.is_file():
+        trained = load_best(Run(folder))
+        size, _, _ = trained.preprocessing.framed_shape(trained.image_shape)
+        normalization = trained.preprocessing.normalization
+        return recipe_for(trained.model, size, normalization, trained.classes), trained.variables, {}
+    if own_recipe is not None:
+        recipe = load_recipe(own_recipe)
+        pretrained = load_pretrained(folder, model=recipe.model)
+        return recipe, pretrained.variables, pretrained.manifest.counters
+    pretrained = load_pretrained(folder)
+    manifest = pretrained.manifest
+    recipe = recipe_for(pretrained.model, manifest.image_shape[0], manifest.normalization, manifest.classes)
+    return recipe, pretrained.variables, manifest.counters
+
+
+def _write(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    if path.suffix == ".safetensors":
+        arrays = {key: tensor.numpy() for key, tensor in state.items()}
+        # What PyTorch's own writers put there, and some of its readers ask for.
+        path.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
+    else:
+        torch.save(dict(state), path)

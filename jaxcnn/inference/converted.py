@@ -1,0 +1,76 @@
+"""A converted classifier where a run is expected.
+
+Its folder is a tree of weights. What it says of a data set's images, once that is evaluated, lies in it under the names
+that a run folder has for predictions, so that the figures of both are drawn alike. There are no epochs in it.
+"""
+
+import importlib.metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.errors import UserError
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.pretrained import load_pretrained
+from jaxcnn.inference.trained import Trained, load_best
+from jaxcnn.runs.folder import SPLITS, Run, open_run, write_predictions
+from jaxcnn.runs.json_files import write_json
+
+UNKNOWN = "unknown"
+"""The protocol of what was trained elsewhere."""
+
+_PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "numpy")
+
+
+def load_classifier(folder: Path) -> Trained:
+    """The best classifier of a run, or a converted one, on the default device.
+
+    Raises:
+        UserError: the folder is neither, or is damaged, or nobody knows the names of its classes.
+    """
+    if not Run(folder).manifest.is_file():
+        return load_best(open_run(folder))
+    pretrained = load_pretrained(folder)
+    manifest, model = pretrained.manifest, pretrained.model
+    count = getattr(model, "classes", None)
+    if count is None:
+        raise UserError(f"{folder}: holds a {manifest.model}, which is no classifier; give a run or a classifier")
+    if len(manifest.classes) != count:
+        raise UserError(f"{folder}: its {count} classes have no names; convert it again with --classes NAME NAME ...")
+    height, width, _ = manifest.image_shape
+    preprocessing = Preprocessing(normalization=manifest.normalization)
+    # The images of every data set and every file are grey.
+    return Trained(model, pretrained.variables, preprocessing, (height, width, 1), manifest.classes, epoch=None)
+
+
+def keep_as_run(run: Run, data: str, dataset: Dataset, predictions: Predictions) -> None:
+    """Keep what a converted classifier says of a data set in its folder, as a run keeps it of its own.
+
+    Args:
+        run: the folder.
+        data: name of the data set.
+        dataset: the data set; its splits are those of the folder.
+        predictions: for all its images, but for those of classes that the classifier doesn't know.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    # A folder with a configuration has the rest as well.
+    run.config.unlink(missing_ok=True)
+    images, fingerprints = {name: dict[str, int]() for name in SPLITS}, dict.fromkeys(SPLITS, "")
+    for name in SPLITS:
+        run.predictions(name).unlink(missing_ok=True)
+        if (split := dataset.splits.get(name)) is not None:
+            found = predictions.take(np.flatnonzero(np.isin(predictions.names, split.names)))
+            write_predictions(run, name, found)
+            counts = np.bincount(found.labels, minlength=len(found.classes)).tolist()
+            images[name] = dict(zip(found.classes, counts, strict=True))
+            fingerprints[name] = split.fingerprint()
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    write_json(run.environment, {"packages": packages, "device_kind": jax.devices()[0].device_kind})
+    about = {"source": data, "protocol": UNKNOWN, "images": images, "fingerprints": fingerprints}
+    write_json(run.data, about)
+    write_json(run.config, {"model": "converted", "data": data})
