@@ -45,8 +45,8 @@ def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
     """Map the checkpoint to the Flax model, and compare both networks on random images.
 
     Raises:
-        UserError: the checkpoint is not one of this network.
-        ValueError: the recipe's table doesn't fit its networks, or there is none and none could be proposed.
+        UserError: the checkpoint is not one of this network, or no table could be proposed.
+        TableError: the recipe's table doesn't fit its networks.
     """
     outline = _without_numbers(recipe)
     layout, shared = outline.state_dict(), shared_entries(outline)
@@ -78,7 +78,9 @@ def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping
         counters: batches that BatchNorms have seen, as far as is known; 0 for the others.
 
     Raises:
-        ValueError: the recipe's table doesn't fit its networks, or an entry that has two leaves has two values.
+        ValueError: the recipe has no table.
+        TableError: its table doesn't fit its networks.
+        UserError: a parameter that PyTorch shares has two values.
     """
     if recipe.table is None:
         raise ValueError("the way back needs the table; keep the one that was proposed and proven")
