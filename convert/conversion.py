@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from convert.checkpoint import Checkpoint, Fitted, fit
-from convert.mapping import Plan, Table, left_out_keys, plan
+from convert.mapping import Plan, Table, TableError, left_out_keys, plan
 from convert.proof import Difference, prove, shared_entries
 from convert.proposal import propose_table
 from convert.recipe import Recipe
@@ -78,12 +78,11 @@ def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping
         counters: batches that BatchNorms have seen, as far as is known; 0 for the others.
 
     Raises:
-        ValueError: the recipe has no table.
-        TableError: its table doesn't fit its networks.
+        TableError: the recipe has no table, or it doesn't fit its networks.
         UserError: a parameter that PyTorch shares has two values.
     """
     if recipe.table is None:
-        raise ValueError("the way back needs the table; keep the one that was proposed and proven")
+        raise TableError("the recipe has no table, which the way back needs; keep the one that was proposed and proven")
     network = recipe.build_network()
     layout = network.state_dict()
     shared = shared_entries(network)

@@ -153,6 +153,7 @@ def build_described(name: str, fields: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError, TypeError, msgspec.ValidationError: there is none of this name or with these fields.
     """
+    build_model(name, {})  # A name that isn't known comes first: the fields of a network of one's own may be anything.
     return build_model(name, msgspec.convert(fields, _FIELDS))
 
 

@@ -99,6 +99,17 @@ def test_a_model_without_arguments_is_loaded_as_it_was_converted(convert_mine, t
     assert set(pretrained.variables["params"]) == {"Conv_0", "Conv_1"}
 
 
+def test_the_way_back_needs_the_table(convert_mine, run_convert, tmp_path):
+    assert convert_mine("RECIPE")[0] == 0
+    recipe = f"{tmp_path / 'mine.py'}:RECIPE"
+    code, out, err = run_convert("to-torch", tmp_path / "OUT", tmp_path / "back.pt", "--recipe", recipe)
+    assert (code, out) == (2, "")
+    assert "mine.py: the recipe has no table, which the way back needs" in err
+    code, _, err = run_convert("to-torch", tmp_path / "OUT", tmp_path / "back.pt")
+    assert (code, "the model FlaxNorms is not in the table of models" in err) == (2, True)
+    assert not (tmp_path / "back.pt").exists()
+
+
 def test_what_is_not_proven_is_refused_and_the_first_block_is_named(convert_mine, tmp_path):
     code, out, err = convert_mine("WRONG_EPSILON")
     assert code == 1
