@@ -12,7 +12,7 @@ help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
-	@echo "make fuzz       what chance suggests, two hundred times as much of it as in the tests (an hour)"
+	@echo "make fuzz       random changes of files, 200 times as many as in the tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove the environment and the caches, not the runs"
 

@@ -144,13 +144,8 @@ def custom(
     from convert.custom import load_recipe, told_in_one_line
 
     recipe = load_recipe(rules)
-    try:
-        with told_in_one_line(Path(rules.rpartition(":")[0])):
-            return _convert(read_checkpoint(checkpoint), recipe, out, overwrite=overwrite)
-    except UserError:
-        raise
-    except ValueError as error:  # The table doesn't fit the networks.
-        raise UserError(f"{rules}: {error}") from error
+    with told_in_one_line(Path(rules.rpartition(":")[0])):
+        return _convert(read_checkpoint(checkpoint), recipe, out, overwrite=overwrite)
 
 
 def to_torch(

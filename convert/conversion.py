@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from convert.checkpoint import Checkpoint, Fitted, fit
-from convert.mapping import Plan, Table, left_out_keys, plan
+from convert.mapping import Plan, Table, TableError, left_out_keys, plan
 from convert.proof import Difference, prove, shared_entries
 from convert.proposal import propose_table
 from convert.recipe import Recipe
@@ -45,8 +45,8 @@ def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
     """Map the checkpoint to the Flax model, and compare both networks on random images.
 
     Raises:
-        UserError: the checkpoint is not one of this network.
-        ValueError: the recipe's table doesn't fit its networks, or there is none and none could be proposed.
+        UserError: the checkpoint is not one of this network, or no table could be proposed.
+        TableError: the recipe's table doesn't fit its networks.
     """
     outline = _without_numbers(recipe)
     layout, shared = outline.state_dict(), shared_entries(outline)
@@ -78,10 +78,11 @@ def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping
         counters: batches that BatchNorms have seen, as far as is known; 0 for the others.
 
     Raises:
-        ValueError: the recipe's table doesn't fit its networks, or an entry that has two leaves has two values.
+        TableError: the recipe has no table, or it doesn't fit its networks.
+        UserError: a parameter that PyTorch shares has two values.
     """
     if recipe.table is None:
-        raise ValueError("the way back needs the table; keep the one that was proposed and proven")
+        raise TableError("the recipe has no table, which the way back needs; keep the one that was proposed and proven")
     network = recipe.build_network()
     layout = network.state_dict()
     shared = shared_entries(network)

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from convert.mapping import TableError
 from convert.recipe import Recipe
 from jaxcnn.errors import UserError
 
@@ -40,7 +41,7 @@ def load_recipe(address: str) -> Recipe:
 
 @contextlib.contextmanager
 def told_in_one_line(path: Path) -> Iterator[None]:
-    """Tell an error in the user's code by its line there; others, such as a bug of ours, pass.
+    """Tell an error in the user's code by its last line there, if there is one.
 
     Args:
         path: of the user's file.
@@ -52,13 +53,15 @@ def told_in_one_line(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except TableError as error:
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:
         if isinstance(error, SyntaxError):
             raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct that") from error
         # A network may have been imported from a file beside it.
         folder = path.resolve().parent
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
-        if not frames:
-            raise
-        file, line = Path(frames[-1].filename).name, frames[-1].lineno
-        raise UserError(f"{file}, line {line}: {type(error).__name__}: {error!s:.300}; correct that") from error
+        where = (
+            f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else f"{path}: its networks fail"
+        )
+        raise UserError(f"{where}: {type(error).__name__}: {error!s:.300}; correct that") from error

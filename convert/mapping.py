@@ -48,6 +48,10 @@ Table = Sequence[Rule | LeftOut]
 COUNTER = LeftOut(r"(.*\.)?num_batches_tracked", "a counter that only BatchNorm with momentum=None uses")
 
 
+class TableError(ValueError):
+    """A table doesn't fit its networks."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Move:
     """The numbers of an entry that become a leaf.
@@ -93,11 +97,11 @@ class Plan:
         """The collections, such as `params` and `batch_stats`, from the entries.
 
         Raises:
-            ValueError: an entry's type is not that of its leaf.
+            TableError: an entry's type is not that of its leaf.
         """
         for move in self.moves:
             if (found := arrays[move.key].dtype) != (needed := self.expected[move.path].dtype):
-                raise ValueError(f"{move.key}: is {found}, but {move.path} is {needed}")
+                raise TableError(f"{move.key}: is {found}, but {move.path} is {needed}")
         leaves = {move.path: arrays[move.key].reshape(-1)[move.places] for move in self.moves}
         return unflatten_dict(leaves, sep="/")
 
@@ -127,7 +131,7 @@ def plan(
         shared: entries that are the same parameter as an earlier one; they need no line of their own.
 
     Raises:
-        ValueError: an entry has no line, or its numbers are not used once each; two become the same leaf; a leaf is
+        TableError: an entry has no line, or its numbers are not used once each; two become the same leaf; a leaf is
             left without one or isn't expected; a shape is wrong. The message lists all of it.
     """
     leaves = flatten_dict(expected, sep="/")
@@ -153,7 +157,7 @@ def plan(
             moves |= {move.path: move for move in found if isinstance(move, Move)}
     problems += [f"{path}: no entry becomes this leaf" for path in shapes if path not in moves]
     if problems:
-        raise ValueError(f"the table doesn't fit: {'; '.join(problems)}")
+        raise TableError(f"the table doesn't fit: {'; '.join(problems)}")
     return Plan(layout, leaves, tuple(moves.values()), left_out, repeated)
 
 

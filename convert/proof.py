@@ -19,7 +19,7 @@ import torch
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float32
 
-from convert.mapping import Plan
+from convert.mapping import Plan, TableError
 from convert.recipe import Recipe
 from jaxcnn.cpu.device import cpu_device
 
@@ -138,7 +138,7 @@ def prove(
         The largest difference of each block, in the order in which PyTorch's modules end.
 
     Raises:
-        ValueError: an entry that becomes a leaf changes nothing that could be compared.
+        TableError: an entry that becomes a leaf changes nothing that could be compared.
     """
     # The network's own tensors would change with it.
     state = {key: tensor.clone() for key, tensor in state.items()}
@@ -212,7 +212,7 @@ def check_seen(
     """See that every entry counts: a layer of PyTorch that runs by itself does, any other entry is changed to see.
 
     Raises:
-        ValueError: an entry changes nothing.
+        TableError: an entry changes nothing.
     """
     unseen = []
     for key in plan.paths:
@@ -227,7 +227,7 @@ def check_seen(
         if _same(after, expected[block]):
             unseen.append(key)
     if unseen:
-        raise ValueError(
+        raise TableError(
             f"{', '.join(unseen[:10])}: changes nothing that the PyTorch network gives, so that nothing can be proven"
             " of it; leave it out of the table by a LeftOut"
         )

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import flax.linen as nn
@@ -42,6 +42,8 @@ _LEAF_NAMES = {
     "running_var": ("var",),
 }
 _IMPOSSIBLE = 1e9
+# Of changes to one block: each is a run of the Flax model.
+_MOST_TRIES = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _repaired(
 
     best, wrong = judge(choice)
     while wrong is not None:
-        for other in _changes(choice, ways, wrong):
+        for other in islice(_changes(choice, ways, wrong), _MOST_TRIES):
             agreeing, still_wrong = judge(other)
             if agreeing > best:
                 choice, best, wrong = other, agreeing, still_wrong

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from convert.mapping import Table
+from jaxcnn.models.table import variable_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,5 +49,4 @@ class Recipe:
 
     def shapes(self) -> dict[str, Any]:
         """Shapes and types of the Flax model's variables, without a number computed."""
-        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
-        return jax.eval_shape(lambda x: self.model.init(jax.random.key(0), x, **self.arguments), images)
+        return variable_shapes(self.model, self.image_shape, arguments=self.arguments)

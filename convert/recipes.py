@@ -17,6 +17,9 @@ from jaxcnn.models.resnet import DEPTHS, ResNet, ResNetClassifier
 
 Tensors = Mapping[str, torch.Tensor]
 
+# A layer of more is none of these networks.
+_MOST_FEATURES = 2**16
+
 # The fields of a model that are sizes of a checkpoint's arrays: an entry, and the axis.
 _UNET_SIZES = {
     "in_channels": ("encoder1.enc1conv1.weight", 1),
@@ -75,7 +78,8 @@ def _sizes(tensors: Tensors, entries: Mapping[str, Any]) -> dict[str, Any]:
             found = tuple(size(one) for one in entry)
             return None if None in found else found
         key, axis = entry
-        return tensors[key].shape[axis] if key in tensors and tensors[key].ndim > axis else None
+        width = tensors[key].shape[axis] if key in tensors and tensors[key].ndim > axis else None
+        return width if width is not None and width <= _MOST_FEATURES else None
 
     return {field: found for field, entry in entries.items() if (found := size(entry))}
 

@@ -41,6 +41,7 @@ def manifest(checkpoint: Checkpoint, recipe: Recipe, conversion: Conversion) -> 
         tolerance=TOLERANCE,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
         classes=recipe.classes,
+        arguments={name: _jsonable(value) for name, value in recipe.arguments.items()},
         counters={key: int(tensor) for key, tensor in counters.items()},
     )
 

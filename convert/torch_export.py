@@ -1,5 +1,6 @@
 """The way back: the variables of a run, or converted ones, as a file that PyTorch's users read."""
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import safetensors.numpy
 import torch
 
 from convert.conversion import convert_back
-from convert.custom import load_recipe
+from convert.custom import load_recipe, told_in_one_line
 from convert.recipe import Recipe
 from convert.recipes import recipe_for
 from convert.report import first_difference, report_back
@@ -27,8 +28,9 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
     Raises:
         UserError: the folder holds neither, or no PyTorch network is known of the model, or `out` can't be written.
     """
-    recipe, variables, counters = _read(folder, own_recipe)
-    conversion = convert_back(jax.device_get(variables), recipe, counters)
+    with told_in_one_line(Path(own_recipe.rpartition(":")[0])) if own_recipe else contextlib.nullcontext():
+        recipe, variables, counters = _read(folder, own_recipe)
+        conversion = convert_back(jax.device_get(variables), recipe, counters)
     print(report_back(folder.name, recipe, conversion))
     if conversion.unproven:
         reason = first_difference(conversion.unproven)

@@ -241,7 +241,7 @@ def _save(training: _Training, state: TrainState, positions: Positions, step: in
         checkpoints.wait(training.saved[place])
     good = {}
     for place, own in training.program.states(state, positions).items():
-        if wrong := _not_finite(own):
+        if wrong := not_finite(own):
             training.diverged(place, f"the {wrong} are infinite or NaN after step {step}")
             continue
         good[place] = positions[place]
@@ -249,7 +249,7 @@ def _save(training: _Training, state: TrainState, positions: Positions, step: in
     return good
 
 
-def _not_finite(state: TrainState) -> str:
+def not_finite(state: TrainState) -> str:
     """Which part of a state holds a number that is infinite or NaN; empty where none does."""
     parts = {
         "parameters": state.params,

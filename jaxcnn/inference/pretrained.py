@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -45,6 +46,7 @@ class Manifest:
         tolerance: of the relative differences.
         versions: of the packages that took part.
         classes: names of the logits, where the network is a classifier and they are known.
+        arguments: of the module beside the images, with which it infers.
         counters: how many batches each BatchNorm had seen, which only PyTorch keeps.
     """
 
@@ -64,6 +66,7 @@ class Manifest:
     versions: dict[str, str]
     # Folders that were written before these have none.
     classes: tuple[str, ...] = ()
+    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: {"train": False})
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -134,7 +137,7 @@ def _load(folder: Path, kind: type[nn.Module], method: str | None, own: nn.Modul
     if not isinstance(model, kind):
         raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
     try:
-        shapes = described_shapes(model, manifest.image_shape, method)
+        shapes = described_shapes(model, manifest.image_shape, method, manifest.arguments)
     except ValueError as error:
         raise _of_another_version(folder) from error
     return Pretrained(model, load_tree(folder, shapes), manifest)
@@ -150,16 +153,22 @@ def build_described(name: str, fields: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError, TypeError, msgspec.ValidationError: there is none of this name or with these fields.
     """
+    build_model(name, {})  # A name that isn't known comes first: the fields of a network of one's own may be anything.
     return build_model(name, msgspec.convert(fields, _FIELDS))
 
 
-def described_shapes(model: nn.Module, image_shape: tuple[int, ...], method: str | None = None) -> dict[str, Any]:
+def described_shapes(
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    method: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({"train": False}),
+) -> dict[str, Any]:
     """The shapes of the variables that this method of a module uses, whatever a manifest says of it.
 
     Raises:
         ValueError: the module can't be, or not for images of this shape.
     """
     try:
-        return variable_shapes(model, msgspec.convert(image_shape, tuple[Side, Side, Side]), method)
+        return variable_shapes(model, msgspec.convert(image_shape, tuple[Side, Side, Side]), method, arguments)
     except Exception as error:  # A field of another type fails anywhere in Flax.
         raise ValueError(f"no images of {image_shape} go through {model}") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -59,7 +60,12 @@ def build_model(name: str, fields: Mapping[str, Any]) -> nn.Module:
     return modules[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
 
-def variable_shapes(model: nn.Module, image_shape: tuple[int, int, int], method: str | None = None) -> dict[str, Any]:
+def variable_shapes(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    method: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({"train": False}),
+) -> dict[str, Any]:
     """Shapes and types of the variables that this method of the model uses; nothing is computed."""
     images = jnp.zeros((1, *image_shape))
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False, method=method))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, **arguments, method=method))

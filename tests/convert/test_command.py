@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import v1 as orbax
@@ -222,8 +223,9 @@ def zip_of_text():
         as_old_torch_file({"conv.bias": torch.ones(1000)})[:-500],
         bytes(range(256)) * 10,
         pickle.dumps({"conv.bias": [1.0]}, protocol=4),
+        safetensors.torch.save({"conv.bias": torch.ones(1000)})[:-500],
     ],
-    ids=["empty", "text", "zip header", "other zip", "cut zip", "cut old file", "bytes", "other pickle"],
+    ids=["empty", "text", "zip header", "other zip", "cut zip", "cut old file", "bytes", "other pickle", "safetensors"],
 )
 def test_a_file_that_is_no_checkpoint(convert_unet, tmp_path, content):
     path = tmp_path / "file.pt"

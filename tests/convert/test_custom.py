@@ -16,7 +16,7 @@ from convert import mapping, transforms
 from convert.checkpoint import Checkpoint
 from convert.conversion import convert, convert_back
 from convert.proposal import as_source
-from convert.recipe import Recipe
+from jaxcnn.inference.pretrained import load_pretrained
 
 MINE = """
 from network_pairs import PAIRS, FlaxNorms, FlaxShared, TorchNorms
@@ -37,6 +37,7 @@ WRONG_IMAGES = recipe(shape=(16, 24, 4))
 WRONG_TABLE = recipe(table=(*layer("conv", "Conv_0", conv_kernel),))
 OTHER_MODEL = recipe(FlaxShared())
 BROKEN = recipe(Broken())
+NO_ARGUMENTS = PAIRS["branches"].recipe()
 NUMBER = 3
 """
 
@@ -66,15 +67,13 @@ def test_a_proposed_table_is_proven_and_kept_as_it_is_printed(name):
     pair = PAIRS[name]
     torch.manual_seed(1)
     state = pair.torch_network().state_dict()
-    recipe = Recipe(pair.torch_network, pair.model, pair.image_shape)
-    conversion = convert(Checkpoint(Path("mine.pt"), "", state), recipe)
+    conversion = convert(Checkpoint(Path("mine.pt"), "", state), pair.recipe())
     assert not conversion.unproven
     names: dict[str, object] = {}
     exec(as_source(conversion.table), vars(transforms) | {"Rule": mapping.Rule, "LeftOut": mapping.LeftOut}, names)
     assert names["TABLE"] == conversion.table
     # And the way back, by the same table.
-    kept = Recipe(pair.torch_network, pair.model, pair.image_shape, table=conversion.table)
-    back = convert_back(conversion.variables, kept)
+    back = convert_back(conversion.variables, pair.recipe(conversion.table))
     assert not back.unproven
     for key, tensor in back.state.items():
         assert torch.equal(tensor, state[key])
@@ -94,6 +93,27 @@ def test_the_table_is_printed_and_the_tree_written(convert_mine, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_without_arguments_is_loaded_as_it_was_converted(convert_mine, tmp_path):
+    torch.save(PAIRS["branches"].torch_network().state_dict(), tmp_path / "mine.pt")
+    assert convert_mine("NO_ARGUMENTS")[0] == 0
+    pretrained = load_pretrained(tmp_path / "OUT", model=PAIRS["branches"].model)
+    assert pretrained.manifest.arguments == {}
+    assert set(pretrained.variables["params"]) == {"Conv_0", "Conv_1"}
+
+
+@pytest.mark.slow
+def test_the_way_back_needs_the_table(convert_mine, run_convert, tmp_path):
+    assert convert_mine("RECIPE")[0] == 0
+    recipe = f"{tmp_path / 'mine.py'}:RECIPE"
+    code, out, err = run_convert("to-torch", tmp_path / "OUT", tmp_path / "back.pt", "--recipe", recipe)
+    assert (code, out) == (2, "")
+    assert "mine.py: the recipe has no table, which the way back needs" in err
+    code, _, err = run_convert("to-torch", tmp_path / "OUT", tmp_path / "back.pt")
+    assert (code, "the model FlaxNorms is not in the table of models" in err) == (2, True)
+    assert not (tmp_path / "back.pt").exists()
+
+
+@pytest.mark.slow
 def test_what_is_not_proven_is_refused_and_the_first_block_is_named(convert_mine, tmp_path):
     code, out, err = convert_mine("WRONG_EPSILON")
     assert code == 1
@@ -109,8 +129,9 @@ def test_what_is_not_proven_is_refused_and_the_first_block_is_named(convert_mine
         ("MISSING", "MISSING is NoneType, not a convert.recipe.Recipe"),
         ("NUMBER", "NUMBER is int, not a convert.recipe.Recipe"),
         ("OTHER_MODEL", "no table could be proposed: no layer of the other network has the shapes of conv, "),
-        ("WRONG_TABLE", "WRONG_TABLE: the table doesn't fit: group_norm.weight: 0 lines of the table match"),
+        ("WRONG_TABLE", "mine.py: the table doesn't fit: group_norm.weight: 0 lines of the table match"),
         ("BROKEN", "mine.py, line 9: AttributeError: "),
+        ("WRONG_IMAGES", "mine.py: its networks fail: RuntimeError: Given groups=1, weight of size [8, 3, 3, 3]"),
     ],
 )
 def test_what_is_wrong_with_a_recipe_is_told_in_one_line(convert_mine, tmp_path, name, message):

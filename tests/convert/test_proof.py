@@ -68,8 +68,7 @@ def pairs():
     def get(name):
         if name not in made:
             torch.manual_seed(0)
-            pair = PAIRS[name]
-            made[name] = sides_of(pair.torch_network().eval(), Recipe(pair.torch_network, pair.model, pair.image_shape))
+            made[name] = sides_of(PAIRS[name].torch_network().eval(), PAIRS[name].recipe())
         return made[name]
 
     return get
@@ -264,10 +263,8 @@ def test_outputs_of_other_shapes_or_numbers_are_no_proof():
         assert (difference.within_tolerance, difference.detail) == (False, detail)
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_the_images_have_no_symmetry(name):
-    pair = PAIRS[name]
-    image = Recipe(pair.torch_network, pair.model, (32, 32, 3)).random_images(1)[0]
+def test_the_images_have_no_symmetry():
+    image = dataclasses.replace(PAIRS["norms"].recipe(), proof_shape=(32, 32, 3)).random_images(1)[0]
     for other in (image[::-1], image[:, ::-1], image.swapaxes(0, 1), image[::-1, ::-1]):
         assert abs(np.corrcoef(image.ravel(), other.ravel())[0, 1]) < 0.1
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from convert.recipe import Recipe
+
 
 class TorchDepthwise(nn.Module):
     """An inverted residual of MobileNet: depthwise (dilated), pointwise and grouped convolutions; flatten, linear."""
@@ -211,11 +213,10 @@ class TorchBranches(nn.Module):
 
 
 class FlaxBranches(fnn.Module):
-    """They run in the other order than in PyTorch, and have other names."""
+    """They run in the other order than in PyTorch, and have other names. There is no argument but the images."""
 
     @fnn.compact
-    def __call__(self, images, *, train):
-        del train
+    def __call__(self, images):
         values = fnn.Conv(4, (3, 3), padding="VALID")(images)
         return values * fnn.sigmoid(fnn.Conv(4, (3, 3), padding="VALID")(images))
 
@@ -227,6 +228,10 @@ class Pair:
     torch_network: Callable[[], nn.Module]
     model: fnn.Module
     image_shape: tuple[int, int, int]
+    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: {"train": False})
+
+    def recipe(self, table=None):
+        return Recipe(self.torch_network, self.model, self.image_shape, table, self.arguments)
 
 
 PAIRS = {
@@ -234,5 +239,5 @@ PAIRS = {
     "norms": Pair(TorchNorms, FlaxNorms(), (16, 24, 3)),
     "transformer": Pair(TorchTransformer, FlaxTransformer(), (32, 48, 3)),
     "shared": Pair(TorchShared, FlaxShared(), (8, 10, 3)),
-    "branches": Pair(TorchBranches, FlaxBranches(), (6, 9, 3)),
+    "branches": Pair(TorchBranches, FlaxBranches(), (6, 9, 3), {}),
 }

@@ -17,7 +17,8 @@ def save_random_weights(
 ) -> dict[str, Any]:
     """Write random weights of the model, and return them."""
     variables = jax.tree.map(np.asarray, random_network(model, (1, *image_shape))[1])
-    empty = {field.name: {} for field in dataclasses.fields(Manifest)}
+    fields = dataclasses.fields(Manifest)
+    empty = {field.name: {} for field in fields if field.default is field.default_factory}
     known = {
         "model": type(model).__name__,
         "fields": model_fields(model),

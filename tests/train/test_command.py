@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from planted import smooth_images
 
+import train.folder
 import train.images
 import train.learner
 import train.program
@@ -163,6 +164,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
             "--validation-fraction 0.1: the 1 training images of glioma_tumor leave 0 to train on",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            ["--warmup-steps", "10"],
+            "--warmup-steps 10: the run has 10 steps, so the learning rate would never reach its peak; give fewer",
+            marks=pytest.mark.slow,
+        ),
+        # `--crop` alone names the only crop there was; `--epochs` is no name of one.
+        (["--crop", "--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--crop", "heads"], "--crop heads: must be one of none, head"),
         (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--overwrite", "--resume"], "--overwrite and --resume"),
@@ -272,3 +281,10 @@ def test_a_run_goes_on_with_the_images_it_was_started_with_or_not_at_all(start):
     code, printed, _ = start(0, "--resume", "--protocol", "official")
     assert code == 2
     assert "--protocol official: the run in" in printed
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train.folder.time, "strftime", lambda _: "simplecnn-20260101-000000")
+    names = [str(train.folder.new_folder("simplecnn")) for _ in range(3)]
+    assert names == [f"runs/simplecnn-20260101-000000{number}" for number in ("", "-2", "-3")]

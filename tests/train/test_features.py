@@ -1,5 +1,6 @@
 """Training on features that were computed once is training on images: same logits, same losses; never stale ones."""
 
+import os
 import sys
 
 import jax
@@ -166,3 +167,18 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(monkeypatch, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(Exception, match="or give --no-cache"):
         load_features(*frozen_network(), IMAGES)
+
+
+def test_the_features_that_were_used_longest_ago_make_room(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = features.features_folder()
+    folder.mkdir(parents=True)
+    for age, name in enumerate("abcd"):
+        (folder / f"{name}.npy").write_bytes(bytes(100))
+        os.utime(folder / f"{name}.npy", (1000 - age, 1000 - age))
+    (folder / "notes.txt").write_text("not ours")
+    assert features.remove_features(250) == 200
+    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "b.npy", "notes.txt"]
+    features.clear_features()
+    assert capsys.readouterr().out == f"{folder}: 0 MB freed\n"
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,11 +14,16 @@ from kills import train as train_alone
 from populations import write_results
 from processes import command
 
-from jaxcnn.runs.folder import open_run, open_sweep, read_epochs, read_predictions
+from jaxcnn.data.load import load_dataset
+from jaxcnn.data.protocol import partition
+from jaxcnn.runs.folder import Run, open_run, open_sweep, read_epochs, read_predictions
 from train.devices import Placement
+from train.images import frame_splits
+from train.learner import build_learner
 from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
 from train.sweep.groups import group
+from train.sweep.population import compile_population, largest_population
 
 
 def groups(config, texts, at_once):
@@ -71,6 +77,24 @@ def test_members_are_shared_out_to_the_devices_and_their_memory_is_told(found):
     assert len(others) == 2
     # The least that a model can need is its parameters, and what is computed from a batch is more than that here.
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(results["simplecnn"]["members"][0]["params"])) < each * 1e6 < 1e8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_as_many_are_trained_at_once_as_the_memory_holds(capsys):
+    """By the memory that the program of one needs; that of four, which is compiled to compare, needs four times it."""
+    config = make_config("simplecnn", width=0.05, image_size=50, max_images=24, batch_size=4)
+    dataset, _ = partition(load_dataset("phantom", 24), "leak-free", 0.1, seed=0)
+    framed = frame_splits(config.training, dataset)
+    learners = [build_learner(config.replace(seed=n), dataset, framed, Run(Path("unused"))) for n in range(4)]
+    compile_population(learners, jax.devices()[:1])
+    (each,) = re.findall(r"^memory +(\S+) MB a model", capsys.readouterr().out, re.MULTILINE)
+    for count in (1, 4, 20):
+        limit = int(1e6 * float(each) * count / 0.85)
+        found = largest_population(learners[0], jax.devices()[:1], limit)
+        assert found == pytest.approx(count, rel=0.25)
+    assert largest_population(learners[0], jax.devices()[:1], 1) == 1
+    assert largest_population(learners[0], jax.devices()[:1], None) is None
 
 
 def sweeping(folder, *more: str):

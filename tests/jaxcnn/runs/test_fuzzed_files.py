@@ -169,7 +169,7 @@ def test_any_value_in_any_place(run, name, data):
     try_content(run, name, "\n".join(map(json.dumps, lines)).encode())
 
 
-KINDS = ["f4", "f8", "i4", "i8", "u1", "?", "c8", "U3", "S3", "M8[s]"]
+KINDS = ["f4", ">f4", "f8", "i4", "i8", "u1", "?", "c8", "U3", "S3", "M8[s]", "m8[s]"]
 
 
 @MANY
