@@ -124,7 +124,7 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
 def test_what_is_no_classifier_or_has_no_names_is_refused(tmp_path, run_command):
     save_random_weights(tmp_path / "unet", UNet(features=2), (32, 32, 3))
     save_random_weights(tmp_path / "imagenet", ResNet(features=2, classes=7), (32, 32, 3))
-    save_random_weights(tmp_path / "other", MODEL.clone(classes=2), (SIZE, SIZE, 1), ("yes", "no"))
+    save_random_weights(tmp_path / "other", MODEL.clone(classes=2), (SIZE, SIZE, 1), ("early", "late"))
     for words, message in [
         (("predict", tmp_path / "unet", "x.png"), "holds a UNet, which is no classifier"),
         (("predict", tmp_path / "imagenet", "x.png"), "its 7 classes have no names; convert it again with --classes"),
