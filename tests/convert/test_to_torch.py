@@ -72,6 +72,8 @@ def test_a_file_comes_back_byte_by_byte(network, run_convert, convert_to_torch, 
     assert (code, err) == (0, "")
     assert out.endswith(f"\n{again}\n")
     assert again.read_bytes() == original.read_bytes()
+    # An evaluation leaves its predictions there.
+    (tmp_path / "OUT" / "config.json").write_text("{}")
     code, out, _ = convert_to_torch(tmp_path / "OUT", tmp_path / "again.pt")
     assert code == 0
     loaded = torch.load(tmp_path / "again.pt", weights_only=True)
