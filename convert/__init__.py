@@ -1,1 +1,1 @@
-"""PyTorch checkpoints to Orbax trees, proven equal block by block. The only room that imports torch."""
+"""PyTorch checkpoints to Orbax trees and back, proven equal layer by layer. The only room that imports torch."""

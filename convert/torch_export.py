@@ -47,8 +47,9 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
 
 def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, Any], Mapping[str, int]]:
     """The recipe, the variables, and how many batches the BatchNorms have seen, if that is known."""
-    if Run(folder).config.is_file():
-        trained = load_best(Run(folder))
+    run = Run(folder)
+    if run.config.is_file() and not run.manifest.is_file():
+        trained = load_best(run)
         size, _, _ = trained.preprocessing.framed_shape(trained.image_shape)
         normalization = trained.preprocessing.normalization
         return recipe_for(trained.model, size, normalization, trained.classes), trained.variables, {}

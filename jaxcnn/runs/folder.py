@@ -152,6 +152,8 @@ def check_run_folder(run: Run) -> None:
     Raises:
         UserError: it holds something else.
     """
+    if run.manifest.is_file():
+        raise UserError(f"--run-dir {run.folder}: holds converted weights; choose another")
     try:
         # Other programs have a config.json, too. It is written last, so that a run with one has the others as well.
         if not run.folder.exists() or all(path.is_file() for path in (run.config, run.data, run.environment)):

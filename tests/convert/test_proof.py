@@ -287,8 +287,8 @@ def test_both_sides_need_the_cpu(pairs, monkeypatch):
     def no_cpu(*, backend):
         raise RuntimeError(f"Unknown backend {backend}")
 
+    sides = pairs("branches")
     monkeypatch.setattr(jax, "local_devices", no_cpu)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    sides = pairs("branches")
     with pytest.raises(UserError, match=r"JAX_PLATFORMS=cuda leaves out the CPU, .*; set it to cuda,cpu"):
         sides.prove()

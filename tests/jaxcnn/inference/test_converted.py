@@ -117,6 +117,8 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     assert (code, "if the run has epochs" in err) == (2, True)
     code, _, err = run_command(train.__main__, "evaluate", folder, "--protocol", "leak-free")
     assert (code, "nobody knows on which images" in err) == (2, True)
+    code, _, err = run_command(train.__main__, "simplecnn", "--run-dir", folder, "--overwrite")
+    assert (code, "holds converted weights; choose another" in err) == (2, True)
     # The weights are still what they were.
     assert load_classifier(folder).epoch is None
 
