@@ -79,7 +79,7 @@ def report_images(images: Images, protocol: Protocol) -> None:
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     report(f"data       {images.dataset.source}: {counts}")
     if origin != "published":
-        report(f"test       {'held out of the images that there are' if origin == 'held out' else origin}")
+        report(f"test       {'held out of all images' if origin == 'held out' else origin}")
     if patients := images.description.get("patients"):
         report(f"patients   {', '.join(f'{count} {name}' for name, count in patients.items())}")
     leakage, tested = images.leakage, len(splits["test"])

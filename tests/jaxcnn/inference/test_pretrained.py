@@ -110,7 +110,7 @@ def test_a_manifest_of_another_version_is_refused(folder, change):
     path = folder / "manifest.json"
     content = {key: value for key, value in (json.loads(path.read_text()) | change).items() if value is not ...}
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"{folder}: has a manifest of another version; convert the weights again"):
+    with pytest.raises(UserError, match=f"{folder}: was written by another version; convert the weights again"):
         load_pretrained(folder)
 
 
