@@ -123,8 +123,8 @@ def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
         patch.setattr(train.program, "distribute", distribute_and_signal)
         assert run_train(monkeypatch, tmp_path / "run", "--resume") == 128 + signal_number
     shown = capsys.readouterr().err
-    stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved, and the same command with --resume"
-    assert stopped in shown
+    stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved; continue it with the same command"
+    assert f"{stopped} and --resume" in shown
 
     assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
     shown = capsys.readouterr().out.splitlines()
@@ -156,7 +156,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         (["--data", "/no/such/folder"], "/no/such/folder"),
         pytest.param(
             ["--batch-size", "45"],
-            "--batch-size 45: larger than the 44 training images",
+            "--batch-size 45: is larger than the 44 training images",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -257,7 +257,7 @@ def test_a_leaky_set_is_trained_on_without_the_copies_and_says_so_in_one_line(st
 
     code, printed, data = start(6, "--protocol", "official", "--overwrite")
     assert code == 0
-    line = f"copies     {found}; scores on them show memory (--protocol leak-free leaves those out)"
+    line = f"copies     {found}; their scores measure memory (leave the copies out with --protocol leak-free)"
     assert line in printed.splitlines()
     assert (data["protocol"], data["left_out"]) == ("official", 0)
     assert sum(data["images"]["train"].values()) + sum(data["images"]["validation"].values()) == 40

@@ -214,8 +214,8 @@ def test_different_images_are_not_compared(tmp_path, evaluate):
         (["RUN", "--unseen", "--split", "train"], "--unseen: applies to test images only; leave out --split train"),
         (["COPIED", "--unseen"], "has a copy among the training images; leave it out"),
         (["PERFECT", "--temperature"], "perfect: all images are classified correctly"),
-        (["BROKEN"], "test.npz: is damaged (some logits are not finite)"),
-        (["YOUNG"], "let the run end first"),
+        (["BROKEN"], "test.npz: is damaged (some logits are infinite or NaN)"),
+        (["YOUNG"], "finish the run first"),
         (["BARE"], "data.json: is damaged (Object missing required field `source`)"),
     ],
 )

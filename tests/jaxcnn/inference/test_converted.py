@@ -95,7 +95,7 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     for room, words in ((train.__main__, ("evaluate",)), (figures.__main__, ("confusion-matrices",))):
         code, out, err = run_command(room, *words, folder)
         assert (code, out) == (2, "")
-        assert f"python -m train evaluate {folder} --data DATA makes some" in err
+        assert f"make some with python -m train evaluate {folder} --data DATA" in err
     code, out, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--split", "test", "--json")
     assert (code, err) == (0, "")
     (scored,) = json.loads(out)["runs"]

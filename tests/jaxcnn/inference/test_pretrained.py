@@ -117,7 +117,7 @@ def test_a_manifest_of_another_version_is_refused(folder, change):
 def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fields": {"features": 3}}))
-    with pytest.raises(UserError, match=r"/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
+    with pytest.raises(UserError, match=r": .*/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
         load_pretrained(folder)
 
 
