@@ -1,1 +1,1 @@
-"""PyTorch checkpoints to Orbax trees, proven equal block by block. The only room that imports torch."""
+"""Convert PyTorch checkpoints to Orbax trees and prove them equal block by block. Only this package imports torch."""

@@ -29,11 +29,9 @@ class ImageOptions:
     max_images: int | None = None
     """Maximum number of images of each split, spread evenly over it, for a quick look."""
     protocol: Protocol = "leak-free"
-    """Training images: `leak-free` removes near-duplicates of test images and other images of their
-    patients; `official` keeps them, as published scores do."""
+    """`leak-free` trains on no copy and no patient of a test image; `official` does, as published scores do."""
     validation_fraction: float = 0.1
-    """Fraction of the training images of each class to hold out for validation, together with their copies and other
-    images of their patients, unless the data set has validation images."""
+    """Fraction of each class to hold out for validation, in whole patients, if the data set has no such split."""
     test_fraction: float = 0.2
     """Fraction of the images to hold out for testing in the same way, if the data set has no test images."""
     folds: int | None = None
@@ -82,14 +80,11 @@ class TrainOptions(ImageOptions):
     image_size: int | None = None
     """Height and width to resize images to, by default those of the data; smaller images train faster."""
     normalization: str = "none"
-    """Intensity normalisation: `none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet`, which
-    the ResNets' weights need."""
+    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet` (for the ResNets' weights)."""
     augment: str = "none"
-    """Augmentation of the training images: `brain-mri` rotates, zooms, shifts, mirrors and relights them;
-    and `any-sequence` also redraws the grey curve, for scans of other MRI sequences."""
+    """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve."""
     loss: str = "cross-entropy"
-    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities, to reproduce
-    its curves."""
+    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities."""
     label_smoothing: float = 0.0
     """Label smoothing of the training objective; reported losses don't include it."""
     class_weights: ClassWeightsName = "none"
@@ -99,8 +94,7 @@ class TrainOptions(ImageOptions):
     tta: TTAName = "none"
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
     accumulate: int = 1
-    """Number of micro-batches to divide each batch into, to save memory. BatchNorm normalises by the micro-batch;
-    nothing else changes."""
+    """Number of micro-batches in a batch, to save memory; BatchNorm then normalises by the micro-batch."""
     dtype: DTypeName = "float32"
     """Type of the activations; with `bfloat16` parameters, optimizer, batch statistics and loss stay float32."""
     checkpoint_every: int = 200

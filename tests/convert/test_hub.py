@@ -107,7 +107,7 @@ def test_what_does_not_arrive_leaves_nothing(convert_hub, content, length, reaso
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/weights.pt", "http://no-such-host.invalid/weights.pt"])
 def test_offline_one_line_says_what_to_do(convert_hub, weights, address, monkeypatch):
     monkeypatch.setitem(hub.ADDRESSES, "unet", address)
-    assert_refused(convert_hub(weights), address, "download it where you can", "python -m convert unet FILE OUT")
+    assert_refused(convert_hub(weights), address, "download it on another computer", "python -m convert unet FILE OUT")
     assert not list(cache_folder().iterdir())
 
 

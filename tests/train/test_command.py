@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from docstring_parser import parse_from_object
 from planted import smooth_images
 
 import train.folder
@@ -21,11 +22,12 @@ import train.run
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
+from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.devices import distribute
+from train.devices import Placement, distribute
 from train.folder import check_same_options
-from train.options import make_config
+from train.options import TrainOptions, make_config
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
@@ -288,3 +290,11 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, 
     monkeypatch.setattr(train.folder.time, "strftime", lambda _: "simplecnn-20260101-000000")
     names = [str(train.folder.new_folder("simplecnn")) for _ in range(3)]
     assert names == [f"runs/simplecnn-20260101-000000{number}" for number in ("", "-2", "-3")]
+
+
+@pytest.mark.parametrize("options", [TrainOptions, Placement, *(of.options for of in MODELS.values())])
+def test_the_help_of_an_option_is_one_line_of_the_source(options):
+    """The command line keeps the line breaks in the docstrings of fields."""
+    helps = [of.description or "" for base in options.__mro__[:-1] for of in parse_from_object(base).params]
+    assert helps
+    assert not [of for of in helps if "\n" in of]
