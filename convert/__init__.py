@@ -1,1 +1,1 @@
-"""PyTorch checkpoints to Orbax trees and back, proven equal layer by layer. The only room that imports torch."""
+"""Convert PyTorch checkpoints to Orbax trees and back, proven equal layer by layer; only this package imports torch."""

@@ -33,13 +33,13 @@ _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 def unet(
     paths: Paths, *, hub: bool = False, normalization: Normalization = "per-image-z-score", overwrite: bool = False
 ) -> int:
-    """The U-Net for brain MRI that PyTorch hub offers, of any width and number of channels.
+    """Convert the U-Net for brain MRI from PyTorch hub, of any width and number of channels.
 
     Args:
-        paths: a checkpoint of it, and the folder for the converted weights; with --hub just the folder.
-        hub: fetch the hub's own weights; they are kept in ~/.cache/jaxcnn.
-        normalization: of the images that the weights were trained with; kept in the manifest, no checkpoint says it.
-        overwrite: replace the weights in OUT.
+        paths: Checkpoint and folder for the converted weights; with --hub only the folder.
+        hub: Download the hub's own weights, and keep them in ~/.cache/jaxcnn.
+        normalization: Normalisation of the images that the weights were trained with; it is saved in the manifest.
+        overwrite: Replace the weights in OUT.
     """
     return _from_hub_or_file("unet", paths, hub, normalization, (), overwrite=overwrite)
 
@@ -54,16 +54,16 @@ def simplecnn(
     classes: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> int:
-    """The reference project's SimpleCNN, of any width.
+    """Convert the reference project's SimpleCNN, of any width.
 
     Args:
-        checkpoint: what its training saved.
-        out: folder for the converted weights.
-        gate: of its squeeze-and-excitation block, which no checkpoint says; the reference project's is a softmax.
-        image_size: height and width of the images that it was trained with.
-        normalization: of these images.
-        classes: names of the classes, in their order; the reference project's four, if there are four.
-        overwrite: replace the weights in OUT.
+        checkpoint: Checkpoint that the reference project saved.
+        out: Folder for the converted weights.
+        gate: Gate of the squeeze-and-excitation block, not in the checkpoint; the reference project uses softmax.
+        image_size: Height and width of the training images.
+        normalization: Normalisation of these images.
+        classes: Names of the classes in order; by default the reference project's names if there are four.
+        overwrite: Replace the weights in OUT.
     """
     _check(out, overwrite=overwrite)
     from convert import recipes
@@ -81,15 +81,15 @@ def unet_classifier(
     classes: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> int:
-    """The reference project's classifier on the bottleneck of the U-Net, of any width.
+    """Convert the reference project's classifier on the bottleneck of the U-Net, of any width.
 
     Args:
-        checkpoint: what its training saved.
-        out: folder for the converted weights.
-        image_size: height and width of the images that it was trained with.
-        normalization: of these images.
-        classes: names of the classes, in their order; the reference project's four, if there are four.
-        overwrite: replace the weights in OUT.
+        checkpoint: Checkpoint that the reference project saved.
+        out: Folder for the converted weights.
+        image_size: Height and width of the training images.
+        normalization: Normalisation of these images.
+        classes: Names of the classes in order; by default the reference project's names if there are four.
+        overwrite: Replace the weights in OUT.
     """
     _check(out, overwrite=overwrite)
     from convert import recipes
@@ -109,14 +109,14 @@ def resnet(name: str) -> Callable[..., int]:
         classes: tuple[str, ...] = (),
         overwrite: bool = False,
     ) -> int:
-        """A ResNet in torchvision's layout, with any number of classes.
+        """Convert a ResNet in torchvision's layout, with any number of classes.
 
         Args:
-            paths: a checkpoint of it, and the folder for the converted weights; with --hub just the folder.
-            hub: fetch torchvision's own weights; they are kept in ~/.cache/jaxcnn.
-            normalization: of the images that the weights were trained with; torchvision's have ImageNet's.
-            classes: names of the classes, in their order; no checkpoint says them, and `predict` needs them.
-            overwrite: replace the weights in OUT.
+            paths: Checkpoint and folder for the converted weights; with --hub only the folder.
+            hub: Download torchvision's own weights, and keep them in ~/.cache/jaxcnn.
+            normalization: Normalisation of the images that the weights were trained with; torchvision's is ImageNet's.
+            classes: Names of the classes in order; checkpoints don't contain them, and `predict` needs them.
+            overwrite: Replace the weights in OUT.
         """
         return _from_hub_or_file(name, paths, hub, normalization, classes, overwrite=overwrite)
 
@@ -130,14 +130,14 @@ def custom(
     *,
     overwrite: bool = False,
 ) -> int:
-    """A network of your own: see docs/conversion.md.
+    """Convert a network of your own; see docs/conversion.md.
 
     Args:
-        rules: a convert.recipe.Recipe in a Python file: both networks, and the table between them. Where it has no
-            table, one is proposed, printed, and accepted if it is proven.
-        checkpoint: of your PyTorch network.
-        out: folder for the converted weights.
-        overwrite: replace the weights in OUT.
+        rules: A convert.recipe.Recipe in a Python file: both networks, and the table between them. If it has no table,
+            one is proposed, printed, and accepted if it is proven.
+        checkpoint: Checkpoint of your PyTorch network.
+        out: Folder for the converted weights.
+        overwrite: Replace the weights in OUT.
     """
     _check(out, overwrite=overwrite)
     from convert.checkpoint import read_checkpoint
@@ -155,17 +155,17 @@ def to_torch(
     recipe: Annotated[str | None, tyro.conf.arg(metavar="MY.py:RECIPE")] = None,
     overwrite: bool = False,
 ) -> int:
-    """The way back: a trained run or converted weights as a state_dict of the PyTorch network.
+    """Export a trained run or converted weights as a state_dict of the PyTorch network.
 
     Args:
-        folder: a run folder, or what another command of this program wrote.
-        out: the file to write; its suffix chooses the format.
-        recipe: of a network of your own, with its table.
-        overwrite: replace the file.
+        folder: Run folder, or a folder that another command of this program wrote.
+        out: File to write; its suffix chooses the format.
+        recipe: Recipe of a network of your own, with its table.
+        overwrite: Replace the file.
     """
     _check_installed()
     if out.suffix not in (".safetensors", ".pt", ".pth"):
-        raise UserError(f"{out}: has no suffix of a format; end it in .safetensors or .pt")
+        raise UserError(f"{out}: has an unknown suffix; end the name in .safetensors or .pt")
     if out.exists() and not (overwrite and out.is_file()):
         raise UserError(f"{out}: exists; " + ("replace it with --overwrite" if out.is_file() else "name a file"))
     from convert.torch_export import export_to_torch
@@ -187,7 +187,7 @@ def _from_hub_or_file(
     out = paths[-1]
     _check(out, overwrite=overwrite)
     if hub:
-        print(f"downloading {ADDRESSES[network]} to {cache_folder()}, unless it is there", flush=True)
+        print(f"downloading {ADDRESSES[network]} to {cache_folder()}, unless it is already there", flush=True)
         path = fetch_weights(network, cache_folder())
     else:
         path = paths[0]
@@ -229,12 +229,12 @@ def _convert(checkpoint: "Checkpoint", recipe: "Recipe", out: Path, *, overwrite
     print(report(checkpoint, recipe, conversion))
     if conversion.unproven:
         reason = first_difference(conversion.unproven)
-        print(f"error: {checkpoint.path}: not proven, nothing was written: {reason}", file=sys.stderr)
+        print(f"error: {checkpoint.path}: not proven, so nothing was written: {reason}", file=sys.stderr)
         return 1
     try:
         save_pretrained(out, conversion.variables, manifest(checkpoint, recipe, conversion), overwrite=overwrite)
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
+        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another folder") from error
     print(f"\n{out}")
     return 0
 
@@ -266,7 +266,7 @@ def main(program: str = "python -m convert") -> None:
             "custom": custom,
             "to-torch": to_torch,
         },
-        "Convert a PyTorch checkpoint to JAX or back, and prove module by module that it computes the same.",
+        "Convert a PyTorch checkpoint to JAX or back, and prove module by module that both compute the same.",
     )
 
 

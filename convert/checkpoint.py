@@ -1,4 +1,4 @@
-"""A checkpoint as people save them: read without running what it says, and checked against the layout of a network."""
+"""Read a checkpoint without running code in it, and check it against the layout of a network."""
 
 import dataclasses
 import hashlib
@@ -109,7 +109,7 @@ def _unpickle(path: Path, content: bytes) -> Any:
             problem = f"refused, since unpickling it would call {named[1]}, which could run any code"
             raise UserError(f"{path}: {problem}; if you trust it, load it yourself and save its state_dict") from error
         raise UserError(
-            f"{path}: no PyTorch checkpoint, or a damaged one; give a file that torch.save wrote"
+            f"{path}: not a PyTorch checkpoint, or a damaged one; give a file that torch.save wrote"
         ) from error
 
 
@@ -142,12 +142,12 @@ def _state_dict(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], tupl
     for key, value in content.items():
         if not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{path}: {key!r} is no tensor but {type(value).__name__}; "
+                f"{path}: {key!r} is not a tensor but {type(value).__name__}; "
                 'save model.state_dict() alone, or under "state_dict"'
             )
         if _claims_more_than_it_stores(value):
             raise UserError(
-                f"{path}: {key} claims {tuple(value.shape)} numbers and stores fewer; save model.state_dict()"
+                f"{path}: {key} claims {tuple(value.shape)} numbers but stores fewer; save model.state_dict()"
             )
     return {str(key): value for key, value in content.items()}, tuple(ignored)
 
@@ -174,7 +174,7 @@ def _common_prefix(keys: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A checkpoint's tensors as the network has them.
+    """A checkpoint's tensors, fitted to the network.
 
     Attributes:
         tensors: for every key of the network; zeros for those that were not needed and not there.
@@ -195,7 +195,7 @@ def fit(
     unneeded: Iterable[str] = (),
     shared: Mapping[str, str] | None = None,
 ) -> Fitted:
-    """The tensors, under the names and in the types of the layout.
+    """Return the tensors with the names and types of the layout.
 
     Args:
         checkpoint: of whatever precision.
@@ -228,11 +228,11 @@ def fit(
         for key, expected in layout.items()
     }
     if infinite := _listing("not finite in float32", (key for key in layout if not converted[key].isfinite().all())):
-        raise UserError(f"{checkpoint.path}: {infinite[0]}; give a checkpoint from before the numbers broke down")
+        raise UserError(f"{checkpoint.path}: {infinite[0]}; give an earlier checkpoint with finite numbers")
     for key, first in (shared or {}).items():
         if not torch.equal(converted[key], converted[first]):
             raise UserError(
-                f"{checkpoint.path}: {key} and {first} differ, but are one parameter in this network;"
+                f"{checkpoint.path}: {key} and {first} differ, but are the same parameter in this network;"
                 " give a checkpoint of this network"
             )
     types = Counter(found[key].dtype for key, value in layout.items() if key in found and value.is_floating_point())
@@ -254,7 +254,7 @@ def _difference(key: str, found: torch.Tensor, expected: torch.Tensor) -> str:
     if found.shape != expected.shape:
         return f"{key} has shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     if found.layout is not torch.strided or found.is_meta:
-        return f"{key} is no dense tensor with numbers"
+        return f"{key} is not a dense tensor of numbers"
     if expected.is_floating_point() and not found.is_floating_point():
         return f"{key} has type {str(found.dtype).removeprefix('torch.')}, expected floating-point numbers"
     return ""

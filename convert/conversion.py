@@ -1,4 +1,4 @@
-"""Both ways between a state_dict and a Flax tree, and the proof that they compute the same."""
+"""Convert between a state_dict and a Flax tree in both directions, and prove that they compute the same."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from jaxcnn.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What came out, and the proof.
+    """The result of a conversion, and the proof.
 
     Attributes:
         variables: of the Flax model.
@@ -37,7 +37,7 @@ class Conversion:
 
     @property
     def unproven(self) -> tuple[Difference, ...]:
-        """The blocks over the tolerance, in the order in which PyTorch's modules end."""
+        """List the blocks over the tolerance, in the order in which PyTorch's modules finish."""
         return tuple(difference for difference in self.differences if not difference.within_tolerance)
 
 

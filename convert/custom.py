@@ -1,4 +1,4 @@
-"""A recipe that a user has written: MY.py:NAME is Python, run as the user's own code, which it is."""
+"""Load a recipe that a user has written: MY.py:NAME is run as the user's own Python code."""
 
 import contextlib
 import importlib.util
@@ -13,7 +13,7 @@ from jaxcnn.errors import UserError
 
 
 def load_recipe(address: str) -> Recipe:
-    """The recipe NAME of MY.py:NAME.
+    """Load the recipe NAME from MY.py:NAME.
 
     Raises:
         UserError: there is no such file, running it fails, or the name is none of a recipe.
@@ -21,7 +21,7 @@ def load_recipe(address: str) -> Recipe:
     file, _, name = address.rpartition(":")
     path = Path(file).absolute()
     if not file or path.suffix != ".py":
-        raise UserError(f"{address}: name a recipe as MY.py:NAME")
+        raise UserError(f"{address}: is not of the form MY.py:NAME; give the file and the name of the recipe")
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the Python file that holds the recipe")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -41,7 +41,7 @@ def load_recipe(address: str) -> Recipe:
 
 @contextlib.contextmanager
 def told_in_one_line(path: Path) -> Iterator[None]:
-    """Tell an error in the user's code by its last line there, if there is one.
+    """Report an error in the user's code with its last line there, if there is one.
 
     Args:
         path: of the user's file.
@@ -57,11 +57,11 @@ def told_in_one_line(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         if isinstance(error, SyntaxError):
-            raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct that") from error
+            raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct it") from error
         # A network may have been imported from a file beside it.
         folder = path.resolve().parent
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
         where = (
             f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else f"{path}: its networks fail"
         )
-        raise UserError(f"{where}: {type(error).__name__}: {error!s:.300}; correct that") from error
+        raise UserError(f"{where}: {type(error).__name__}: {error!s:.300}; correct it") from error

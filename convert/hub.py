@@ -1,4 +1,4 @@
-"""Weights that PyTorch's hub offers: fetched once, and checked against the hash in their name."""
+"""Download weights from PyTorch's hub once, and check them against the hash in their name."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ def fetch_weights(network: str, folder: Path) -> Path:
     address = ADDRESSES[network]
     path = folder / address.rpartition("/")[2]
     if not path.exists():
-        way_out = f"download it where you can, and run: python -m convert {network} FILE OUT"
+        way_out = f"download it on another computer, and run: python -m convert {network} FILE OUT"
         try:
             with whole_file(path) as temporary, temporary.open("wb") as file:
                 download(address, file, way_out=way_out)
@@ -42,7 +42,7 @@ def fetch_weights(network: str, folder: Path) -> Path:
 
 
 def check_hash(network: str, path: Path) -> None:
-    """See that a file that has a name like the hub's, such as resnet18-f37072fd.pth, has the hash in that name.
+    """Check that a file with a name like the hub's, such as resnet18-f37072fd.pth, has the hash in that name.
 
     Raises:
         UserError: it has another hash, or can't be read.
@@ -57,5 +57,5 @@ def check_hash(network: str, path: Path) -> None:
     if not found.startswith(named[1]):
         raise UserError(
             f"{path}: its SHA-256 begins with {found[: len(named[1])]}, not with {named[1]} as its name says;"
-            " download it again, or rename it if these digits are no hash"
+            " download it again, or rename it if these digits are not a hash"
         )

@@ -1,4 +1,4 @@
-"""A table of patterns between the entries of a state_dict and the leaves of a Flax tree. It leaves nothing to chance.
+"""Map the entries of a state_dict to the leaves of a Flax tree by a table of patterns, strictly.
 
 Every number of every entry is used exactly once or left out with a reason, every leaf is filled exactly once, and it
 fits. So a table works both ways.
@@ -87,14 +87,14 @@ class Plan:
 
     @property
     def paths(self) -> dict[str, str]:
-        """The leaf that each entry becomes; where it becomes several, they are listed with commas."""
+        """Return the leaf that each entry becomes; several are listed with commas."""
         leaves: dict[str, list[str]] = {}
         for move in self.moves:
             leaves.setdefault(move.key, []).append(move.path)
         return {key: ", ".join(paths) for key, paths in leaves.items()}
 
     def to_flax(self, arrays: Arrays) -> dict[str, Any]:
-        """The collections, such as `params` and `batch_stats`, from the entries.
+        """Make the collections, such as `params` and `batch_stats`, from the entries.
 
         Raises:
             TableError: an entry's type is not that of its leaf.
@@ -106,7 +106,7 @@ class Plan:
         return unflatten_dict(leaves, sep="/")
 
     def to_torch(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The entries from the collections, but for those that are left out."""
+        """Make the entries from the collections, except those that are left out."""
         leaves = flatten_dict(variables, sep="/")
         arrays: dict[str, np.ndarray] = {}
         for move in self.moves:

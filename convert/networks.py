@@ -1,4 +1,4 @@
-"""The PyTorch networks that ours are compared with: the hub's U-Net, the reference project's two models, and ResNets.
+"""Define the PyTorch networks to compare with: the hub's U-Net, the reference project's two models, and ResNets.
 
 Their state_dicts have the keys, order and shapes of the checkpoints. Dropout is there for its place in the numbering.
 """

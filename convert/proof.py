@@ -1,4 +1,4 @@
-"""The proof: the PyTorch network and the Flax model see the same images, and what their modules give is compared.
+"""Prove a conversion: run both networks on the same images, and compare the outputs of their modules.
 
 It is done with the weights of the checkpoint, and again with random ones: a batch statistic of 0 or 1, a scale of 0 or
 a bias of 0 in the checkpoint would hide a mistake. A second set of random weights is small, so that the epsilon of a
@@ -37,7 +37,7 @@ Calls = Mapping[str, Sequence[Sequence[np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Two modules that hold the same numbers, and must give the same.
+    """Two modules with the same parameters, which must have the same outputs.
 
     Attributes:
         torch_module: its name in the PyTorch network; empty is the network itself.
@@ -55,7 +55,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Between the outputs of a block.
+    """The difference between the outputs of a block.
 
     Attributes:
         block: its name.
@@ -74,12 +74,12 @@ class Difference:
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether the block is proven; NaN never is."""
+        """Tell whether the block is proven; NaN never is."""
         return self.relative <= TOLERANCE
 
     @property
     def says_nothing(self) -> bool:
-        """Whether both sides gave zeros."""
+        """Tell whether both outputs are all zeros."""
         return self.absolute == 0 and math.isnan(self.relative)
 
 
@@ -228,8 +228,8 @@ def check_seen(
             unseen.append(key)
     if unseen:
         raise TableError(
-            f"{', '.join(unseen[:10])}: changes nothing that the PyTorch network gives, so that nothing can be proven"
-            " of it; leave it out of the table by a LeftOut"
+            f"{', '.join(unseen[:10])}: changes no output of the PyTorch network, so it can't be proven;"
+            " leave it out of the table with a LeftOut"
         )
 
 

@@ -1,4 +1,4 @@
-"""A table for two networks, proposed from the order in which their layers run, from shapes and from names.
+"""Propose a table for two networks from the order in which their layers run, from shapes and from names.
 
 It is no more than a guess until it is proven. Where the first block that differs would agree with another layer of the
 same shapes in its place, or with its numbers in another order, the table is changed so.
@@ -94,7 +94,7 @@ Choice = dict[int, tuple[int, int]]
 
 
 def propose_table(recipe: Recipe) -> Table:
-    """A table that makes as many blocks agree as could be found.
+    """Propose a table that makes as many blocks agree as possible.
 
     Raises:
         UserError: a layer finds none on the other side that has its shapes.
@@ -113,7 +113,7 @@ def propose_table(recipe: Recipe) -> Table:
         costs[i, j] = abs(i - j) - 10 * _alike(torch_layers[i].name, flax_layers[j].name)
     pairs = [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(costs), strict=True) if costs[i, j] < _IMPOSSIBLE]
     _check_all_paired(torch_layers, flax_layers, pairs)
-    left_out = tuple(LeftOut(re.escape(key), "PyTorch's network doesn't run it") for key in never_run)
+    left_out = tuple(LeftOut(re.escape(key), "the PyTorch network doesn't run it") for key in never_run)
     choice = _repaired({j: (i, 0) for i, j in pairs}, ways, left_out, network, recipe)
     return (*_table(choice, ways), *left_out)
 

@@ -1,4 +1,4 @@
-"""What converting a network takes: both sides of it, and the table between them."""
+"""Define a conversion: the networks on both sides, and the table between them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -43,10 +43,10 @@ class Recipe:
     note: str = ""
 
     def random_images(self, count: int = 2) -> Float32[np.ndarray, "count height width channel"]:
-        """Normal noise: no symmetry under which a flipped or transposed kernel would go unnoticed."""
+        """Draw normal noise, which has no symmetry that could hide a flipped or transposed kernel."""
         shape = (count, *(self.proof_shape or self.image_shape))
         return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
     def shapes(self) -> dict[str, Any]:
-        """Shapes and types of the Flax model's variables, without a number computed."""
+        """Return the shapes and types of the Flax model's variables without computing any."""
         return variable_shapes(self.model, self.image_shape, arguments=self.arguments)

@@ -1,4 +1,4 @@
-"""The recipes of this project's own networks: by the sizes in a checkpoint, or by a Flax model."""
+"""Make recipes for this project's own networks, from the sizes in a checkpoint or from a Flax model."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -48,24 +48,24 @@ _RESNET_SIZES = {"classes": ("fc.weight", 0), "features": ("conv1.weight", 0)}
 
 
 def unet(tensors: Tensors) -> UNet:
-    """The hub's U-Net, of the sizes in a checkpoint."""
+    """Make the recipe of the hub's U-Net from the sizes in a checkpoint."""
     return UNet(**_sizes(tensors, _UNET_SIZES))
 
 
 def simplecnn(tensors: Tensors, gate: Literal["softmax", "sigmoid"] = "softmax") -> SimpleCNN:
-    """The reference project's SimpleCNN, of the sizes in a checkpoint; that doesn't say its gate."""
+    """Make the recipe of the reference project's SimpleCNN from a checkpoint, which doesn't name its gate."""
     return SimpleCNN(gate=gate, **_sizes(tensors, _SIMPLECNN_SIZES))
 
 
 def unet_classifier(tensors: Tensors) -> UNetClassifier:
-    """The reference project's transfer model, of the sizes in a checkpoint, or the one with a pooled head."""
+    """Make the recipe of the reference project's transfer model, or the one with a pooled head."""
     if "classifier.2.weight" in tensors:
         return UNetClassifier(head="pooled", **_sizes(tensors, _POOLED_HEAD_SIZES))
     return UNetClassifier(**_sizes(tensors, _REFERENCE_HEAD_SIZES))
 
 
 def resnet(name: str, tensors: Tensors) -> ResNet:
-    """A ResNet of torchvision by its name, of the sizes in a checkpoint."""
+    """Make the recipe of a torchvision ResNet by its name, from the sizes in a checkpoint."""
     block, blocks = DEPTHS[name]
     return ResNet(block=block, blocks=blocks, **_sizes(tensors, _RESNET_SIZES))
 
@@ -85,15 +85,15 @@ def _sizes(tensors: Tensors, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_for(model: nn.Module, image_size: int, normalization: str, classes: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a model that this project trains or reads, for square images of this size.
+    """Make the recipe of a model that this project trains or reads, for square images of this size.
 
     Raises:
         UserError: it is none of them, or has not as many classes as names are given.
     """
     if type(model) not in _RECIPES:
-        raise UserError(f"{type(model).__name__}: no PyTorch network is known of it; write a recipe of your own")
+        raise UserError(f"{type(model).__name__}: has no known PyTorch network; write a recipe of your own")
     if classes and len(classes) != (count := getattr(model, "classes", 0)):
-        raise UserError(f"{', '.join(classes)}: are {len(classes)} names for {count} classes; name each class once")
+        raise UserError(f"{', '.join(classes)}: gives {len(classes)} names for {count} classes; name each class once")
     fields = _RECIPES[type(model)](model, image_size)
     return Recipe(model=model, normalization=normalization, **fields | ({"classes": classes} if classes else {}))
 

@@ -1,4 +1,4 @@
-"""What is told of a conversion: to people as a table, to programs as the manifest."""
+"""Report a conversion as a table and as the manifest."""
 
 import dataclasses
 import importlib.metadata
@@ -22,7 +22,7 @@ _LISTED = 6
 
 
 def manifest(checkpoint: Checkpoint, recipe: Recipe, conversion: Conversion) -> Manifest:
-    """The manifest of what is written."""
+    """Make the manifest of the converted weights."""
     assert conversion.fitted is not None
     counters = {key: tensor for key, tensor in conversion.state.items() if key.endswith("num_batches_tracked")}
     return Manifest(
@@ -68,7 +68,7 @@ def _as_json(difference: Difference) -> dict[str, Any]:
 
 
 def report(checkpoint: Checkpoint, recipe: Recipe, conversion: Conversion) -> str:
-    """The report of a conversion from PyTorch, for people."""
+    """Format the report of a conversion from PyTorch."""
     fitted = conversion.fitted
     assert fitted is not None
     counts = _counts(conversion)
@@ -92,7 +92,7 @@ def report(checkpoint: Checkpoint, recipe: Recipe, conversion: Conversion) -> st
 
 
 def report_back(source: str, recipe: Recipe, conversion: Conversion) -> str:
-    """The report of a conversion to PyTorch, for people."""
+    """Format the report of a conversion to PyTorch."""
     lines = [
         f"source    {source}",
         f"network   {type(recipe.build_network()).__name__}, {len(conversion.state)} entries",
@@ -131,7 +131,7 @@ def proof_table(differences: Sequence[Difference]) -> str:
 
 
 def first_difference(differences: Sequence[Difference]) -> str:
-    """The first block that is not proven, and how many more there are."""
+    """Name the first block that is not proven, and how many more there are."""
     first, *others = differences
     more = f" ({len(others)} more blocks differ)" if others else ""
     detail = first.detail or f"differs by {first.relative:.1e}"

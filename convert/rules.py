@@ -1,4 +1,4 @@
-"""The tables: which entry of a PyTorch state_dict becomes which leaf of the Flax model's tree, and how."""
+"""Define the tables: which entry of a PyTorch state_dict becomes which leaf of the Flax model's tree, and how."""
 
 from convert.mapping import LeftOut, Rule, Table, Transform
 from convert.transforms import Flattened, conv_kernel, dense_kernel
@@ -7,7 +7,7 @@ from convert.transforms import Flattened, conv_kernel, dense_kernel
 
 
 def norm(key: str, path: str) -> tuple[Rule, ...]:
-    """A norm: its scale and bias, and a BatchNorm's statistics."""
+    """Map a norm: its scale and bias, and a BatchNorm's statistics."""
     return (
         Rule(rf"{key}\.weight", f"params/{path}/scale"),
         Rule(rf"{key}\.bias", f"params/{path}/bias"),
@@ -17,7 +17,7 @@ def norm(key: str, path: str) -> tuple[Rule, ...]:
 
 
 def layer(key: str, path: str, transform: Transform) -> tuple[Rule, ...]:
-    """A convolution or dense layer, with a bias or without."""
+    """Map a convolution or dense layer, with or without a bias."""
     return Rule(rf"{key}\.weight", f"params/{path}/kernel", transform), Rule(rf"{key}\.bias", f"params/{path}/bias")
 
 

@@ -1,4 +1,4 @@
-"""The way back: the variables of a run, or converted ones, as a file that PyTorch's users read."""
+"""Export the variables of a run, or converted ones, as a file for PyTorch."""
 
 import contextlib
 import sys
@@ -23,7 +23,7 @@ from jaxcnn.runs.folder import Run
 
 
 def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
-    """Write the state_dict of a run or of converted weights, if it is proven; return the exit code.
+    """Write the state_dict of a run or of converted weights if it is proven, and return the exit code.
 
     Raises:
         UserError: the folder holds neither, or no PyTorch network is known of the model, or `out` can't be written.
@@ -34,7 +34,7 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
     print(report_back(folder.name, recipe, conversion))
     if conversion.unproven:
         reason = first_difference(conversion.unproven)
-        print(f"error: {folder}: not proven, nothing was written: {reason}", file=sys.stderr)
+        print(f"error: {folder}: not proven, so nothing was written: {reason}", file=sys.stderr)
         return 1
     try:
         with whole_file(out) as temporary:

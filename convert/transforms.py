@@ -1,4 +1,4 @@
-"""From PyTorch's order of an entry's numbers to Flax's: each transform moves numbers about and changes none.
+"""Reorder an entry's numbers from PyTorch's order to Flax's, without changing any.
 
 A table is applied to the places of the numbers, not to the numbers themselves, so any function that transposes,
 reshapes, flips or takes a part will do, and the way back needs no function of its own.

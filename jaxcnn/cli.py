@@ -1,11 +1,13 @@
 """How every command of the project reads its arguments, fails and exits.
 
-Exit codes: 0 done; 2 the user's input is wrong, told in one line on stderr; 1 a bug, a failed check, or a full disk.
+Exit codes: 0 success; 2 wrong input, with one line on stderr that says what to do; 1 a bug, a failed check or a full
+disk.
 """
 
 import contextlib
 import errno
 import functools
+import inspect
 import io
 import logging
 import os
@@ -36,7 +38,7 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
         commands: one function, or one a subcommand; its signature and docstring become the command line.
         summary: the first paragraph of ``--help``.
     """
-    # Orbax tells each step of a save at level INFO, and pages of what goes wrong before it raises it.
+    # Orbax logs each step of a save at level INFO, and pages about an error before it raises it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # A notebook names its own backend to all that it starts, where that may not be installed. Commands open no window.
     os.environ.pop("MPLBACKEND", None)
@@ -44,7 +46,7 @@ def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[...,
 
 
 def finish(command: Callable[[], int]) -> NoReturn:
-    """Exit with the command's exit code; tell in one line what the user must know of a failure."""
+    """Exit with the command's exit code; print one line about a failure that the user can fix."""
     _prepare_streams()
     try:
         exit_code = _run(command)
@@ -62,7 +64,7 @@ def _run(command: Callable[[], int]) -> int:
     try:
         for argument in sys.argv[1:]:
             if "\0" in argument:
-                raise UserError(f"{argument!r}: holds a NUL character; no file and no option has one")
+                raise UserError(f"{argument!r}: contains a NUL character; remove it")
         return command()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -81,7 +83,7 @@ def _run(command: Callable[[], int]) -> int:
 
 
 def replace_option(options: Options, field: str, value: str) -> Options:
-    """The dataclass with one of its fields set to what `--FIELD VALUE` sets it to; a flag takes True or False.
+    """Return the dataclass with one field changed, parsed as `--FIELD VALUE` would be; a flag takes True or False.
 
     Raises:
         UserError: the field doesn't take the value; the message is the reason alone.
@@ -125,6 +127,8 @@ def _deferred(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
     def capture(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return lambda: function(*args, **kwargs)
 
+    # tyro, which reads the docstring of `function` itself, would keep the line breaks within the help of an option.
+    function.__doc__ = re.sub(r"(?<=\S)\n {8,}(?=\S)", " ", inspect.cleandoc(function.__doc__ or ""))
     return capture
 
 
@@ -180,7 +184,7 @@ def _output_error() -> OSError | None:
 def _give_up_output(error: OSError) -> int:
     # What reads it has closed it, as `head` does, which is no fault.
     if not isinstance(error, BrokenPipeError):
-        print(f"error: standard output: {error.strerror}; send it elsewhere", file=sys.stderr)
+        print(f"error: standard output: {error.strerror}; redirect it elsewhere", file=sys.stderr)
     # So that Python's own flush at exit stays silent.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

@@ -1,4 +1,4 @@
-"""Fetch a file from a public address: all of it, or one line that says what went wrong and what to do."""
+"""Download a file completely, or fail with one line that says what went wrong and what to do."""
 
 import http.client
 import os
@@ -18,12 +18,12 @@ _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ssl.SSLErro
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn."""
+    """Return the folder for downloads: $XDG_CACHE_HOME/jaxcnn, or ~/.cache/jaxcnn."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcnn"
 
 
 def download(address: str, file: BinaryIO, *, way_out: str) -> None:
-    """Write what the address serves to `file`, with a progress bar on a terminal.
+    """Download from the address into `file`, with a progress bar on a terminal.
 
     Raises:
         UserError: the address can't be reached, or the transfer was cut short; the message ends with `way_out`.
@@ -43,4 +43,4 @@ def download(address: str, file: BinaryIO, *, way_out: str) -> None:
         raise UserError(f"{address}: {getattr(reason, 'strerror', None) or reason}; {way_out}") from error
     # http.client takes a connection that ends early for the end of the data.
     if expected and file.tell() != int(expected):
-        raise UserError(f"{address}: the transfer ended after {file.tell()} of {expected} bytes; {way_out}")
+        raise UserError(f"{address}: the download stopped after {file.tell()} of {expected} bytes; {way_out}")

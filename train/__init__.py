@@ -1,1 +1,1 @@
-"""Training: configuration, state, step, loop."""
+"""Train networks: options, state, step, loop."""

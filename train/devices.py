@@ -1,4 +1,4 @@
-"""Where a run takes place: the options, the devices they choose, and how data and steps are spread over them.
+"""Choose the devices of a run, and spread data and steps over them.
 
 The batch is divided among the devices and the state is the same on all (data parallelism). Under jit the compiler
 divides the work, since the batch is sharded; under pmap each device runs the step on its share, and the step's own
@@ -24,7 +24,7 @@ Mode = Literal["jit", "pmap"]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Devices and processes; no result depends on them but by rounding."""
+    """Devices and processes; results depend on them only by rounding."""
 
     devices: int | Literal["all"] = "all"
     """Number of devices that share each batch."""
@@ -52,10 +52,10 @@ class Placement:
         }
         given = [option for option, value in by_hand.items() if value is not None]
         if given and self.distributed:
-            raise ValueError(f"--distributed: asks the cluster, so leave out {' and '.join(given)}")
+            raise ValueError(f"--distributed: asks the cluster itself; leave out {' and '.join(given)}")
         if given and len(given) < len(by_hand):
             missing = [option for option in by_hand if option not in given]
-            raise ValueError(f"{given[0]} {by_hand[given[0]]}: goes with {' and '.join(missing)}")
+            raise ValueError(f"{given[0]} {by_hand[given[0]]}: also needs {' and '.join(missing)}")
         if self.coordinator is None:
             return
         host, _, port = self.coordinator.rpartition(":")
@@ -70,7 +70,7 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The devices of a run, those of all its processes.
+    """The devices of a run, in all its processes.
 
     Attributes:
         mesh: one axis, `AXIS`.
@@ -87,7 +87,7 @@ class Parallel:
 
     @property
     def everywhere(self) -> NamedSharding:
-        """The same array on every device."""
+        """The sharding of an array that is the same on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
@@ -97,7 +97,7 @@ class Parallel:
 
 
 def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -> Parallel:
-    """The devices of a run: the first so many of this process, or all, those of the other processes as well.
+    """Choose the devices of a run: the given number of this process, or all devices of all processes.
 
     Raises:
         UserError: there are fewer, or the batch can't be divided among them, or several processes can't share it so.
@@ -114,14 +114,14 @@ def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -
 
 
 def pick_devices(placement: Placement) -> list[jax.Device]:
-    """The devices that are asked for.
+    """Return the devices that the options ask for.
 
     Raises:
         UserError: there are fewer, or several processes can't have them so.
     """
     count, devices = placement.devices, jax.devices()
     if count != "all" and not 1 <= count <= len(devices):
-        raise UserError(f"--devices {count}: there are {len(devices)}; give 1 to that, or all")
+        raise UserError(f"--devices {count}: there are {len(devices)} devices; give at most that many, or all")
     if jax.process_count() > 1:
         _check_processes(placement, devices)
     return devices if count == "all" else devices[:count]
@@ -129,19 +129,19 @@ def pick_devices(placement: Placement) -> list[jax.Device]:
 
 def _check_processes(placement: Placement, devices: list[jax.Device]) -> None:
     if placement.parallel == "pmap":
-        raise UserError("--parallel pmap: takes one process; give jit, which computes the same")
+        raise UserError("--parallel pmap: works with one process only; use jit, which computes the same")
     if placement.devices not in ("all", len(devices)):
         raise UserError(
-            f"--devices {placement.devices}: {jax.process_count()} processes use all of theirs; leave it out"
+            f"--devices {placement.devices}: {jax.process_count()} processes use all their devices; leave it out"
         )
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         found = ", ".join(str(counts[process]) for process in sorted(counts))
-        raise UserError(f"--distributed: the processes have {found} devices; give each of them as many")
+        raise UserError(f"--distributed: the processes have {found} devices; give each the same number")
 
 
 def replicate(parallel: Parallel, tree: Any) -> Any:
-    """The same arrays on every device; every process must hold the same."""
+    """Copy arrays to every device; every process must hold the same."""
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(parallel.everywhere, np.asarray(leaf)), tree
     )

@@ -1,4 +1,4 @@
-"""What the frozen part of a network makes of the images, computed once and kept on the disk.
+"""Compute the outputs of a network's frozen part once for all images, and cache them on disk.
 
 The frozen part is the same at every step, so its outputs are, too: training and evaluation run on these. A file is
 named after all that its content is a function of, so that one made from anything else is never found.
@@ -43,7 +43,7 @@ MOST_BYTES = 10 * 10**9
 
 
 def load_features(network: Network, frozen: Any, split: Split, *, view: tuple[int, int] | None = None) -> Features:
-    """The inputs of the network's learning part for every image: from the disk, or computed and put there.
+    """Load the inputs of the network's learning part for every image from disk, or compute and save them.
 
     Args:
         network: whose frozen part is not empty.
@@ -72,12 +72,12 @@ def load_features(network: Network, frozen: Any, split: Split, *, view: tuple[in
 
 
 def features_folder() -> Path:
-    """Where features are kept."""
+    """Return the folder of the cached features."""
     return cache_folder() / "features"
 
 
 def remove_features(most_bytes: int) -> int:
-    """Delete the features that were used longest ago until the others take at most so many bytes.
+    """Delete the least recently used features until the others take at most this many bytes.
 
     A run that uses a file keeps it: what is mapped into memory stays there until the run ends.
 
@@ -99,7 +99,7 @@ def remove_features(most_bytes: int) -> int:
 
 
 def clear_features() -> None:
-    """Delete the outputs of frozen parts that are kept in ~/.cache/jaxcnn/features; runs compute them again."""
+    """Delete the cached outputs of frozen parts in ~/.cache/jaxcnn/features; runs compute them again."""
     print(f"{features_folder()}: {remove_features(0) / 1e6:.0f} MB freed")
 
 

@@ -1,4 +1,4 @@
-"""The run folder: a new one, or the one to resume, if its options and images are the same."""
+"""Make a new run folder, or open the one to resume if its options and images are the same."""
 
 import contextlib
 import importlib.metadata
@@ -30,25 +30,25 @@ _COMPUTING = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
 def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool, option: str = "--run-dir") -> None:
-    """Check that a folder is to be replaced or resumed, not both, and that the one to resume is named.
+    """Check that --overwrite and --resume are not given together, and that the folder to resume is named.
 
     Raises:
         UserError: it isn't so.
     """
     if overwrite and resume:
-        raise UserError("--overwrite and --resume exclude each other: give one of them")
+        raise UserError("--overwrite and --resume exclude each other: give only one of them")
     if resume and run_dir is None:
         raise UserError(f"--resume needs {option}: name the folder of the run to resume")
 
 
 def new_folder(name: str) -> Path:
-    """Make runs/NAME-DATE-TIME; of runs that start within one second each gets a folder of its own.
+    """Make runs/NAME-DATE-TIME; runs that start within the same second get different folders.
 
     Raises:
         UserError: there are several processes, which must all be told the folder; or it can't be made.
     """
     if jax.process_count() > 1:
-        raise UserError("--run-dir is missing: several processes need the same folder, so name it")
+        raise UserError("--run-dir is missing: several processes need the same folder; name it")
     stem = Path("runs") / time.strftime(f"{name}-%Y%m%d-%H%M%S")
     number, folder = 1, stem
     try:
@@ -67,7 +67,7 @@ def new_folder(name: str) -> Path:
 def hold_folder(
     run: Run, config: Config, images: Images, placement: Placement, *, overwrite: bool, resume: bool
 ) -> Iterator[None]:
-    """Lock the run's folder, which is made, or with `resume` checked if there is a run in it.
+    """Lock the run's folder: make it, or with `resume` check the run in it.
 
     Raises:
         UserError: the run in it has other options or images, or is in use, or is to be kept.
@@ -101,13 +101,13 @@ def check_same_run(run: Run, config: Config, images: Images) -> None:
     for split, fingerprint in images.description["fingerprints"].items():
         if fingerprint != before[split]:
             raise UserError(
-                f"--data {config.training.data}: the {split} images have the fingerprint {fingerprint[:12]}, those of"
-                f" the run in {run.folder} have {before[split][:12]}; resume with the images it was started with"
+                f"--data {config.training.data}: the {split} images have the fingerprint {fingerprint[:12]}, but those"
+                f" of the run in {run.folder} have {before[split][:12]}; resume with the images it was started with"
             )
 
 
 def check_same_options(now: Mapping[str, Any], before: Mapping[str, Any], started: str) -> None:
-    """Check that something is resumed with the options that it was started with, but for those of `MAY_CHANGE`.
+    """Check that a run or sweep is resumed with its original options, except those in `MAY_CHANGE`.
 
     Raises:
         UserError: it has others.

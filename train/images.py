@@ -1,4 +1,4 @@
-"""The images that a run is a function of: loaded, divided into splits, framed, and described."""
+"""Load the images of a run, divide them into splits, frame them, and describe them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _BATCH_SIZE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A data set and what is known of it.
+    """A data set and its description.
 
     Attributes:
         dataset: divided into train, validation and test; only the first two decide anything.
@@ -38,18 +38,20 @@ class Images:
 
 
 def load_images(options: ImageOptions) -> Images:
-    """The images that the options name.
+    """Load the images that the options name.
 
     Raises:
         UserError: there are none, or too few of a class to hold any out.
     """
     if options.folds is not None and options.fold is None:
-        raise UserError(f"--folds {options.folds}: needs --fold, the one to test on; a sweep goes through all of them")
+        raise UserError(
+            f"--folds {options.folds}: needs --fold, the fold to test on; give it, or train all folds with a sweep"
+        )
     return divide_images(load_dataset(options.data, options.max_images), options)
 
 
 def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
-    """Divide a data set as the options say.
+    """Divide a data set into splits according to the options.
 
     Raises:
         UserError: it has too few images of a class to hold any out.
@@ -79,22 +81,22 @@ def report_images(images: Images, protocol: Protocol) -> None:
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     report(f"data       {images.dataset.source}: {counts}")
     if origin != "published":
-        report(f"test       {'held out of the images that there are' if origin == 'held out' else origin}")
+        report(f"test       {'held out of all images' if origin == 'held out' else origin}")
     if patients := images.description.get("patients"):
         report(f"patients   {', '.join(f'{count} {name}' for name, count in patients.items())}")
     leakage, tested = images.leakage, len(splits["test"])
     if leakage.groups:
-        or_patients = f", or are of {leakage.patients} patients who are there too" if leakage.patients else ""
+        or_patients = f", or show one of {leakage.patients} patients who are there too" if leakage.patients else ""
         found = f"{leakage.test} of {tested} test images have near-duplicates among {leakage.train} training images"
         found += or_patients
         if protocol == "leak-free":
             report(f"copies     {found}, which are left out")
         else:
-            report(f"copies     {found}; scores on them show memory (--protocol leak-free leaves those out)")
+            report(f"copies     {found}; their scores measure memory (leave the copies out with --protocol leak-free)")
 
 
 def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]:
-    """Each split as the network sees it, cropped and resized once, in the views that it is evaluated in.
+    """Crop and resize the images of each split once, in the views used for evaluation.
 
     The first view is the one that is trained on.
     """

@@ -1,4 +1,4 @@
-"""How a run ends early: by a signal, after the step that is under way is saved, or because it diverges."""
+"""End a run early: on a signal, after the current step is saved, or because the run diverges."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ class UnfinishedRunError(Exception):
 
 
 class DivergedRunError(UnfinishedRunError):
-    """The loss or the state of a run is not finite any more; the message says where."""
+    """The loss or the state of a run has become infinite or NaN; the message says where."""
 
 
 class InterruptedRunError(UnfinishedRunError):
@@ -26,7 +26,7 @@ class InterruptedRunError(UnfinishedRunError):
 
 
 class Interruption:
-    """Whether a signal has asked for an end.
+    """Whether a signal has asked the run to stop.
 
     Attributes:
         signal_number: of the signal that this process got; 0 for none.

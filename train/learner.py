@@ -1,4 +1,4 @@
-"""A model with all that it is trained with, made from its options before anything is compiled."""
+"""Build a model with everything that trains it from the options, before anything is compiled."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ Number = float | Float[Array, ""]
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """A model with all that it is trained with.
+    """A model with everything that trains it.
 
     Attributes:
         config: its options.
@@ -64,7 +64,7 @@ class Learner:
 
 
 def build_learner(config: Config, dataset: Dataset, framed: Mapping[str, Examples], run: Run) -> Learner:
-    """The learner of a configuration.
+    """Build the learner of a configuration.
 
     Args:
         config: the options.
@@ -94,7 +94,7 @@ def check_learner(config: Config, dataset: Dataset) -> None:
     build_network(config, len(dataset.classes), dataset.splits["train"].images.shape[1:])
     training, count = config.training, len(dataset.splits["train"])
     if count < training.batch_size:
-        raise UserError(f"--batch-size {training.batch_size}: larger than the {count} training images; lower it")
+        raise UserError(f"--batch-size {training.batch_size}: is larger than the {count} training images; lower it")
     steps = training.epochs * (count // training.batch_size)
     if training.warmup_steps >= steps:
         raise UserError(
@@ -104,7 +104,7 @@ def check_learner(config: Config, dataset: Dataset) -> None:
 
 
 def hyperparameters(config: Config) -> dict[str, float]:
-    """The numbers that the optimizer and dropout take, which may be traced."""
+    """Return the numbers that the optimizer and dropout take, which may be traced."""
     training = config.training
     own = {
         module: getattr(config.network, option) / training.learning_rate
@@ -132,7 +132,7 @@ def build_schedule(
 def make_steps(
     learner: Learner, axis_name: str | None = None, values: Mapping[str, Number] | None = None
 ) -> tuple[TrainStep, EvalStep]:
-    """The training step and the evaluation step, to be compiled.
+    """Build the training step and the evaluation step, to be compiled.
 
     Args:
         learner: whose steps they are.
@@ -165,7 +165,7 @@ def first_batches(learner: Learner, shard: Shard = WHOLE) -> tuple[Batch, Batch]
 
 
 def report_model(learner: Learner) -> None:
-    """Print the size of the model, and of the features that it is trained on, if it is."""
+    """Print the size of the model, and of its features if it is trained on them."""
     state = learner.shapes
     learning, whole = (parameter_count(params) for params in (state.params, state.variables["params"]))
     some = f", {learning:,} of them learn" if learning < whole else ""
@@ -178,7 +178,7 @@ def report_model(learner: Learner) -> None:
 
 
 def _on_features(learner: Learner) -> Learner:
-    """The same learner, trained and evaluated on the outputs of its frozen part, which are computed once."""
+    """Return the learner trained and evaluated on the outputs of its frozen part, which are computed once."""
     network, state = learner.network, learner.draw()
     splits, framed = learner.dataset.splits, learner.examples
 

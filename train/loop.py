@@ -1,4 +1,4 @@
-"""From the first step to the last, for the learners of a program: steps, checkpoints, evaluation, predictions."""
+"""Train the learners of a program from the first step to the last, with checkpoints, evaluation and predictions."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ from train.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a run stands inside an epoch, as far as its state doesn't tell; kept with each checkpoint.
+    """The position of a run inside an epoch, saved with each checkpoint.
 
     Attributes:
         epoch: the one that is trained, from 1.
@@ -85,7 +85,7 @@ class _Training:
 def train(
     program: Program, diverged: Callable[[int, str], None], places: Sequence[int] = (0,)
 ) -> dict[int, dict[str, tuple[int, Scores]]]:
-    """Train until the epochs are done, from the last checkpoints that all learners have, else from their beginning.
+    """Train all epochs, starting from the last checkpoints that all learners have, or from the beginning.
 
     Learners that are not trained, or diverge, take their steps like the others, so that the program stays the same and
     with it the others' bits; nothing comes of these steps.
@@ -149,7 +149,7 @@ def _write_errors_in_one_line(folder: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}; see to that, then go on with --resume"
+            f"{error.filename or folder}: {error.strerror}; fix that, then continue with --resume"
         ) from error
 
 

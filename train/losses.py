@@ -1,4 +1,4 @@
-"""Losses per image, from logits: what a network is judged by, and what training minimises in its place."""
+"""Compute the loss of each image from logits: the reported losses, and the objectives that training minimises."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,7 +17,7 @@ LossFunction = Callable[[Float[Array, "batch classes"], Int[Array | np.ndarray, 
 def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, " batch"]:
-    """Cross-entropy in nats of the softmax of `logits`."""
+    """Compute the cross-entropy of the softmax of `logits`, in nats."""
     # Not the one with integer labels: the gradient of its indexing is a scatter.
     return optax.losses.softmax_cross_entropy(logits, _one_hot(labels, logits))
 
@@ -25,7 +25,7 @@ def cross_entropy(
 def double_softmax(
     logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, " batch"]:
-    """Cross-entropy that takes probabilities for logits, as the reference project does: it can't fall below 0.74.
+    """Compute cross-entropy with probabilities used as logits, like the reference project: it can't fall below 0.74.
 
     With four classes the best it can see is softmax of (1, 0, 0, 0), and -log(e / (e + 3)) is 0.744.
     """
@@ -33,7 +33,7 @@ def double_softmax(
 
 
 def smoothed_cross_entropy(smoothing: float) -> LossFunction:
-    """Cross-entropy with label smoothing (Szegedy et al., 2016), PyTorch's `label_smoothing`.
+    """Compute cross-entropy with label smoothing (Szegedy et al., 2016), PyTorch's `label_smoothing`.
 
     The label is to have the probability 1 - smoothing, and all classes, the label among them, share the rest. So no
     network gains by being ever surer of what it has right already.
@@ -59,7 +59,7 @@ LOSSES: dict[str, LossFunction] = {"cross-entropy": cross_entropy, "double-softm
 
 
 def weighted(loss: LossFunction, weights: ClassWeights) -> LossFunction:
-    """The loss of each image times the weight of its class.
+    """Multiply the loss of each image by the weight of its class.
 
     The mean over a batch stays the plain one, as in Keras: PyTorch's `CrossEntropyLoss(weight=...)` divides by the sum
     of the weights in the batch, so that the mean of the means of its parts (devices, micro-batches) is not that of the
@@ -76,7 +76,7 @@ def weighted(loss: LossFunction, weights: ClassWeights) -> LossFunction:
 
 
 def balanced_weights(labels: Int[np.ndarray, " n"], classes: int) -> ClassWeights:
-    """Weights inversely proportional to the classes' counts, scikit-learn's `compute_class_weight("balanced")`.
+    """Weigh classes inversely to their counts, as scikit-learn's `compute_class_weight("balanced")` does.
 
     Their mean over the images is 1, so that losses keep their scale. A class that doesn't occur has 0.
     """
@@ -88,6 +88,6 @@ def balanced_weights(labels: Int[np.ndarray, " n"], classes: int) -> ClassWeight
 
 
 def build_objective(name: str, label_smoothing: float, class_weights: ClassWeights | None) -> LossFunction:
-    """What training minimises the mean of; without the options it is the loss itself."""
+    """Build the loss that training minimises the mean of; without the options it is the reported loss."""
     loss = smoothed_cross_entropy(label_smoothing) if label_smoothing else LOSSES[name]
     return loss if class_weights is None else weighted(loss, class_weights)

@@ -1,4 +1,4 @@
-"""A model as a training step sees it: inputs that nothing is learnt by, and a part that learns."""
+"""Split a model for training: a frozen part, and a part that learns."""
 
 import dataclasses
 import functools
@@ -70,7 +70,7 @@ class Network:
         return cast(Array, self.model.apply(frozen, images, method="encode")) if self.frozen else images
 
     def split(self, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The variables of the frozen part, and the others: `params` and `batch_stats`, which may be empty."""
+        """Separate the variables of the frozen part from the others: `params` and `batch_stats`, which may be empty."""
         frozen: dict[tuple[str, ...], Any] = {}
         learning: dict[tuple[str, ...], Any] = {}
         for path, leaf in flatten_dict(variables).items():
@@ -80,7 +80,7 @@ class Network:
 
 
 def build_network(config: Config, classes: int, image_shape: tuple[int, int, int]) -> Network:
-    """The network of a configuration for images of a shape (height, width, channel).
+    """Build the network of a configuration for images of a shape (height, width, channel).
 
     Raises:
         UserError: the encoder is missing, damaged or doesn't fit, or the network doesn't take images of this size.

@@ -1,4 +1,4 @@
-"""The optimizer, and its learning rate over the steps of a run."""
+"""Build the optimizer and its learning-rate schedule."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Number = float | Float[Array, ""]
 
 
 def learning_rate_schedule(name: ScheduleName, peak: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """The learning rate at each step: a linear rise over `warmup_steps`, then constant or a half cosine down to 0."""
+    """Build the learning-rate schedule: a linear rise over `warmup_steps`, then constant or a half cosine down to 0."""
     if name == "constant":
         after = optax.schedules.constant_schedule(peak)
     else:
@@ -28,7 +28,7 @@ def learning_rate_schedule(name: ScheduleName, peak: Number, warmup_steps: int, 
 def build_optimizer(
     schedule: optax.Schedule, weight_decay: Number, factors: Mapping[str, Number]
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba, 2015), with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
+    """Build Adam (Kingma & Ba, 2015) with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
 
     Args:
         schedule: of the learning rate.

@@ -1,4 +1,4 @@
-"""What a run is a function of, beside its data. The fields are the command line's options."""
+"""The options that determine a run, besides its data. The fields are the options of the command line."""
 
 import dataclasses
 import math
@@ -22,26 +22,24 @@ DTypeName = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
-    """Options that choose the images, of models and baselines alike."""
+    """Options of the images, for models and baselines."""
 
     data: str = "phantom"
-    """`phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote."""
+    """Data set: `phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote."""
     max_images: int | None = None
-    """Use at most this many images of each split, spread evenly over it: for a quick look."""
+    """Maximum number of images of each split, spread evenly over it, for a quick look."""
     protocol: Protocol = "leak-free"
-    """`leak-free` trains on no near-duplicate of a test image, and on no other image of its patient; `official` keeps
-    them, as published scores do."""
+    """`leak-free` trains on no copy and no patient of a test image; `official` does, as published scores do."""
     validation_fraction: float = 0.1
-    """Share of the training images to hold out for validation, class by class and together with their copies and the
-    other images of their patients; unless the data set has validation images."""
+    """Fraction of each class to hold out for validation, in whole patients, if the data set has no such split."""
     test_fraction: float = 0.2
-    """Share of the images to hold out for testing in the same way, if the data set has no test images."""
+    """Fraction of the images to hold out for testing in the same way, if the data set has no test images."""
     folds: int | None = None
-    """Cross-validation: divide the training images into this many folds, none of which cuts a patient or copies."""
+    """Number of folds for cross-validation; a patient's images and copies stay in one fold."""
     fold: int | None = None
-    """With --folds, the fold that is tested on, from 1; the data set's own test images are not used then."""
+    """With --folds, the fold to test on, from 1; the data set's own test images are then not used."""
     split_seed: int = 0
-    """Seed of the validation and test images that are held out; runs that differ in --seed alone share them."""
+    """Seed for holding out validation and test images; runs that differ only in --seed share them."""
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -64,47 +62,43 @@ class TrainOptions(ImageOptions):
     """Options that every model has."""
 
     epochs: int = 3
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: int = 16
-    """Images in a step."""
+    """Number of images in a step."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
     schedule: ScheduleName = "cosine"
-    """Learning rate after the warm-up: `constant`, or `cosine` for a decay to 0 over the whole run."""
+    """Learning-rate schedule after the warm-up: `constant`, or `cosine` for a decay to 0 over the whole run."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0 to its peak."""
+    """Number of steps over which the learning rate rises linearly from 0 to its peak."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW) of the kernels; biases and norms have none."""
     dropout: float = 0.1
     """Dropout rate."""
     crop: str = "none"
-    """`head` cuts each image down to the head; `none` leaves it whole."""
+    """Crop: `head` crops each image to the head; `none` keeps the whole image."""
     image_size: int | None = None
-    """Height and width of the images that the network sees, by default those of the data; smaller ones train faster."""
+    """Height and width to resize images to, by default those of the data; smaller images train faster."""
     normalization: str = "none"
-    """Intensity normalisation: `none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet`: that of
-    the ResNets' weights."""
+    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet` (for the ResNets' weights)."""
     augment: str = "none"
-    """Random changes to the training images: `brain-mri` turns, zooms, shifts, mirrors and relights them;
-    `any-sequence` also redraws the grey curve, for scans of other MRI sequences."""
+    """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve."""
     loss: str = "cross-entropy"
-    """`cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities, to reproduce its
-    curves."""
+    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities."""
     label_smoothing: float = 0.0
-    """Label smoothing of the training objective; reported losses are without it."""
+    """Label smoothing of the training objective; reported losses don't include it."""
     class_weights: ClassWeightsName = "none"
-    """`balanced` weighs each class inversely to its number of training images."""
+    """Class weights: `balanced` weighs each class inversely to its number of training images."""
     ema: float = 0.0
     """EMA decay of the weights, such as 0.999; the averaged weights are evaluated and kept. 0 disables it."""
     tta: TTAName = "none"
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
     accumulate: int = 1
-    """Micro-batches that each batch is divided into, to save memory. BatchNorm normalises by the micro-batch; nothing
-    else changes."""
+    """Number of micro-batches in a batch, to save memory; BatchNorm then normalises by the micro-batch."""
     dtype: DTypeName = "float32"
     """Type of the activations; with `bfloat16` parameters, optimizer, batch statistics and loss stay float32."""
     checkpoint_every: int = 200
-    """Steps between two checkpoints; each epoch ends with one as well."""
+    """Number of steps between two checkpoints; each epoch also ends with one."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, dropout and augmentation."""
 
@@ -134,17 +128,17 @@ class TrainOptions(ImageOptions):
             require(self, field, getattr(self, field) in table, f"must be one of {', '.join(table)}")
         # The probabilities of double-softmax end at 0.48, below what a label is smoothed to: nothing would change.
         smooth = self.label_smoothing == 0 or self.loss == "cross-entropy"
-        require(self, "label_smoothing", smooth, "goes with the loss cross-entropy alone")
+        require(self, "label_smoothing", smooth, "works only with the loss cross-entropy")
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the run does to every image."""
+        """Return the preprocessing of every image."""
         return Preprocessing(crop=self.crop, image_size=self.image_size, normalization=self.normalization)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run is a function of, beside its data.
+    """The options that determine a run, besides its data.
 
     Attributes:
         model: a name in the table of models.
@@ -162,11 +156,11 @@ class Config:
         return MODELS[self.model]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of config.json."""
+        """Return the content of config.json."""
         return {"model": self.model} | dataclasses.asdict(self.training) | dataclasses.asdict(self.network)
 
     def replace(self, **options: Any) -> "Config":
-        """The configuration with other values of some options, whichever part they belong to.
+        """Return the configuration with other values of some options, whichever part they belong to.
 
         Raises:
             ValueError: the model has no such option, or it doesn't take the value.
@@ -192,7 +186,7 @@ def config_class(model: str) -> type[Any]:
 
 
 def make_config(model: str, **options: Any) -> Config:
-    """The configuration of a model; options that are not given have the model's defaults.
+    """Make the configuration of a model; options that are not given have the model's defaults.
 
     Raises:
         ValueError: there is no such model or option, or it doesn't take the value.

@@ -1,4 +1,4 @@
-"""Runs of several processes, on one machine or many: how they find one another, agree, and end together.
+"""Run several processes on one machine or many: they find one another, agree, and end together.
 
 JAX does the work: every process runs the same program on its part of each batch, and the collectives in the compiled
 step join them. What is left is said here. Process 0 alone writes to the run folder (Orbax, which knows of processes,
@@ -29,7 +29,7 @@ _LONGEST_MESSAGE = 4096
 
 @contextlib.contextmanager
 def processes(placement: Placement) -> Iterator[None]:
-    """Join the run's other processes, and leave with them; nothing to do where there is one process.
+    """Connect to the run's other processes until the block ends; does nothing for a single process.
 
     Raises:
         UserError: the others can't be found.
@@ -53,7 +53,7 @@ def processes(placement: Placement) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         given = "--distributed" if placement.distributed else f"--coordinator {placement.coordinator}"
         way_out = "start all processes, and give each --coordinator, --num-processes and --process-id"
-        raise UserError(f"{given}: the processes didn't come together ({_first_line(error)}); {way_out}") from error
+        raise UserError(f"{given}: the processes could not connect ({_first_line(error)}); {way_out}") from error
     try:
         with end_with_the_others(UserError, UnfinishedRunError):
             yield
@@ -62,12 +62,12 @@ def processes(placement: Placement) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Tell whether this is the process that writes and prints."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def by_first(action: Callable[[], object]) -> None:
-    """Let process 0 do something while the others wait; what it fails with, all fail with.
+    """Let process 0 do something while the others wait; if it fails, all fail with its error.
 
     Raises:
         UserError: process 0 could not do it; or what `action` raised, where there is one process.
@@ -127,8 +127,8 @@ def end_with_the_others(*agreed: type[Exception]) -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1 or isinstance(error, agreed):
             raise
-        lost = "has lost another one" if "Gloo" in str(error) or "NCCL" in str(error) else "has failed"
-        way_out = "the same command with --resume goes on, on fewer processes as well"
+        lost = "has lost another process" if "Gloo" in str(error) or "NCCL" in str(error) else "has failed"
+        way_out = "continue with the same command and --resume, also with fewer processes"
         which = f"process {jax.process_index()} of {jax.process_count()}"
         print(f"error: {which} {lost} ({type(error).__name__}: {_first_line(error)}); {way_out}", file=sys.stderr)
         sys.stderr.flush()

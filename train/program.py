@@ -1,4 +1,4 @@
-"""Learners, compiled for their devices: what the loop trains. A single run is a program of one learner."""
+"""Compile learners for their devices, for the loop to train. A single run is a program of one learner."""
 
 import dataclasses
 import time
@@ -57,7 +57,7 @@ class Program:
 
 
 def compile_learner(learner: Learner, parallel: Parallel) -> Program:
-    """The program that trains one learner, each batch shared by the devices."""
+    """Build the program that trains one learner, with each batch shared by the devices."""
     report_model(learner)
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(learner.key)))
     batch, evaluated = (distribute(parallel, of) for of in first_batches(learner, parallel.shard))

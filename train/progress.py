@@ -1,4 +1,4 @@
-"""What a run prints while it goes: a progress bar on a terminal, one line an epoch everywhere."""
+"""Print the progress of a run: a progress bar on a terminal, and one line per epoch everywhere."""
 
 import sys
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ def progress_bar(items: Iterable[Item], total: int, label: str, *, done: int = 0
 
 
 def report(line: str) -> None:
-    """Print a line above the progress bar if there is one; of several processes the first one prints."""
+    """Print a line, above the progress bar if there is one; only the first of several processes prints."""
     if is_first():
         tqdm.write(line)
         sys.stdout.flush()
 
 
 def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    """An epoch of metrics.jsonl for people."""
+    """Format an epoch of metrics.jsonl as one line."""
     splits = "  ".join(
         f"{split} loss {metrics[f'{split}_loss']:.3f} F1 {metrics[f'{split}_f1_macro']:.3f}"
         for split in ("train", "validation", "test")
@@ -37,7 +37,7 @@ def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
 
 
 def score_table(by_split: dict[str, tuple[int, Scores]]) -> str:
-    """Scores of the splits as a table; each value is the number of images and their scores."""
+    """Format the scores of the splits as a table; each value is the number of images and their scores."""
     rows = [["", "images", "loss", "accuracy", "macro F1", "weighted F1"]]
     for split, (images, scores) in by_split.items():
         numbers = (scores.loss, scores.accuracy, scores.f1_macro, scores.f1_weighted)

@@ -1,4 +1,4 @@
-"""One run, from its options to its scores."""
+"""Train one model, from its options to its scores."""
 
 import sys
 from pathlib import Path
@@ -71,7 +71,7 @@ def _stop(_: int, reason: str) -> None:
 
 
 def run_model(config: Config, placement: Placement, run_dir: Path | None, *, overwrite: bool, resume: bool) -> int:
-    """`train_model` as a command: how the run ended is told in one line, and by the exit code.
+    """Run `train_model` as a command, and report how it ended in one line and by the exit code.
 
     Returns:
         0, 1 for a run that diverged, or 128 + the signal that stopped it.
@@ -82,8 +82,8 @@ def run_model(config: Config, placement: Placement, run_dir: Path | None, *, ove
         print(f"error: {error}; start again with a lower --learning-rate and --overwrite", file=sys.stderr)
         return 1
     except InterruptedRunError as error:
-        way_out = f"the same command with --resume --run-dir {error.folder} continues it"
-        print(f"stopped by {error}; the run is saved, and {way_out}", file=sys.stderr)
+        way_out = f"continue it with the same command and --resume --run-dir {error.folder}"
+        print(f"stopped by {error}; the run is saved; {way_out}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -1,4 +1,4 @@
-"""What a training step reads and returns."""
+"""The state that a training step reads and returns."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from train.network import Network, Variables, draw_variables
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in a run; the model and the optimizer are functions and live outside.
+    """Everything that changes in a run; the model and the optimizer are functions and not part of it.
 
     The fields are annotated with Any, since a tree transformation may put anything in the place of an array.
 
@@ -42,11 +42,11 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """All that `model.apply` takes in evaluation."""
+        """Return the variables that `model.apply` takes in evaluation."""
         return unflatten_dict(flatten_dict(self.frozen) | flatten_dict(self.learnt))
 
     def with_variables(self, frozen: Variables, learnt: Variables) -> "TrainState":
-        """The state with these weights for evaluation, the EMA included."""
+        """Replace the weights for evaluation, including the EMA."""
         return dataclasses.replace(self, **learnt, frozen=frozen, average=learnt if self.average else {})
 
 
@@ -92,5 +92,5 @@ def initial_state(
 
 
 def parameter_count(tree: Any) -> int:
-    """How many numbers the arrays hold."""
+    """Count the numbers in the arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

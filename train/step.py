@@ -92,7 +92,7 @@ def make_train_step(
 def accumulate_gradients(
     gradients_of: Callable[[Any, Any], tuple[Any, Any, Tally]], batch_stats: Any, examples: Any, count: int
 ) -> tuple[Any, Any, Tally]:
-    """Mean gradient, last batch statistics and sums of `count` micro-batches, of which one at a time is in memory.
+    """Compute the mean gradient, last batch statistics and sums of `count` micro-batches, one at a time in memory.
 
     That is the gradient of the whole batch where an image's loss depends on no other image: what is random belongs to
     the examples. BatchNorm breaks this: it normalises by the micro-batch, and updates its running statistics with each.
@@ -123,7 +123,7 @@ def accumulate_gradients(
 
 
 def update_average(average: Any, newest: Any, step: Array, decay: float) -> Any:
-    """The exponential moving average after a step (Polyak & Juditsky, 1992, in its exponential form).
+    """Update the exponential moving average after a step (Polyak & Juditsky, 1992, in its exponential form).
 
     After t steps it keeps min(decay, (1 + t) / (10 + t)) of itself, as in TensorFlow's `ExponentialMovingAverage`, so
     that the random weights at the start are soon forgotten.

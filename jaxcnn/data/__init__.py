@@ -1,1 +1,1 @@
-"""Where images come from: the embedded phantom, the prepared scans, the input pipeline."""
+"""Load images: the built-in phantom, prepared scans, and the input pipeline."""

@@ -1,4 +1,4 @@
-"""`python -m jaxcnn.data`: prepare scans as they are for training, and audit them for duplicates."""
+"""`python -m jaxcnn.data`: prepare scans for training, and audit them for duplicates."""
 
 from itertools import starmap
 from pathlib import Path
@@ -35,25 +35,25 @@ def prepare(
     skip_conflicts: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Turn labelled images into a data set for `python -m train ... --data DIR`.
+    """Prepare labelled images as a data set for `python -m train ... --data DIR`.
 
     Args:
-        path: a folder or a zip with the images as [SPLIT/]CLASS/image or [SPLIT/]CLASS/PATIENT/image, a CSV or TSV
-            that lists them (path,label[,split][,patient]), or the Kaggle zip. JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI
-            and MATLAB v7.3.
-        out: where the data set goes; other sizes may be there already.
-        download: fetch the archive from Kaggle instead; it is kept in ~/.cache/jaxcnn.
-        size: side of the images, in pixels.
-        skip_broken: leave broken files out and list them, instead of refusing the whole.
-        skip_conflicts: leave copies of one image that have different labels out and list them, likewise.
-        overwrite: replace the data set of this size.
+        path: Folder or zip with the images as [SPLIT/]CLASS/image or [SPLIT/]CLASS/PATIENT/image, a CSV or TSV file
+            that lists them (path,label[,split][,patient]), or the Kaggle zip. Formats: JPEG, PNG, TIFF, BMP, WebP,
+            DICOM, NIfTI and MATLAB v7.3.
+        out: Folder for the data set; it may already hold other sizes.
+        download: Download the archive from Kaggle instead, and keep it in ~/.cache/jaxcnn.
+        size: Height and width of the images in pixels.
+        skip_broken: Leave out broken files and list them, instead of stopping.
+        skip_conflicts: Leave out copies of an image that have different labels and list them, instead of stopping.
+        overwrite: Replace the data set of this size.
     """
     # Only here: TFDS takes a while to import, and the other commands don't need it.
     from jaxcnn.data.prepare import ConflictError
     from jaxcnn.data.prepare import prepare as write_dataset
 
     if download == (path is not None):
-        raise UserError("PATH, --download: give one of the two")
+        raise UserError("PATH, --download: give exactly one of them")
     source = _download() if path is None else path
     print(f"reading {source}", flush=True)
     try:
@@ -73,17 +73,15 @@ def prepare(
 
 def _download() -> Path:
     folder = cache_folder()
-    print(f"downloading {ADDRESS} to {folder}, unless it is there", flush=True)
+    print(f"downloading {ADDRESS} to {folder}, unless it is already there", flush=True)
     archive = fetch_archive(ADDRESS, folder)
     if not is_known_archive(archive):
-        print(
-            f"note: {archive} differs from the archive that our scores were measured with; Kaggle may have updated it"
-        )
+        print(f"note: {archive} differs from the archive behind this project's scores; Kaggle may have updated it")
     return archive
 
 
 def _table(dataset: Dataset) -> str:
-    """The images of each class, one line a split, and the patients where they are known."""
+    """Count the images of each class, one line per split, and the patients where they are known."""
     of_patients = any(split.patients for split in dataset.splits.values())
     rows = [("split", *dataset.classes, "total", *["patients"] * of_patients)]
     for name, split in dataset.splits.items():
@@ -99,14 +97,14 @@ def audit(
     threshold: float = THRESHOLD,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("audit"),
 ) -> None:
-    """Look for copies of images, copies across training and test images, and copies of different labels.
+    """Find copies of images, copies shared by training and test images, and copies with different labels.
 
-    Of several data sets it tells how many images of each are copies of images of the others.
+    For several data sets, report how many images of each are copies of images in the others.
 
     Args:
-        sources: prepared data sets, `phantom`, or whatever `prepare` takes.
-        threshold: normalised cross-correlation of the 64x64 grey images above which two are near-duplicates.
-        out: where audit.json goes, and of a single data set crossing-pairs.png.
+        sources: Prepared data sets, `phantom`, or anything that `prepare` accepts.
+        threshold: Normalised cross-correlation of 64x64 grey images above which two images are near-duplicates.
+        out: Folder for audit.json and, for a single data set, crossing-pairs.png.
     """
     if not sources:
         raise UserError("DATA: name at least one data set")

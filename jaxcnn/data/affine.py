@@ -1,4 +1,4 @@
-"""An image mirrored, turned, enlarged and shifted in a single resampling."""
+"""Mirror, turn, enlarge and shift an image in a single resampling."""
 
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates

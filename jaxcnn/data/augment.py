@@ -1,4 +1,4 @@
-"""Random changes to training images inside jit, each by its own key."""
+"""Augment training images inside jit, each with its own key."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ Scalar = Float[Array, ""]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How much images may change; 0, the default, leaves a change out, and out of the compiled program too.
+    """The strengths of the augmentations; 0, the default, turns one off and leaves it out of the compiled program.
 
     Attributes:
         horizontal_flip: probability of a mirror image, left for right.
@@ -49,7 +49,7 @@ class Augmentation:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no strength.
+        """Check the strengths.
 
         Raises:
             ValueError: a strength is negative or not finite, or one that is a probability or a share is above 1.
@@ -63,7 +63,7 @@ class Augmentation:
     def __call__(
         self, keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"]
     ) -> Float[Array, "batch height width 1"]:
-        """Change each image in [0, 1] at random, by its key; see `augment`."""
+        """Change each image in [0, 1] at random with its key; see `augment`."""
         return augment(keys, images, self)
 
 
@@ -107,7 +107,7 @@ _KNOTS = 4
 def augment(
     keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"], augmentation: Augmentation
 ) -> Float[Array, "batch height width 1"]:
-    """Change each image at random, by its key alone.
+    """Change each image at random, determined by its key alone.
 
     The image is turned, zoomed, shifted and mirrored in one resampling (bilinear), blurred, its intensities are changed
     and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others.

@@ -1,4 +1,4 @@
-"""What goes into the input pipeline and what comes out of it: examples, each process's share of them, and batches."""
+"""The input and output of the pipeline: examples, each process's share of them, and batches."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from jaxcnn.data.dataset import Split
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What a model learns from or is judged by.
+    """The examples that a model is trained or evaluated on.
 
     Attributes:
         inputs: one or several views of the examples: images as bytes, or features that were computed from them.
@@ -50,7 +50,7 @@ WHOLE = Shard()
 
 @flax.struct.dataclass
 class Batch:
-    """What a step gets.
+    """The input of a step.
 
     Attributes:
         inputs: (batch, ...), or in evaluation (batch * views, ...), the views of an example one after the other; images
@@ -65,5 +65,5 @@ class Batch:
 
 
 def images_of(split: Split) -> Examples:
-    """The images of a split, in their one view."""
+    """Return the images of a split as examples with a single view."""
     return Examples((split.images,), split.labels)

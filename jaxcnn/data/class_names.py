@@ -1,4 +1,4 @@
-"""What one data set calls glioma_tumor and another Glioma: names of classes that mean the same."""
+"""Match class names that mean the same, such as glioma_tumor and Glioma."""
 
 from collections.abc import Mapping
 
@@ -15,12 +15,12 @@ _MEANINGS = {name: meaning for meaning, names in ALIASES.items() for name in nam
 
 
 def meaning(name: str) -> str:
-    """What a class is, by the table of aliases; names that aren't in it mean the same if letters and digits do."""
+    """Look up a class in the table of aliases; other names mean the same if their letters and digits are the same."""
     plain = "".join(character for character in name.lower() if character.isalnum())
     return _MEANINGS.get(plain, plain or name)
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether an image may have both labels: they mean the same, or one is a tumour and the other says which."""
+    """Tell whether an image may have both labels: they mean the same, or one says "tumour" and the other which kind."""
     first, second = sorted((meaning(one), meaning(other)))
     return first == second or (first in _TUMOURS and second == "tumour")

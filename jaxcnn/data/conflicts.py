@@ -1,4 +1,4 @@
-"""Copies of one image under different labels: one of the labels is wrong, and nobody but the user knows which."""
+"""Find copies of an image with different labels: one of the labels is wrong, and only the user knows which."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Conflict:
 
 
 def conflicts(dataset: Dataset) -> list[Conflict]:
-    """The pairs of near-duplicates with different labels.
+    """Find the pairs of near-duplicates with different labels.
 
     Neighbouring slices of one patient may be as alike, and truly have different labels, where a tumour begins: slices
     of one known patient are not taken for copies.
@@ -41,7 +41,7 @@ def _pairs(images: Split) -> Iterator[tuple[int, int]]:
 
 
 def without(dataset: Dataset, names: set[str]) -> Dataset:
-    """The data set without the images of these names; its classes stay, and a split without images goes."""
+    """Remove the images with these names; the classes stay, and a split without images is dropped."""
     splits = {
         role: split.take(np.flatnonzero([name not in names for name in split.names]))
         for role, split in dataset.splits.items()

@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images: 8-bit grey, as they lie on the disk; the models' input is these divided by 255.
+    """Labelled images, 8-bit grey as stored on disk; the models' input is these divided by 255.
 
     Attributes:
         images: of one size.
@@ -41,19 +41,19 @@ class Split:
         return join_patients(duplicate_groups(make_thumbnails(self.images)), self.patients)
 
     def take(self, chosen: Int[np.ndarray, " k"]) -> "Split":
-        """The images at the places `chosen`."""
+        """Select the images at the places `chosen`."""
         names = tuple(self.names[i] for i in chosen)
         patients = None if self.patients is None else tuple(self.patients[i] for i in chosen)
         return Split(self.images[chosen], self.labels[chosen], names, patients)
 
     def spread(self, count: int) -> "Split":
-        """At most `count` of the images, evenly spread over the split, so that each class keeps its share."""
+        """Select at most `count` images, evenly spread over the split, so that each class keeps its share."""
         if count >= len(self):
             return self
         return self.take(np.linspace(0, len(self) - 1, count).round().astype(int))
 
     def fingerprint(self) -> str:
-        """SHA-256 of pixels and labels: two splits with the same fingerprint train the same model."""
+        """Hash pixels and labels with SHA-256: two splits with the same fingerprint train the same model."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels))
@@ -77,7 +77,7 @@ class Dataset:
 
 
 def joined(parts: Sequence[Split]) -> Split:
-    """The images of several splits as one, in their order."""
+    """Join several splits into one, in their order."""
     known = any(part.patients is not None for part in parts)
     patients = tuple(name for part in parts for name in part.patients or ("",) * len(part))
     return Split(

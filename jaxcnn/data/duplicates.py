@@ -1,4 +1,4 @@
-"""Near-duplicates: images that differ in brightness, contrast, size or compression, and hardly in what they show."""
+"""Find near-duplicates: images that differ in brightness, contrast, size or compression, but hardly in content."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ def make_thumbnails(images: UInt8[np.ndarray, "n height width 1"]) -> Thumbnails
 def correlations(
     first: UInt8[np.ndarray, "n 64 64 1"], second: UInt8[np.ndarray, "m 64 64 1"]
 ) -> Float64[np.ndarray, "n m"]:
-    """Normalised cross-correlation (Pearson's, without a shift) of every image of `first` with every one of `second`.
+    """Correlate every image of `first` with every image of `second` (Pearson's correlation, without a shift).
 
     It is 1 for the same image under another brightness or contrast. Blank images, for which it isn't defined, correlate
     fully with one another and not at all with others, so that identical images always have exactly 1.
@@ -52,7 +52,7 @@ def _centred(thumbnails: Thumbnails) -> Float64[np.ndarray, "n 4097"]:
 def duplicate_groups(
     thumbnails: Thumbnails, threshold: float = THRESHOLD, *, block: int = _BLOCK
 ) -> Int[np.ndarray, " n"]:
-    """Part images into groups of near-duplicates.
+    """Divide images into groups of near-duplicates.
 
     Two images belong together if their correlation is above the threshold, or if a chain of such pairs joins them:
     groups are the connected components of that graph.
@@ -110,7 +110,7 @@ def join_patients(groups: Int[np.ndarray, " n"], patients: Sequence[str] | None)
 
 
 def members(groups: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " members"]]:
-    """The places of the members of every group that has more than one."""
+    """List the members of every group that has more than one, by their places."""
     order = np.argsort(groups, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     return [part for part in parts if len(part) > 1]
@@ -119,7 +119,7 @@ def members(groups: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " members"]]:
 def closest(
     queries: UInt8[np.ndarray, "n 64 64 1"], candidates: UInt8[np.ndarray, "m 64 64 1"], *, block: int = _BLOCK
 ) -> tuple[Int[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """For each query the place of the candidate with the highest correlation (the first of equals), and that."""
+    """Find for each query the candidate with the highest correlation (the first of equals), and that correlation."""
     places, best = np.zeros(len(queries), int), np.full(len(queries), -np.inf)
     for top in range(0, len(queries), block):
         for left in range(0, len(candidates), block):

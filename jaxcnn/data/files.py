@@ -1,4 +1,4 @@
-"""The files of a folder or a zip, as they lie there: nothing is extracted, or read before it is asked for."""
+"""List the files of a folder or a zip without extracting them, and read each one only when it is needed."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR")
 
 
 class FileError(ValueError):
-    """A file is no good: the message continues a sentence that begins with its name."""
+    """A file can't be used: the message continues a sentence that begins with its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredFile:
     read: Callable[[int], bytes]
 
     def content(self, most: int) -> bytes:
-        """All of it.
+        """Read the whole file.
 
         Raises:
             FileError: it can't be read, or has more than `most` bytes.
@@ -54,13 +54,13 @@ class LeftOut:
 
 
 def shown(path: str | PurePosixPath | Path) -> str:
-    """A path as text that can be printed and written, even where the bytes of a name are no text."""
+    """Return a path as text that can be printed and written, even where its bytes are not valid text."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 @contextlib.contextmanager
 def open_files(path: Path) -> Iterator[list[StoredFile]]:
-    """Every file of a zip or a folder, sorted by path, except for what operating systems leave behind.
+    """List every file of a zip or a folder, sorted by path, except for files that operating systems leave behind.
 
     Links to other folders are not followed. The files can be read until the block ends.
 
@@ -87,7 +87,7 @@ def _list_files(path: Path, stack: contextlib.ExitStack) -> list[StoredFile]:
             return _files_of_folder(path)
         return _files_of_zip(path, stack.enter_context(zipfile.ZipFile(path)))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file or folder; give a folder of images or a zip of one") from error
+        raise UserError(f"{path}: no such file or folder; give a folder or a zip of images") from error
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: {_why_no_zip(path)}") from error
     except OSError as error:
@@ -99,7 +99,7 @@ def _why_no_zip(path: Path) -> str:
         begins_as_zip = file.read(4) == b"PK\x03\x04"
     if begins_as_zip:
         return "the zip is truncated or damaged; download it again"
-    return "is neither a zip nor a folder; give a folder of images or a zip of one"
+    return "is neither a zip nor a folder; give a folder or a zip of images"
 
 
 def _files_of_folder(folder: Path) -> list[StoredFile]:
@@ -115,7 +115,7 @@ def _files_of_zip(path: Path, archive: zipfile.ZipFile) -> list[StoredFile]:
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
         if _leaves_its_folder(member.filename):
-            raise UserError(f"{path}: the entry {member.filename!r} leads out of the zip; don't trust this file")
+            raise UserError(f"{path}: the entry {member.filename!r} points outside the zip; don't trust this file")
     return [
         StoredFile(PurePosixPath(member.filename), member.file_size, functools.partial(_read_member, archive, member))
         for member in members

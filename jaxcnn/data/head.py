@@ -1,4 +1,4 @@
-"""The head fills the image: whatever lies around it is cut off, so that scans from different sources look alike.
+"""Crop images to the head, so that scans from different sources look alike.
 
 All of it runs inside jit, on a small copy of the image; only the last step touches the image itself.
 """
@@ -23,7 +23,7 @@ Mask = Bool[Array, "64 64"]
 def crop_to_head(
     images: Float[Array, "batch height width 1"], shape: tuple[int, int] | None = None
 ) -> Float[Array, "batch rows columns 1"]:
-    """Cut each image down to the square around its head, and bring that to a size (bilinear, smoothed to reduce).
+    """Crop each image to the square around its head, and resize that (bilinear, antialiased when it shrinks).
 
     The head is what is above Otsu's threshold, in large connected regions: without noise, text, and a frame that may
     be drawn around the scan. The square is in shares of height and width, so that the aspect ratio stays, and it lies

@@ -1,4 +1,4 @@
-"""From a grey image of any size to the small square that a network takes."""
+"""Resize a grey image of any size to the small square that a network takes."""
 
 import numpy as np
 from jaxtyping import UInt8

@@ -1,4 +1,4 @@
-"""The public archive on Kaggle: what is in it, and how it is fetched, once, to the user's cache."""
+"""Download the public archive from Kaggle, once, to the user's cache."""
 
 import hashlib
 import zipfile
@@ -15,7 +15,7 @@ ADDRESS = "https://www.kaggle.com/api/v1/datasets/download/bilalakgz/brain-tumor
 # The archive that the project's counts and scores were measured with.
 KNOWN_SHA256 = "5d44098a3d043029bb2c62c90d997c1fdcc7bb9fdb41e90790e42488c01ea0c6"
 
-_WAY_OUT = f"try again, or download it in a browser from {PAGE} and give its path"
+_WAY_OUT = f"try again, or download it in a browser from {PAGE} and give the path of the file"
 
 
 def fetch_archive(address: str, folder: Path) -> Path:
@@ -33,14 +33,14 @@ def fetch_archive(address: str, folder: Path) -> Path:
             with temporary.open("wb") as file:
                 download(address, file, way_out=_WAY_OUT)
             if not zipfile.is_zipfile(temporary):
-                raise UserError(f"{address}: what came is no zip; {_WAY_OUT}")
+                raise UserError(f"{address}: the downloaded file is not a zip; {_WAY_OUT}")
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
     return path
 
 
 def is_known_archive(path: Path) -> bool:
-    """Whether the file is, byte for byte, the archive that the project's counts and scores were measured with.
+    """Tell whether the file is, byte for byte, the archive that the project's counts and scores were measured with.
 
     The publisher may update it: another archive is a reason to mention it, not to refuse it. Who sent it is proved by
     TLS, and what is in it is checked image by image.

@@ -1,4 +1,4 @@
-"""A table of labels: a CSV or TSV file with a line an image."""
+"""Read a table of labels: a CSV or TSV file with one line per image."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ _MOST_BYTES = 64_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What the table says of an image; split and patient are "" where it doesn't."""
+    """A row of the table; split and patient are "" where the table doesn't give them."""
 
     label: str
     split: str
@@ -24,7 +24,7 @@ class Row:
 
 
 def is_label_table(file: StoredFile) -> bool:
-    """Whether it is a CSV or TSV file whose first line has the columns that a table of labels needs."""
+    """Tell whether this is a CSV or TSV file whose first line has the columns that a table of labels needs."""
     if file.path.suffix.lower() not in (".csv", ".tsv"):
         return False
     try:
@@ -35,7 +35,7 @@ def is_label_table(file: StoredFile) -> bool:
 
 
 def read_label_table(source: Path, table: StoredFile, images: Collection[PurePosixPath]) -> Mapping[PurePosixPath, Row]:
-    """The rows by the paths of their images.
+    """Read the rows, by the paths of their images.
 
     Columns are separated by commas, semicolons or tabs, whichever the first line has most of, and may stand in any
     order. Paths are relative to the table's folder, with "/" or a backslash. The text is UTF-8; bytes that are none
@@ -59,7 +59,7 @@ def read_label_table(source: Path, table: StoredFile, images: Collection[PurePos
     if missing := [column for column in _NEEDED if column not in columns]:
         raise UserError(f"{source}: {name} has no column {missing[0]}; its first line must name path and label")
     if unknown := [column for column in columns if column not in COLUMNS]:
-        raise UserError(f"{source}: {name} has the unknown column {unknown[0]!r}; known are {', '.join(COLUMNS)}")
+        raise UserError(f"{source}: {name} has the unknown column {unknown[0]!r}; use only {', '.join(COLUMNS)}")
     if len(set(columns)) < len(columns):
         raise UserError(f"{source}: {name} names a column twice; name each once")
     known, rows = set(images), dict[PurePosixPath, Row]()
@@ -74,7 +74,7 @@ def read_label_table(source: Path, table: StoredFile, images: Collection[PurePos
         if path in rows:
             raise UserError(f"{where}: lists {shown(path)} again, after line {rows[path].line}; keep one of them")
         if not row["label"]:
-            raise UserError(f"{where}: gives {shown(path)} no label; add it, or leave the line out")
+            raise UserError(f"{where}: has no label for {shown(path)}; add one, or leave the line out")
         rows[path] = Row(shown(row["label"]), row.get("split", ""), shown(row.get("patient", "")), line)
     if not rows:
         raise UserError(f"{source}: {name} lists no images; add a line for each")
@@ -108,7 +108,7 @@ def _path(where: str, folder: PurePosixPath, cell: str, images: set[PurePosixPat
     if path not in images:
         path = folder / PureWindowsPath(cell).as_posix()
     if PureWindowsPath(cell).anchor or ".." in path.parts:
-        raise UserError(f"{where}: the path {shown(cell)} leads outside of the table's folder; give paths within it")
+        raise UserError(f"{where}: the path {shown(cell)} points outside the table's folder; give paths within it")
     if path not in images:
-        raise UserError(f"{where}: {shown(cell)} is no image file there; correct the path")
+        raise UserError(f"{where}: {shown(cell)} is not an image file there; correct the path")
     return path

@@ -1,4 +1,4 @@
-"""The images of a folder, a zip or a table of labels, read and made squares: what is prepared, audited and scored."""
+"""Read the images of a folder, a zip or a table of labels, and resize them to squares, to prepare, audit or score."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ MAX_MEGABYTES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImage:
-    """An image with what is known of it.
+    """An image with its label, split and patient.
 
     Attributes:
         name: the path of its file; of a file with several slices followed by "#" and the number of this one.
@@ -45,7 +45,7 @@ class LabelledImage:
 
 
 def read_images(listing: Listing, size: int) -> Iterator[LabelledImage | LeftOut]:
-    """Read every file, with a progress bar on a terminal; what is no good comes as left out, and with the reason.
+    """Read every file, with a progress bar on a terminal; files that can't be used come as `LeftOut` with the reason.
 
     Raises:
         UserError: a format needs a package that is not installed, or the images wouldn't fit into memory.
@@ -87,13 +87,13 @@ def _check_total_size(count: int, size: int) -> None:
     megabytes = count * size**2 // 10**6
     if megabytes > MAX_MEGABYTES:
         raise UserError(
-            f"{count} images of {size}x{size} pixels are {megabytes} MB, more than the {MAX_MEGABYTES} MB that fit into"
+            f"{count} images of {size}x{size} pixels take {megabytes} MB, more than the {MAX_MEGABYTES} MB that fit in"
             " memory; choose a smaller size"
         )
 
 
 def as_dataset(source: Path, images: Sequence[LabelledImage]) -> Dataset:
-    """The images by split, and in each by class and then in their order.
+    """Arrange the images by split, and in each split by class and then in their order.
 
     The classes are in natural order: by letter, whatever its case, and by number where names hold some. Images without
     a split are training images.
@@ -126,7 +126,7 @@ def _as_split(images: Sequence[LabelledImage], labels: Int[np.ndarray, " n"]) ->
 
 
 def tell_left_out(left_out: Sequence[LeftOut]) -> list[str]:
-    """A line a file; where more than three have one reason, one line with their number and the first ten names."""
+    """Write one line per file; if more than three share a reason, write one line with ten names."""
     by_reason: dict[str, list[str]] = {}
     for one in left_out:
         by_reason.setdefault(one.reason, []).append(one.name)

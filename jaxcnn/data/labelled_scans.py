@@ -1,4 +1,4 @@
-"""The TFDS builder of prepared data sets, in ArrayRecord files and without TensorFlow."""
+"""Build prepared data sets with TFDS, in ArrayRecord files and without TensorFlow."""
 
 import io
 from collections.abc import Iterable

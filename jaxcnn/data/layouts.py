@@ -1,4 +1,4 @@
-"""Which image has which label, by how the files of a folder or a zip are arranged, or by a table of them.
+"""Find the label of each image from the layout of a folder or zip, or from a table of labels.
 
     CLASS/image                     SPLIT/CLASS/image
     CLASS/PATIENT/image             SPLIT/CLASS/PATIENT/image       (and folders below PATIENT)
@@ -37,7 +37,7 @@ Images = Sequence[tuple[StoredFile, Reader]]
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFile:
-    """An image file with what is known of it before it is read.
+    """An image file with its label, split and patient, before it is read.
 
     Attributes:
         file: how to read it.
@@ -58,7 +58,7 @@ class LabelledFile:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a folder or a zip holds: the images, how they are arranged, and the files that are none."""
+    """The content of a folder or a zip: the images, how they are arranged, and the other files."""
 
     layout: str
     files: tuple[LabelledFile, ...]
@@ -83,7 +83,7 @@ def open_labelled(path: Path) -> Iterator[Listing]:
             tables = [file for file in files if file.path == PurePosixPath(path.name)]
         if len(tables) > 1:
             listed = ", ".join(shown(table.path) for table in tables[:4])
-            raise UserError(f"{path}: holds several tables of labels ({listed}); give the one that is meant")
+            raise UserError(f"{path}: holds several tables of labels ({listed}); give the one to use")
         images, left_out = image_files([file for file in files if file not in tables])
         if tables:
             rows = read_label_table(path, tables[0], [file.path for file, _ in images])
@@ -104,7 +104,7 @@ def _by_table(path: Path, images: Images, rows: Mapping[PurePosixPath, Row], tab
         else:
             if row.split and row.split.lower() not in SPLIT_NAMES:
                 raise UserError(
-                    f"{path}: {table} names the split {row.split!r} in line {row.line}; name one of"
+                    f"{path}: {table} has the unknown split {row.split!r} in line {row.line}; use one of"
                     f" {', '.join(SPLIT_NAMES)}, in any case"
                 )
             patient = row.patient or _patient_by_name(file.path)
@@ -123,7 +123,7 @@ def _by_folders(path: Path, images: Images) -> Listing:
         if not all(with_label):
             both = [images[with_label.index(has)][0].path for has in (True, False)]
             raise UserError(
-                f"{path}: {shown(both[0])} holds its label itself and {shown(both[1])} doesn't; keep one kind of them"
+                f"{path}: {shown(both[0])} contains its own label and {shown(both[1])} doesn't; keep one kind of file"
             )
         return Listing("image, which holds its label", tuple(_file(image, root, "", "", "") for image in images), ())
     _check_depth(path, images, folders)
@@ -186,13 +186,13 @@ def _check_splits(path: Path, folders: Sequence[tuple[str, ...]], splits: Sequen
         names = sorted({of[0] for of in folders})
         if not all(splits):
             others = ", ".join(shown(name) for name in names if not _is_split(name))
-            raise UserError(f"{path}: beside folders of splits it has {others}; move those out, or {_ARRANGE}")
+            raise UserError(f"{path}: has {others} beside the folders of splits; move those out, or {_ARRANGE}")
         if len(folders[0]) < 2:
             raise UserError(f"{path}: {', '.join(map(shown, names))} hold no folders of classes; {_ARRANGE}")
         for role, count in Counter(SPLIT_NAMES[name.lower()] for name in names).items():
             if count > 1:
                 same = " and ".join(shown(name) for name in names if SPLIT_NAMES[name.lower()] == role)
-                raise UserError(f"{path}: {same} are the same split; merge them")
+                raise UserError(f"{path}: {same} are the same split; merge the folders")
 
 
 def _check_case(path: Path, files: Sequence[LabelledFile]) -> None:

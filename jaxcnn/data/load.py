@@ -1,4 +1,4 @@
-"""A data set by the name that the user gives: the phantom, or a folder that `python -m jaxcnn.data prepare` wrote."""
+"""Load a data set that the user names: the phantom, or a folder that `python -m jaxcnn.data prepare` wrote."""
 
 import dataclasses
 import io
@@ -56,7 +56,7 @@ def _phantom_split(name: str, offset: int, count: int) -> Split:
 
 
 def is_prepared(source: str) -> bool:
-    """Whether `load_dataset` takes it: the phantom, or a folder that holds what `prepare` wrote."""
+    """Tell whether `load_dataset` takes it: the phantom, or a folder that `prepare` wrote."""
     folder = Path(source)
     return source == "phantom" or (folder / "dataset_info.json").is_file() or any(folder.glob(_INFO))
 

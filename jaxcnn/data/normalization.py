@@ -1,4 +1,4 @@
-"""What is done to images in [0, 1] before a network sees them; weights only work with what they were trained with.
+"""Normalise images in [0, 1] for a network; weights only work with the normalisation that they were trained with.
 
 Scanners give intensities no unit: the same tissue is bright on one machine and dark on another. Nyul and Udupa ("On
 standardizing the MR image intensity scale", 1999) and Reinhold et al. ("Evaluating the impact of intensity
@@ -21,12 +21,12 @@ _LEAST_CONTRAST = 1e-3
 
 
 def unchanged(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
-    """The images as they are."""
+    """Leave the images as they are."""
     return images
 
 
 def per_image_z_score(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
-    """Each channel of each image minus its mean, over its standard deviation + 1e-3, so that black stays finite."""
+    """Subtract the mean of each channel of each image, and divide by its standard deviation + 1e-3."""
     mean = jnp.mean(images, axis=(1, 2), keepdims=True)
     deviation = jnp.std(images, axis=(1, 2), keepdims=True)
     return (images - mean) / (deviation + 1e-3)
@@ -35,7 +35,7 @@ def per_image_z_score(images: Float[Array, "batch height width channel"]) -> Flo
 def foreground_z_score(
     images: Float[Array, "batch height width channel"],
 ) -> Float[Array, "batch height width channel"]:
-    """Each channel of each image minus the mean of its foreground, over the foreground's standard deviation.
+    """Subtract the mean of each channel's foreground, and divide by the foreground's standard deviation.
 
     The z-score of Reinhold et al. (2019), who take it over the brain. Here there is no brain mask; foreground is what
     is brighter than the channel's mean (`estimate_foreground` in their package intensity-normalization). That needs no
@@ -58,7 +58,7 @@ def _moments(images: Images, mask: Bool[Array, "batch height width channel"]) ->
 
 
 def percentile(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
-    """Each channel of each image stretched so that its 1st percentile is 0 and its 99th is 1, and cut off there.
+    """Stretch each channel of each image so that its 1st percentile is 0 and its 99th is 1, and clip it there.
 
     Percentiles in place of the extremes, so that a bright artefact doesn't darken all else: the ends of the scale in
     Nyul and Udupa (1999), without the landmarks between. A slow one on CPU: each image is sorted.
@@ -68,7 +68,7 @@ def percentile(images: Float[Array, "batch height width channel"]) -> Float[Arra
 
 
 def imagenet(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width 3"]:
-    """Each channel minus ImageNet's mean, over its standard deviation; a grey image becomes three channels."""
+    """Normalise by ImageNet's mean and standard deviation; a grey image becomes three channels."""
     mean, deviation = (jnp.asarray(of, images.dtype) for of in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
     return (images - mean) / deviation
 

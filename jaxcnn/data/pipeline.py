@@ -1,4 +1,4 @@
-"""From examples in memory to batches: a training order that is a function of (seed, epoch), and exact evaluation."""
+"""Make batches of examples in memory: a training order determined by (seed, epoch), and exact evaluation."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
 
 
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
-    """Full batches in an epoch.
+    """Count the full batches in an epoch.
 
     Raises:
         ValueError: there is none.
@@ -23,7 +23,7 @@ def steps_per_epoch(examples: Examples, batch_size: int) -> int:
 def training_batches(
     examples: Examples, batch_size: int, *, seed: int, epoch: int, start: int = 0, shard: Shard = WHOLE
 ) -> Iterator[Batch]:
-    """Full batches in the order of (seed, epoch), from the `start`-th on; the rest, others each epoch, is left out.
+    """Yield full batches in the order of (seed, epoch), from number `start` on, and drop an incomplete last batch.
 
     Of an example with several views each epoch takes one, by (seed, epoch) as well.
     """
@@ -41,7 +41,7 @@ def training_batches(
 
 
 def evaluation_batches(examples: Examples, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-    """Every example once, in order and in all its views.
+    """Yield every example once, in order and in all its views.
 
     The last batch is filled up with copies of its first example, which the mask leaves out.
     """

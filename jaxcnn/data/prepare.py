@@ -1,4 +1,4 @@
-"""From the images of a folder, a zip or a table to a data set that training reads: all of it appears, or nothing."""
+"""Prepare the images of a folder, a zip or a table as a data set for training, written completely or not at all."""
 
 import contextlib
 import dataclasses
@@ -84,7 +84,7 @@ def prepare(
         builder = BrainTumorMri if _is_archive(listing) else LabelledScans
         target = out / builder.name / f"{size}x{size}" / VERSION
         if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; --overwrite replaces it")
+            raise UserError(f"{target}: already exists; replace it with --overwrite")
         images, broken = _read(listing, size)
     if broken and not skip_broken:
         raise UserError(f"{source}: {_summary(broken)}")
@@ -116,19 +116,19 @@ def _read(listing: Listing, size: int) -> tuple[list[LabelledImage], list[LeftOu
 def _summary(broken: Sequence[LeftOut]) -> str:
     first = f"{broken[0].name} {broken[0].reason}"
     if len(broken) == 1:
-        return f"{first}; --skip-broken leaves it out"
-    return f"{first}, and {len(broken) - 1} more files are broken; --skip-broken leaves them out and lists them"
+        return f"{first}; leave it out with --skip-broken"
+    return f"{first}, and {len(broken) - 1} more files are broken; leave them out with --skip-broken, which lists them"
 
 
 def _check_left(source: Path, listing: Listing, images: Sequence[LabelledImage]) -> None:
-    """See that a class that a split has isn't made of broken files alone."""
+    """Check that no class of a split consists of broken files alone."""
     usable = {(image.split, image.label) for image in images}
     for file in listing.files:
         if file.label and (file.split, file.label) not in usable:
             split = SPLIT_NAMES.get(file.split.lower(), "train")
-            raise UserError(f"{source}: no usable image of {file.label} is left in the {split} split")
+            raise UserError(f"{source}: no usable image of {file.label} is left in the {split} split; add some")
     if not images:
-        raise UserError(f"{source}: no usable image is left")
+        raise UserError(f"{source}: no usable image is left; add some")
 
 
 def _check_classes(source: Path, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""From the bytes of an image to what a network sees: framed once, then changed and normalised at every step."""
+"""Preprocess images for a network: crop and resize them once, then augment and normalise them at every step."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ CROPS: dict[str, Callable[[Images, tuple[int, int]], Images]] = {"head": crop_to
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to every image, in training as in use; it belongs to the weights and is kept with them.
+    """The preprocessing of every image, in training and in use; it belongs to the weights and is saved with them.
 
     Attributes:
         crop: `none`, or the name of a crop in `CROPS`.
@@ -34,12 +34,12 @@ class Preprocessing:
     normalization: str = "none"
 
     def framed_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """(height, width, channel) of an image that was framed."""
+        """Return (height, width, channel) of a framed image."""
         height, width, channels = image_shape
         return (self.image_size or height, self.image_size or width, channels)
 
     def seen_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """(height, width, channel) of what the network takes: the normalisation may make three channels of one."""
+        """Return (height, width, channel) of the network's input: the normalisation may turn one channel into three."""
         framed = jax.ShapeDtypeStruct((1, *self.framed_shape(image_shape)), jnp.float32)
         _, height, width, channels = jax.eval_shape(NORMALIZATIONS[self.normalization], framed).shape
         return height, width, channels
@@ -50,7 +50,7 @@ class Preprocessing:
 
 
 def preprocessing_from_json(content: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that is kept with some weights.
+    """Read the preprocessing that was saved with weights.
 
     Raises:
         KeyError, TypeError: it has other fields, or a crop or normalisation of another name.
@@ -66,7 +66,7 @@ def preprocessing_from_json(content: Mapping[str, Any]) -> Preprocessing:
 def frame(
     images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
 ) -> UInt8[Array | np.ndarray, "batch rows columns channel"]:
-    """The part of each image that the network sees, in its size: cropped and resized (bilinear, smoothed), as bytes.
+    """Crop and resize each image to what the network sees (bilinear, antialiased), as bytes.
 
     An image always gives the same result, so training does this once, before the first step.
     """
@@ -100,5 +100,5 @@ def as_inputs(
 def preprocess(
     images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
 ) -> Float[Array, "batch rows columns _"]:
-    """All that is done to an image in use: framed and normalised."""
+    """Frame and normalise images, which is all the preprocessing in use."""
     return as_inputs(frame(images, preprocessing), preprocessing)

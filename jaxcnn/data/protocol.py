@@ -1,4 +1,4 @@
-"""Which images a run trains on, chooses by and is tested on: the official split or the leak-free one.
+"""Choose the images for training, validation and testing: the official split or the leak-free one.
 
 A test image with a near-duplicate in Training, or of a patient who is there, measures memory. `official` leaves such
 training images where they are and is comparable with published scores; `leak-free` takes them out. Test images that a
@@ -158,8 +158,7 @@ def _in_fold(
     for label in np.unique(labels):
         if (count := len(np.unique(groups[labels == label]))) < fold.count:
             raise ValueError(
-                f"the images of {classes[label]} are of {count} groups (patients, copies), too few for"
-                f" {fold.count} folds"
+                f"the images of {classes[label]} form {count} groups (patients, copies), too few for {fold.count} folds"
             )
     folds = StratifiedGroupKFold(fold.count, shuffle=True, random_state=seed).split(labels, labels, groups)
     _, chosen = list(folds)[fold.number - 1]
@@ -234,7 +233,7 @@ def _gather(dataset: Dataset, roles: Roles, role: str) -> Split:
 
 
 def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str, Any]:
-    """The data of a run, parted, as data.json holds it: protocol, counts and fingerprints."""
+    """Describe the divided data of a run for data.json: protocol, counts and fingerprints."""
     return {
         "source": dataset.source,
         "protocol": protocol,
@@ -248,7 +247,7 @@ def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str
 
 
 def _count_patients(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Known patients of each split; nothing where none is known."""
+    """Count the known patients of each split; empty if none is known."""
     known = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
     return {"patients": known} if any(known.values()) else {}
 

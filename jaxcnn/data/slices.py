@@ -1,4 +1,4 @@
-"""Slices to segment, of one or more patients, with or without the masks that were drawn by hand."""
+"""Read slices to segment, from one or more patients, with or without masks that were drawn by hand."""
 
 import dataclasses
 import zipfile
@@ -67,7 +67,7 @@ def _from_npz(path: Path) -> Slices:
         with path.open("rb") as file, np.load(_zipped(file), allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in ("images", "masks", "patients") if name in arrays}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: is no NPZ file of plain arrays; give one that numpy.savez wrote") from error
+        raise UserError(f"{path}: is not an NPZ file of plain arrays; give one that numpy.savez wrote") from error
     images, masks = content.get("images"), content.get("masks")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise UserError(f"{path}: `images` must be uint8 of shape (n, height, width, 3), and is {_describe(images)}")
@@ -99,12 +99,14 @@ def _from_folder(folder: Path) -> Slices:
         raise UserError(f"{folder}: holds no images ({', '.join(_SUFFIXES)}); give a folder that does")
     known = {path.with_stem(path.stem.removesuffix(_MASK)) for path in files if path.stem.endswith(_MASK)}
     if unknown := known and [path for path in images if path not in known]:
-        raise UserError(f"{unknown[0]}: has no mask beside it (NAME{_MASK}), as others have; add it or remove theirs")
+        raise UserError(
+            f"{unknown[0]}: has no mask beside it (NAME{_MASK}), but other images have; add it or remove the others"
+        )
     masks = _as_masks([_read(path.with_stem(path.stem + _MASK), "L") for path in images]) if known else None
     pixels = [_read(path, "RGB") for path in images]
     for path, *arrays in zip(images, pixels, *([masks] if masks else []), strict=True):
         if any(array.shape[:2] != pixels[0].shape[:2] for array in arrays):
-            raise UserError(f"{path}: it or its mask differs in size from {images[0].name}; all must have the same")
+            raise UserError(f"{path}: it or its mask differs in size from {images[0].name}; give images of one size")
     patients = tuple(path.parent.resolve().name for path in images)
     return Slices(np.stack(pixels), None if masks is None else np.stack(masks), patients)
 
@@ -124,9 +126,9 @@ def _read(path: Path, mode: str) -> UInt8[np.ndarray, "height width *channels"]:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.mode not in _EIGHT_BIT_MODES:
-                raise UserError(f"{path}: has Pillow mode {image.mode}; convert it to 8 bits a channel first")
+                raise UserError(f"{path}: has Pillow mode {image.mode}; convert it to 8 bits per channel first")
             return np.asarray(shown_upright(image).convert(mode))
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: is no {', '.join(_FORMATS)} image, or a damaged one; remove or replace it") from error
+        raise UserError(f"{path}: is not a {', '.join(_FORMATS)} image, or is damaged; remove or replace it") from error

@@ -1,4 +1,4 @@
-"""How good a set of predictions is, and how sure that is: measures, intervals, calibration."""
+"""Measure how good predictions are and how certain that is: scores, intervals, calibration."""
 
 from jaxcnn.evaluation.bootstrap import interval, resampled_measures
 from jaxcnn.evaluation.calibration import Reliability, fit_temperature, reliability

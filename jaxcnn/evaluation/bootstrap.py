@@ -1,4 +1,4 @@
-"""How much the scores would vary with other test images: the percentile bootstrap over groups of near-duplicates.
+"""Estimate how much scores vary with the test images: the percentile bootstrap over groups of near-duplicates.
 
 Images of one group are no independent observations. So whole groups are drawn, with replacement, as many as there are
 (the cluster bootstrap; Field & Welsh, Bootstrapping clustered data, J. R. Statist. Soc. B 69, 2007); a resample may
@@ -22,7 +22,7 @@ _BLOCK = 4_000_000
 def group_weights(
     groups: Int[np.ndarray, " n"], resamples: int, *, seed: int, block: int = _BLOCK
 ) -> Iterator[Float64[np.ndarray, "rows n"]]:
-    """How often each image is in each resample, some resamples at a time.
+    """Yield the number of times that each image is in each resample, for some resamples at a time.
 
     Args:
         groups: images with the same number are drawn together.
@@ -49,7 +49,7 @@ def resampled_measures(
     *,
     seed: int = 0,
 ) -> Measures:
-    """The measures of every resample.
+    """Compute the measures of every resample.
 
     With the same labels, groups and seed, row i of two models is of the same resample: the interval of the difference
     of their measures is that of the paired bootstrap.
@@ -61,7 +61,7 @@ def resampled_measures(
 def interval(
     values: Float64[np.ndarray, " resamples *shape"], level: float = LEVEL
 ) -> tuple[Float64[np.ndarray, "*shape"], Float64[np.ndarray, "*shape"]]:
-    """The bounds between which the middle share `level` of the resamples lies.
+    """Return the bounds of the middle `level` share of the resamples.
 
     Resamples in which the measure isn't defined are left out; where it is in none, the bounds are NaN.
     """

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says: confidence against accuracy, and temperature scaling (Guo et al. 2017).
+"""Compare a model's confidence with its accuracy, and calibrate it by temperature scaling (Guo et al. 2017).
 
 Guo, Pleiss, Sun and Weinberger: On calibration of modern neural networks. ICML 2017.
 """
@@ -15,7 +15,7 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Images by the probability of the class they are given, in bins of equal width from 0 to 1.
+    """Images by the probability of their predicted class, in bins of equal width from 0 to 1.
 
     Attributes:
         counts: images of each bin.
@@ -29,12 +29,12 @@ class Reliability:
 
 
 def confidence_bin(confidence: Float64[np.ndarray, " n"], bins: int = BINS) -> Int[np.ndarray, " n"]:
-    """The number of the bin, from 0; a value on an edge belongs to the bin below it (Guo et al., section 2)."""
+    """Return the number of the bin, from 0; a value on an edge belongs to the bin below it (Guo et al., section 2)."""
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
 
 
 def reliability(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], bins: int = BINS) -> Reliability:
-    """Confidence and accuracy in each bin."""
+    """Compute confidence and accuracy in each bin."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = confidence_bin(confidence, bins)
@@ -47,7 +47,7 @@ def reliability(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, 
 
 
 def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature T for which softmax(logits / T) has the lowest log loss.
+    """Find the temperature T for which softmax(logits / T) has the lowest log loss.
 
     Above 1 the model was too sure of itself, below 1 not sure enough. The log loss is convex in 1 / T, so the slope has
     one zero at most.
@@ -67,9 +67,9 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarr
         return float(((softmax(sharpness * wide, axis=1) * wide).sum(axis=1) - of_label).mean())
 
     if slope(0) >= 0:
-        raise ValueError("the logits say no more than chance, so that every higher temperature has a lower log loss")
+        raise ValueError("the logits are no better than chance, so every higher temperature has a lower log loss")
     if (of_label == wide.max(axis=1)).all():
-        raise ValueError("all images are given their class, so that every lower temperature has a lower log loss")
+        raise ValueError("all images are classified correctly, so every lower temperature has a lower log loss")
     upper = 1.0
     while slope(upper) <= 0:
         upper *= 2

@@ -1,4 +1,4 @@
-"""Classification scores that are exact over a whole set: counted batch by batch, divided once.
+"""Compute exact classification scores over a whole set: count batch by batch, divide once.
 
 A mean of per-batch F1 scores is not the F1 score, and a padded last batch must not weigh in. So a step returns sums
 (`Tally`), the host adds them up, and `scores` divides at the end.
@@ -33,7 +33,7 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What is told of a set of predictions. All but the loss lie in [0, 1]."""
+    """The scores of a set of predictions. All but the loss lie in [0, 1]."""
 
     loss: float
     accuracy: float
@@ -47,7 +47,7 @@ def tally(
     losses: Float[Array, " batch"],
     mask: Bool[Array | np.ndarray, " batch"],
 ) -> Tally:
-    """Sums over the images of a batch for which `mask` holds."""
+    """Sum over the images of a batch that `mask` selects."""
     classes = jnp.arange(logits.shape[1])
     true = (labels[:, None] == classes) & mask[:, None]
     predicted = jnp.argmax(logits, axis=1)[:, None] == classes
@@ -57,7 +57,7 @@ def tally(
 
 
 def total(tallies: list[Tally]) -> Tally:
-    """The sum of the tallies of all batches, in double precision on the host."""
+    """Add up the tallies of all batches, in double precision on the host."""
     return reduce(add, (Tally(np.float64(t.loss), np.asarray(t.confusion, np.int64)) for t in tallies))
 
 
@@ -81,7 +81,7 @@ def scores(counted: Tally) -> Scores:
 
 
 def f1_per_class(confusion: Num[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """F1 of each class, 2 TP / (2 TP + FP + FN); 0 for a class that neither occurs nor is given."""
+    """Compute the F1 score of each class, 2 TP / (2 TP + FP + FN); 0 for a class with no image and no prediction."""
     true_positives = np.diag(confusion).astype(np.float64)
     occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
     return np.divide(2 * true_positives, occurrences, out=np.zeros_like(true_positives), where=occurrences > 0)
@@ -90,5 +90,5 @@ def f1_per_class(confusion: Num[np.ndarray, "classes classes"]) -> Float[np.ndar
 def confusion_matrix(
     labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Counts of each true class (row) that were given each class (column)."""
+    """Count the images of each true class (row) with each predicted class (column)."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)

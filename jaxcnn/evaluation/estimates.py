@@ -1,4 +1,4 @@
-"""Measures with their intervals, of one set of predictions or of the difference of two."""
+"""Measures with intervals, for one set of predictions or for the difference of two."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from jaxcnn.evaluation.predictions import Predictions
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A measure and the bounds of its interval: scalars, or one of each a class. NaN is what isn't defined."""
+    """A measure and the bounds of its interval: scalars, or one value per class. NaN marks undefined values."""
 
     value: Float64[np.ndarray, "*shape"]
     low: Float64[np.ndarray, "*shape"]
@@ -33,7 +33,7 @@ class Estimates:
         return Estimates(self.value - other.value, self.resampled - other.resampled)
 
     def of(self, measure: str) -> Interval:
-        """The measure of this name, a field of `Measures`."""
+        """Return the measure of this name, a field of `Measures`."""
         value = getattr(self.value, measure)[0]
         return Interval(np.asarray(value), *interval(getattr(self.resampled, measure)))
 

@@ -1,4 +1,4 @@
-"""Scores of finished runs, with intervals: from their predictions alone, or on another data set."""
+"""Score finished runs with intervals, from their saved predictions or on another data set."""
 
 import csv
 import dataclasses
@@ -37,8 +37,8 @@ Split = Literal["test", "validation", "train"]
 
 # What follows from having been trained under the other protocol.
 _CONSEQUENCES: dict[str | None, str] = {
-    "leak-free": "with copies of test images among its training images, so that no evaluation of it can be leak-free",
-    "official": "without the training images that are copies of test images, which published scores had",
+    "leak-free": "so its training images include copies of test images and no evaluation of it is leak-free",
+    "official": "which leaves out copies of test images that published scores were trained with",
 }
 
 
@@ -57,24 +57,26 @@ def evaluate(
     csv_file: Annotated[Path | None, tyro.conf.arg(name="csv", metavar="FILE")] = None,
     machine_readable: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Scores of finished runs, a column a run, each score with a 95% interval.
+    """Score finished runs side by side, each score with a 95% interval.
 
     Args:
-        runs: run folders, and those of converted classifiers, which need --data the first time.
-        split: the images to evaluate on: test images, or with --data all images, when not given.
-        data: evaluate the runs' best checkpoints on this data set instead of their own: a prepared one, `phantom`, or a
-            folder, a zip or a table of labelled images.
-        matches: with --data, the run's class B that the class A of the data set is, where their names don't tell; with
-            nothing after "=" its images are left out. May be given several times.
-        unseen: leave out the test images that have a near-duplicate or their patient among the training images of the
-            data set; with --data, the images that are copies of those that the run was trained on or chosen by.
-        compare: tell by how much each run differs from this one, too; they must have the same images.
-        temperature: first divide the logits by the temperature with the lowest log loss on the validation images.
-        protocol: refuse runs that were trained under another protocol.
-        resamples: how often the groups of near-duplicates, or patients, are drawn anew for the intervals.
-        seed: of the resamples.
-        csv_file: write a line an image to this file: run, image, label, prediction, and the probability of each class.
-        machine_readable: print JSON instead of tables.
+        runs: Run folders, or folders of converted classifiers, which need --data the first time.
+        split: Images to score; by default the test images, or with --data all images.
+        data: Evaluate the best checkpoints on this data set instead of the runs' own: a prepared data set, `phantom`,
+            or a folder, zip or table of labelled images.
+        matches: With --data, match class A of the data set to class B of the runs where their names differ; `A=` leaves
+            out the images of class A. Can be given several times.
+        unseen: Leave out test images that have a near-duplicate or an image of the same patient among the training
+            images of the data set; with --data, leave out copies of the run's training and validation images.
+        compare: Also report the difference between each run and this one; all must have the same images.
+        temperature: Divide the logits by the temperature that gives the lowest log loss on the validation images.
+        protocol: Refuse runs that were trained under another protocol.
+        resamples: Number of resamples for the intervals; each resample draws whole groups of near-duplicates and
+            patients.
+        seed: Seed of the resamples.
+        csv_file: Write one line per image to this file: run, image, label, prediction, and the probability of each
+            class.
+        machine_readable: Print JSON instead of tables.
     """
     if not runs:
         raise UserError("RUN: name at least one run folder")
@@ -83,11 +85,11 @@ def evaluate(
     if seed < 0:
         raise UserError(f"--seed {seed}: must be at least 0")
     if matches and data is None:
-        raise UserError("--map: is about the classes of --data; name a data set, or leave it out")
+        raise UserError("--map: needs --data; name a data set, or leave --map out")
     if temperature and split == "validation" and data is None:
-        raise UserError("--temperature: is fitted on the validation images; evaluate it on --split test")
+        raise UserError("--temperature: is fitted on the validation images; evaluate on --split test instead")
     if unseen and data is None and split not in (None, "test"):
-        raise UserError(f"--unseen: is about test images; leave out --split {split}")
+        raise UserError(f"--unseen: applies to test images only; leave out --split {split}")
     # Everything is read and checked before anything takes time.
     # A converted classifier has predictions once it was evaluated on some data.
     opened = [
@@ -102,7 +104,7 @@ def evaluate(
         images = f"{split or 'test'} images{' without a copy in Training' if unseen else ''}"
     else:
         evaluated = _of_data_set(opened, data, split, matches, unseen=unseen)
-        images = f"images of {data}{' without a copy among the training images' if unseen else ''}"
+        images = f"images of {data}{' without a copy in the training images' if unseen else ''}"
     predictions = [of.predictions for of in evaluated]
     _check_same_classes(opened, predictions)
     if compare:
@@ -181,7 +183,7 @@ def _parse_matches(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         theirs, equals, ours = text.partition("=")
         if not (equals and theirs.strip()):
-            raise UserError(f"--map {text}: write A=B, the data set's class and the run's")
+            raise UserError(f"--map {text}: is not of the form A=B; give the data set's class and the run's")
         given[theirs.strip()] = ours.strip()
     return given
 
@@ -190,8 +192,7 @@ def _counted(run: Run, external: "External", classes: tuple[tuple[str, str, int]
     if external.copied is None:
         if unseen:
             raise UserError(
-                f"--unseen: the training images of {run.folder} can't be had any more ({external.why_unknown}); leave"
-                " it out"
+                f"--unseen: the training images of {run.folder} are missing ({external.why_unknown}); leave it out"
             )
         return _Predicted(external.predictions, "unknown", classes)
     copies, predictions = int(external.copied.sum()), external.predictions
@@ -219,7 +220,7 @@ def _keep(run: Run, data: str, dataset: "Dataset", external: "External") -> None
             keep_as_run(run, data, dataset, external.predictions)
     except OSError as error:
         reason = error.strerror or error
-        print(f"note: {run.folder}: the predictions are not kept for figures: {reason}", file=sys.stderr)
+        print(f"note: {run.folder}: can't save the predictions for figures: {reason}", file=sys.stderr)
 
 
 def _write_csv(path: Path, evaluation: Evaluation) -> None:
@@ -241,7 +242,7 @@ def _write_csv(path: Path, evaluation: Evaluation) -> None:
 def _check_protocol(run: Run, protocol: Protocol | None) -> None:
     trained_under = _protocol(run)
     if protocol is not None and trained_under == "unknown":
-        raise UserError(f"--protocol {protocol}: nobody knows on which images {run.folder} was trained; leave it out")
+        raise UserError(f"--protocol {protocol}: the training images of {run.folder} are unknown; leave it out")
     if protocol not in (None, trained_under):
         raise UserError(
             f"--protocol {protocol}: {run.folder} was trained under {trained_under}, {_CONSEQUENCES[protocol]};"
@@ -256,7 +257,7 @@ def _protocol(run: Run) -> str:
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:
     crossing = read_data(run).get("crossing")
     if crossing is None:
-        raise UserError(f"--unseen: {run.data} doesn't name the test images with copies; train again")
+        raise UserError(f"--unseen: {run.data} doesn't list the test images that have copies; train again")
     kept = ~np.isin(predictions.names, crossing["copied"])
     if not kept.any():
         raise UserError(
@@ -268,12 +269,12 @@ def _without_copies(run: Run, predictions: Predictions) -> Predictions:
 def _fit_temperature(run: Run, classes: tuple[str, ...]) -> float:
     validation = read_predictions(run, "validation")
     if validation.classes != classes:
-        raise UserError(f"{run.predictions('validation')}: is of other classes than the run; train again")
+        raise UserError(f"{run.predictions('validation')}: has other classes than the run; train again")
     try:
         return fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
         raise UserError(
-            f"--temperature: none is best on the validation images of {run.folder}: {error}; leave it out"
+            f"--temperature: can't be fitted on the validation images of {run.folder}: {error}; leave it out"
         ) from error
 
 

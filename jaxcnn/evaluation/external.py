@@ -1,4 +1,4 @@
-"""A run on another data set than its own: which of that set's classes are the run's, and which images it has seen."""
+"""Evaluate a run on another data set: match the classes, and find the images that the run has seen in training."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ Matches = Mapping[str, str | None]
 
 @dataclasses.dataclass(frozen=True)
 class External:
-    """What a run says of another data set.
+    """The predictions of a run for another data set.
 
     Attributes:
         predictions: for the images whose class the run knows, labelled in the run's classes.
@@ -43,7 +43,7 @@ class External:
 
 
 def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[Dataset, list[str]]:
-    """A prepared data set, the phantom, or whatever `prepare` takes, at a size; broken files are left out.
+    """Load a prepared data set, the phantom, or anything that `prepare` accepts, and leave out broken files.
 
     Args:
         source: its name.
@@ -63,7 +63,7 @@ def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[D
             found = list(read_images(listing, size))
         images = [of for of in found if isinstance(of, LabelledImage)]
         if not images:
-            raise UserError(f"{source}: no image can be read")
+            raise UserError(f"{source}: no image can be read; give a data set with readable images")
         lines = tell_left_out([*listing.left_out, *(of for of in found if isinstance(of, LeftOut))])
         dataset = as_dataset(Path(source), images)
     if missing := [name for name in splits if name not in dataset.splits]:
@@ -73,8 +73,8 @@ def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[D
     height = next(iter(dataset.splits.values())).images.shape[1]
     if height != size:
         raise UserError(
-            f"{source}: has images of {height}x{height} pixels, and the run takes {size}x{size}; prepare it with"
-            f" --size {size}, or give the images as they are"
+            f"{source}: has images of {height}x{height} pixels, but the run takes {size}x{size}; prepare it with"
+            f" --size {size}, or give the original images"
         )
     return dataset, lines
 
@@ -91,9 +91,9 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str], given: Mapping[str
         UserError: a class has no match, or several.
     """
     if unknown := [name for name in given if name not in theirs]:
-        raise UserError(f"{unknown[0]}: is no class of the data set; it has {', '.join(theirs)}")
+        raise UserError(f"{unknown[0]}: is not a class of the data set; choose one of {', '.join(theirs)}")
     if unknown := [name for name in given.values() if name and name not in ours]:
-        raise UserError(f"{unknown[0]}: is no class of the run; it has {', '.join(ours)}")
+        raise UserError(f"{unknown[0]}: is not a class of the run; choose one of {', '.join(ours)}")
     return {name: given[name] or None if name in given else _match(name, ours) for name in theirs}
 
 
@@ -105,7 +105,7 @@ def _match(name: str, ours: Sequence[str]) -> str:
         our for our in ours if meaning(our) == "tumour" and agree(our, name)
     ]
     if len(found) != 1:
-        problem = f"could be {' or '.join(found)}" if found else f"is none of the run's ({', '.join(ours)})"
+        problem = f"could be {' or '.join(found)}" if found else f"is not one of the run's ({', '.join(ours)})"
         raise UserError(
             f"the class {name} of the data set {problem}; match it with --map {name}=CLASS, or leave its images out"
             f" with --map {name}="
@@ -124,11 +124,11 @@ def evaluate_external(run: Run, trained: Trained, dataset: Dataset, matches: Mat
     labels = np.array([place[name] for name in dataset.classes], np.int32)[images.labels]
     known = np.flatnonzero(labels >= 0)
     if not len(known):
-        raise UserError(f"{dataset.source}: no image is of a class of the run")
+        raise UserError(f"{dataset.source}: no image has a class of the run; give images of these classes")
     images = dataclasses.replace(images, labels=labels).take(known)
     logits = predict_logits(trained, images.images)
     if not np.isfinite(logits).all():
-        raise UserError(f"{run.best}: gives logits that are not finite; train again")
+        raise UserError(f"{run.best}: gives logits that are infinite or NaN; train again")
     predictions = Predictions(logits, images.labels, images.groups, images.names, trained.classes)
     try:
         seen = _seen_by(run)
@@ -145,7 +145,7 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
         UserError: they are not where they were, or are others.
     """
     if run.manifest.is_file():
-        raise UserError(f"{run.folder} was converted, nobody knows what it was trained on")
+        raise UserError(f"{run.folder} holds converted weights, whose training images are unknown")
     data = read_data(run)
     every = joined(list(load_dataset(data["source"]).splits.values()))
     place_of = {name: place for place, name in enumerate(every.names)}
@@ -162,7 +162,7 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
 
 
 def external_name(source: str) -> str:
-    """What the predictions for a data set are called in a run folder: the name of its folder or file."""
+    """Name the predictions for a data set in a run folder after the data set's folder or file."""
     path = Path(source).resolve()
     if (path / "dataset_info.json").is_file() and len(path.parents) > 2:
         path = path.parents[2]  # DIR of DIR/NAME/SIZE/VERSION.
@@ -170,7 +170,7 @@ def external_name(source: str) -> str:
 
 
 def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:
-    """For each class of the data set: its name, the run's (or "left out"), and how many images it has."""
+    """List each class of the data set with the run's class (or "left out") and the number of images."""
     counts = sum(
         (np.bincount(split.labels, minlength=len(dataset.classes)) for split in dataset.splits.values()),
         np.zeros(len(dataset.classes), int),

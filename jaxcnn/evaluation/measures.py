@@ -1,4 +1,4 @@
-"""Scores of a classifier as functions of the weights of the images: a bootstrap is then a few matrix products.
+"""Compute scores of a classifier from weighted images, so that a bootstrap is a few matrix products.
 
 A resample is a row of weights that says how often it holds each image; a row of ones is the set itself.
 """
@@ -27,7 +27,7 @@ PER_CLASS = ("precision", "recall", "f1", "auc")
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """What is told of a set of predictions, for each row of weights.
+    """The measures of a set of predictions, for each row of weights.
 
     NaN stands for what isn't defined: precision of a class that is never given, recall of one without images, F1 where
     both hold, ROC AUC without images of the class or without others. The means over the classes are over those that
@@ -74,7 +74,7 @@ def measures(
     labels: Int[np.ndarray, " n"],
     weights: Float64[np.ndarray, "resamples n"] | None = None,
 ) -> Measures:
-    """Every measure for every row of weights.
+    """Compute every measure for every row of weights.
 
     Args:
         logits: their softmax is the probabilities, the first of the largest is the class that is given.

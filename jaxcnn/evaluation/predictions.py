@@ -23,10 +23,10 @@ class Predictions:
     classes: tuple[str, ...]
 
     def take(self, chosen: Int[np.ndarray, " k"]) -> "Predictions":
-        """Those for the images at the places `chosen`; `groups` still names places in the whole split."""
+        """Select the predictions for the images at `chosen`; `groups` still refers to the whole split."""
         names = tuple(self.names[i] for i in chosen)
         return Predictions(self.logits[chosen], self.labels[chosen], self.groups[chosen], names, self.classes)
 
     def confusion(self) -> np.ndarray:
-        """Counts: rows are true classes, columns predicted ones."""
+        """Count the predictions: rows are true classes, columns are predicted classes."""
         return confusion_matrix(self.labels, self.logits.argmax(axis=1), len(self.classes))

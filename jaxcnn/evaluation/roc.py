@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 
 @dataclasses.dataclass(frozen=True)
 class RocCurve:
-    """The corners of the curve, from (0, 0) to (1, 1), a step a distinct score.
+    """The corners of the curve, from (0, 0) to (1, 1), with one step for each distinct score.
 
     Attributes:
         false_positive_rate: share of the negatives that score at least the threshold.
@@ -20,13 +20,13 @@ class RocCurve:
 
 
 def roc_curve(scores: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> RocCurve:
-    """The curve for falling thresholds; images of equal score are passed together, on a slope.
+    """Compute the curve for falling thresholds; images with equal scores share one sloped step.
 
     Raises:
         ValueError: there are no positives or no negatives.
     """
     if positive.all() or not positive.any():
-        raise ValueError(f"no ROC curve with {positive.sum()} positives among {len(positive)} images")
+        raise ValueError(f"the ROC curve is undefined with {positive.sum()} positives among {len(positive)} images")
     order = np.argsort(-scores)
     last_of_equals = np.append(np.diff(scores[order]) != 0, True)
     rates = [

@@ -1,4 +1,4 @@
-"""The scores of runs for people (tables) and for programs (JSON)."""
+"""Format the scores of runs as tables and as JSON."""
 
 import dataclasses
 import math
@@ -74,12 +74,12 @@ class Evaluation:
     classes: tuple[tuple[str, str, int], ...] = ()
 
     def differences(self) -> tuple[Estimates, ...]:
-        """By how much each run but the last differs from that."""
+        """Subtract the last run's scores from those of each other run."""
         return tuple(run.estimates - self.runs[-1].estimates for run in self.runs[:-1])
 
 
 def scores_document(evaluation: Evaluation) -> dict[str, Any]:
-    """What the tables tell, with all digits; what isn't defined is NaN."""
+    """Return the content of the tables with all digits; undefined scores are NaN."""
     classes = evaluation.runs[0].predictions.classes
     content: dict[str, Any] = {
         "split": evaluation.split,
@@ -140,8 +140,8 @@ def _interval(found: Interval, place: tuple[int, ...]) -> dict[str, float]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """A column a run, and one a difference if there are any."""
-    head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of their groups"
+    """Format the scores with one column for each run, and one for each difference."""
+    head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of groups"
     names = _column_names([run.folder for run in evaluation.runs])
     parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:
@@ -149,7 +149,7 @@ def table(evaluation: Evaluation) -> str:
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
         class_heads = [(label,) for label in evaluation.runs[0].predictions.classes]
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
-        parts += ["differences, each from the same resamples of both runs", format_table([("", *heads), *rows])]
+        parts += ["differences, with the same resamples for both runs", format_table([("", *heads), *rows])]
     return "\n\n".join(parts)
 
 
@@ -157,7 +157,10 @@ def _class_lines(evaluation: Evaluation) -> list[str]:
     """Which class of another data set is taken for which of the runs'."""
     if evaluation.data is None:
         return []
-    rows = [("class there", "taken for", "images"), *((name, of, str(count)) for name, of, count in evaluation.classes)]
+    rows = [
+        ("class in the data", "class of the run", "images"),
+        *((name, of, str(count)) for name, of, count in evaluation.classes),
+    ]
     return [format_table(rows)]
 
 

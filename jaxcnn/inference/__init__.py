@@ -1,1 +1,1 @@
-"""What a trained network is used for: load, classify, segment, explain, export."""
+"""Use a trained network: load, classify, segment, explain, export."""

@@ -1,4 +1,4 @@
-"""A trained classifier for Python: images of any kind in, probabilities, names and maps out."""
+"""Use a trained classifier from Python: it takes images of any kind and gives probabilities, names and maps."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ _BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A trained classifier. It is research software, no medical device.
+    """A trained classifier. Research software, not a medical device.
 
     Attributes:
         trained: the network with its weights, and what is done to images before it.
@@ -45,11 +45,11 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the probabilities."""
+        """The class names, in the order of the probabilities."""
         return self.trained.classes
 
     def __call__(self, images: AnyImages) -> Float32[np.ndarray, "n classes"]:
-        """The probability of each class for each image.
+        """Compute the probability of each class for each image.
 
         Raises:
             ValueError: something is no image; the message names it.
@@ -57,7 +57,7 @@ class Classifier:
         return self._probabilities(self._squares(images))
 
     def predict(self, images: AnyImages) -> tuple[str, ...]:
-        """The name of the most probable class of each image.
+        """Return the name of the most probable class of each image.
 
         Raises:
             ValueError: something is no image; the message names it.
@@ -65,7 +65,7 @@ class Classifier:
         return tuple(self.classes[label] for label in self(images).argmax(axis=1))
 
     def saliency(self, images: AnyImages) -> Float32[np.ndarray, "n height width"]:
-        """Grad-CAM: what in each image speaks for its most probable class, from 0 to 1.
+        """Compute Grad-CAM maps: where each image shows evidence for its most probable class, from 0 to 1.
 
         A map is as large as what the network sees of the image: cropped and resized as the run's options say.
 
@@ -97,12 +97,12 @@ class Classifier:
         several = images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
         found = [of.pixels for one in several for of in _slices(one)]
         if not found:
-            raise ValueError("there are no images: give at least one")
+            raise ValueError("images: none are given; give at least one")
         return np.stack([to_square(pixels, size) for pixels in found])
 
 
 def load(folder: Path | str) -> Classifier:
-    """The best classifier of a run, or a converted one.
+    """Load the best classifier of a run, or a converted classifier.
 
     Args:
         folder: of the run, or of the converted classifier.

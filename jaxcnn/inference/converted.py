@@ -1,4 +1,4 @@
-"""A converted classifier where a run is expected.
+"""Use a converted classifier in place of a run.
 
 Its folder is a tree of weights. What it says of a data set's images, once that is evaluated, lies in it under the names
 that a run folder has for predictions, so that the figures of both are drawn alike. There are no epochs in it.
@@ -26,7 +26,7 @@ _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "numpy")
 
 
 def load_classifier(folder: Path) -> Trained:
-    """The best classifier of a run, or a converted one, on the default device.
+    """Load the best classifier of a run, or a converted classifier, on the default device.
 
     Raises:
         UserError: the folder is neither, or is damaged, or nobody knows the names of its classes.
@@ -37,7 +37,7 @@ def load_classifier(folder: Path) -> Trained:
     manifest, model = pretrained.manifest, pretrained.model
     count = getattr(model, "classes", None)
     if count is None:
-        raise UserError(f"{folder}: holds a {manifest.model}, which is no classifier; give a run or a classifier")
+        raise UserError(f"{folder}: holds a {manifest.model}, which is not a classifier; give a run or a classifier")
     if len(manifest.classes) != count:
         raise UserError(f"{folder}: its {count} classes have no names; convert it again with --classes NAME NAME ...")
     height, width, _ = manifest.image_shape
@@ -47,7 +47,7 @@ def load_classifier(folder: Path) -> Trained:
 
 
 def keep_as_run(run: Run, data: str, dataset: Dataset, predictions: Predictions) -> None:
-    """Keep what a converted classifier says of a data set in its folder, as a run keeps it of its own.
+    """Save a converted classifier's predictions for a data set in its folder, as a run saves its own.
 
     Args:
         run: the folder.

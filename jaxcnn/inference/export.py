@@ -1,4 +1,4 @@
-"""python -m train export: the best classifier of a run as one file that needs JAX alone, not this project."""
+"""python -m train export: write the best classifier of a run as one file that needs only JAX, not this project."""
 
 import dataclasses
 from importlib.metadata import version
@@ -33,12 +33,12 @@ def export(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the best classifier of a run as a program that JAX runs without this project. This is no medical device.
+    """Export the best classifier of a run as a program that JAX runs without this project. Not a medical device.
 
     Args:
-        run: a run folder, or that of a converted classifier.
-        out: the folder to make: the program, its metadata, and a README.md that shows how to use it.
-        overwrite: replace an older export.
+        run: Run folder, or folder of a converted classifier.
+        out: Folder to write: the program, its metadata, and a README.md that shows how to use it.
+        overwrite: Replace an older export.
     """
     _check_free(out, overwrite=overwrite)
     trained = load_classifier(run)
@@ -73,9 +73,9 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not (out / ARTIFACT).is_file():
-        raise UserError(f"{out}: exists and holds no exported classifier (no {ARTIFACT}); choose another place")
+        raise UserError(f"{out}: exists but is not an exported classifier (no {ARTIFACT}); choose another folder")
     if others := sorted({path.name for path in out.iterdir()} - {ARTIFACT, METADATA, README}):
-        raise UserError(f"{out}: holds {others[0]} beside an exported classifier; choose another place")
+        raise UserError(f"{out}: contains {others[0]} beside an exported classifier; choose another folder")
     if not overwrite:
         raise UserError(f"{out}: exists; replace it with --overwrite")
 
@@ -132,10 +132,10 @@ def _readme(metadata: dict[str, Any]) -> str:
     listed = "\n".join(f"{place}. {name}" for place, name in enumerate(classes))
     return f"""# A classifier of brain-MRI slices
 
-`{ARTIFACT}` is the {metadata["model"]} of the run `{metadata["run"]}` as one program: its weights, and what is done to
-an image before. It needs `pip install jax flatbuffers`, and `pillow` for images from files.
+`{ARTIFACT}` is the {metadata["model"]} of the run `{metadata["run"]}` as one program, with its weights and its
+preprocessing. It needs `pip install jax flatbuffers`, and `pillow` to read image files.
 
-This is research software, no medical device.
+This is research software, not a medical device.
 
 ## Use
 
@@ -147,12 +147,12 @@ classify = export.deserialize(bytearray(Path("{ARTIFACT}").read_bytes())).call
 probabilities = classify(images)
 ```
 
-- `images`: uint8 (n, {height}, {width}, 1), grey, 0 black and 255 white, for any n; each new n is compiled once.
+- `images`: uint8 (n, {height}, {width}, 1), grey, 0 is black and 255 is white, for any n; each new n compiles once.
 - `probabilities`: float32 (n, {len(classes)}){_averaged(metadata["tta"])}, for the classes
 
 {listed}
 
-The program is for {", ".join(metadata["platforms"])}. It was made by JAX {metadata["jax"]}; versions up to 3 weeks
+The program runs on {", ".join(metadata["platforms"])}. It was made by JAX {metadata["jax"]}; versions up to 3 weeks
 older and 6 months newer are promised to run it.
 
 ## Images
@@ -195,7 +195,7 @@ def _origin(metadata: dict[str, Any]) -> str:
     if "source" in metadata:
         return (
             f"- Converted from the PyTorch checkpoint {metadata['source']} (SHA-256 {metadata['source_sha256']}), and\n"
-            "  proven to compute the same. What it was trained on, and how good it is, is not known here."
+            "  proven to compute the same. Its training images and its scores are not known here."
         )
     images, scores = metadata["images"], metadata["scores"]
     lines = [
@@ -206,7 +206,7 @@ def _origin(metadata: dict[str, Any]) -> str:
         f"- Code: git revision {metadata['git_revision'] or 'unknown'}.",
     ]
     if not scores:
-        return "\n".join([*lines, "- Scores: none yet, the run was stopped before."])
+        return "\n".join([*lines, "- Scores: none yet; the run was stopped before its first evaluation."])
     table = ["", "| split | accuracy | macro F1 | weighted F1 |", "| --- | --- | --- | --- |"]
     table += [
         f"| {split} | " + " | ".join(f"{value:.3f}" for value in of.values()) + " |" for split, of in scores.items()

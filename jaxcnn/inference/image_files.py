@@ -1,4 +1,4 @@
-"""The image files that a user names: found, and decoded a batch at a time."""
+"""Find the image files that a user names, and decode them batch by batch."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from jaxcnn.data.readers.table import NO_IMAGE, Reader, find_reader, image_files
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """A file that was named, or that lies in a folder or a zip that was, not read yet.
+    """A file that the user named, or a file in a folder or zip that the user named; not read yet.
 
     Attributes:
         path: as it was given, or below the folder or zip as that was given, so that files of the same name stay apart.
@@ -31,7 +31,7 @@ class ImageFile:
     reader: Reader | None
 
     def read(self) -> Scan:
-        """All that is in it.
+        """Read the file.
 
         Raises:
             FileError: it can't be read, or is no good.
@@ -74,13 +74,13 @@ class ImageName:
 
     @property
     def stem(self) -> str:
-        """A name for a picture of it."""
+        """Return a file name for a picture of it."""
         return f"{self.path.stem}-{self.part}" if self.part else self.path.stem
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Image files in order, and the files in folders and zips that are none."""
+    """Image files in order, and the other files in folders and zips."""
 
     files: tuple[ImageFile, ...]
     left_out: tuple[LeftOut, ...]
@@ -97,7 +97,7 @@ class Decoded:
 
 @contextlib.contextmanager
 def open_images(paths: tuple[Path, ...]) -> Iterator[Found]:
-    """The files in the order given; for a folder or a zip the image files in it, however deep, in natural order.
+    """List the files in the order given; a folder or zip gives its image files at any depth, in natural order.
 
     A folder without images stands for itself, as a file that can't be read. Files can be read until the block ends.
 
@@ -134,7 +134,7 @@ def _empty(path: Path) -> StoredFile:
 
 
 def decode_in_batches(files: Sequence[ImageFile], size: int, batch_size: int) -> Iterator[Decoded]:
-    """Decode so many images at a time as data sets are prepared, with a progress bar on a terminal.
+    """Decode the images in batches, as data sets are prepared, with a progress bar on a terminal.
 
     One batch is in memory, and what a file holds beyond it.
     """

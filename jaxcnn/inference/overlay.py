@@ -1,4 +1,4 @@
-"""Pictures of what speaks for the class of an image: the image under its saliency map."""
+"""Draw saliency maps over images."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ Draw = Callable[[Sequence[str], UInt8[np.ndarray, "batch height width 1"], Int[n
 
 
 def open_gallery(trained: Trained, folder: Path) -> Draw:
-    """Build `draw(names, images, labels)`, which writes a picture an image, FOLDER/NAME-CLASS.png.
+    """Build `draw(names, images, labels)`, which writes one picture per image, FOLDER/NAME-CLASS.png.
 
     Images of the same name and class are numbered: NAME-CLASS-2.png.
 
@@ -53,7 +53,7 @@ def open_gallery(trained: Trained, folder: Path) -> Draw:
 def draw_overlay(
     image: Float[np.ndarray, "height width 1"], saliency: Float[np.ndarray, "height width"]
 ) -> Image.Image:
-    """The image, and on its right the same under the map, three times as large.
+    """Draw the image and, on its right, the image under its map, both three times as large.
 
     Args:
         image: in [0, 1].

@@ -1,4 +1,4 @@
-"""python -m train predict: the classes of image files, by the best classifier of a run."""
+"""python -m train predict: classify image files with the best classifier of a run."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ _MOST_COLUMNS, _MOST_PROBABLE = 8, 3
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What is said of an image.
+    """The prediction for an image.
 
     Attributes:
         name: of the image.
@@ -51,24 +51,23 @@ def predict(
     saliency: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     batch_size: int = 32,
 ) -> int:
-    """Tell the classes of image files by the best classifier of a run. This is no medical device.
+    """Classify image files with the best classifier of a run. Not a medical device.
 
-    What is no image is named on stderr and skipped, and the exit code is 2 then.
+    Files that are not images are skipped and reported on stderr, and the exit code is then 2.
 
     Args:
-        run: a run folder, or that of a converted classifier.
-        images: image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), or folders or zips, for all images
-            in them.
-        as_json: print one JSON document instead of a table.
-        csv_file: write a line an image to this file: path, class, and the probability of each class.
-        saliency: for each image draw what in it speaks for its class, as a PNG file in this folder.
-        batch_size: images that are predicted at a time.
+        run: Run folder, or folder of a converted classifier.
+        images: Image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), or folders or zips of them.
+        as_json: Print one JSON document instead of a table.
+        csv_file: Write one line per image to this file: path, class, and the probability of each class.
+        saliency: Draw a Grad-CAM map of each image as a PNG file in this folder: the evidence for its predicted class.
+        batch_size: Number of images to classify at a time.
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
     with open_images(images) as found:
         if not found.files:
-            raise UserError("IMAGE: none is given; name image files, or folders or zips of some")
+            raise UserError("IMAGE: none is given; name image files, or folders or zips of images")
         keep_programs()
         trained = load_classifier(run)
         tell = (lambda _: None) if as_json else _table(found.files, trained.classes)
@@ -96,7 +95,7 @@ def _batch_size(files: Sequence[ImageFile], most: int) -> int:
 def predictions(
     trained: Trained, files: Sequence[ImageFile], batch_size: int, saliency: Path | None = None
 ) -> Iterator[Prediction | Skipped]:
-    """What is said of each image, batch by batch; pictures go to the folder `saliency`.
+    """Predict each image, batch by batch; pictures go to the folder `saliency`.
 
     Raises:
         UserError: a picture can't be written, or a format needs a package that is not installed.
@@ -125,7 +124,7 @@ def _class(trained: Trained, prediction: Prediction) -> str:
 
 
 def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Prediction], None]:
-    """Print the head of a table; what is returned prints a line of it.
+    """Print the head of a table, and return a function that prints one line of it.
 
     A line holds the image, its class, and a column a class; of many classes the most probable ones, best first.
     """

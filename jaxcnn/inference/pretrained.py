@@ -89,7 +89,7 @@ def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manife
 
 
 def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module | None = None) -> Pretrained:
-    """The model and the variables that this method of it uses, on the default device.
+    """Load the model and the variables that one of its methods uses, on the default device.
 
     Args:
         folder: what `python -m convert` wrote.
@@ -103,7 +103,7 @@ def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module
 
 
 def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
-    """A U-Net; with `encoder_only` just encoder 1 to 4 and the bottleneck are read, all that `UNet.encode` uses.
+    """Load a U-Net; with `encoder_only` just encoder 1 to 4 and the bottleneck, all that `UNet.encode` uses.
 
     Raises:
         UserError: the folder holds another model; and as for `load_pretrained`.
@@ -112,7 +112,7 @@ def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
 
 
 def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manifest, nn.Module]:
-    """What the folder holds, without its arrays; `model` is yours, if it is a network of your own.
+    """Read the manifest of converted weights; `model` is yours, if it is a network of your own.
 
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
@@ -144,7 +144,7 @@ def _load(folder: Path, kind: type[nn.Module], method: str | None, own: nn.Modul
 
 
 def _of_another_version(folder: Path) -> UserError:
-    return UserError(f"{folder}: has a manifest of another version; convert the weights again")
+    return UserError(f"{folder}: was written by another version; convert the weights again")
 
 
 def build_described(name: str, fields: Mapping[str, Any]) -> nn.Module:
@@ -171,4 +171,4 @@ def described_shapes(
     try:
         return variable_shapes(model, msgspec.convert(image_shape, tuple[Side, Side, Side]), method, arguments)
     except Exception as error:  # A field of another type fails anywhere in Flax.
-        raise ValueError(f"no images of {image_shape} go through {model}") from error
+        raise ValueError(f"{model} doesn't take images of {image_shape}") from error

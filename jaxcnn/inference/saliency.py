@@ -1,4 +1,4 @@
-"""Where in an image the evidence for a class lies: Grad-CAM."""
+"""Show where in an image the evidence for a class lies: Grad-CAM."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ def grad_cam(
     images: Float[Array, "batch height width channel"],
     labels: Int[Array, " batch"],
 ) -> Float[Array, "batch height width"]:
-    """Grad-CAM (Selvaraju et al., 2017): the parts of each image that speak for a class.
+    """Compute Grad-CAM maps (Selvaraju et al., 2017): the parts of each image that are evidence for a class.
 
     The channels of the last feature map are added up, each weighted by the mean gradient of the class's logit with
     respect to it (equation 1), and what is negative is cut off (equation 2). The sum is interpolated to the image and

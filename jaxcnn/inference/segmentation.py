@@ -1,4 +1,4 @@
-"""Masks from slices, and how well they agree with those that were drawn by hand."""
+"""Segment slices, and compare the masks with those that were drawn by hand."""
 
 from typing import cast
 
@@ -16,7 +16,7 @@ _BATCH_SIZE = 8
 def predict_masks(
     unet: Pretrained, images: UInt8[np.ndarray, "n height width channel"]
 ) -> Bool[np.ndarray, "n height width"]:
-    """The pixels to which a U-Net with one mask gives a probability above 0.5.
+    """Segment slices: find the pixels to which a U-Net with one mask gives a probability above 0.5.
 
     Raises:
         ValueError: the U-Net doesn't take images of this shape.
@@ -39,6 +39,6 @@ def predict_masks(
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], true: Bool[np.ndarray, "*shape"]) -> float:
-    """Dice's coefficient 2 |A and B| / (|A| + |B|) over all pixels; 1 where both masks are empty, and so agree."""
+    """Compute the Dice coefficient 2 |A and B| / (|A| + |B|) over all pixels; it is 1 if both masks are empty."""
     pixels = predicted.sum() + true.sum()
     return float(2 * (predicted & true).sum() / pixels) if pixels else 1.0

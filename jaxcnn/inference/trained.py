@@ -1,4 +1,4 @@
-"""A trained classifier by itself: written by training, read by what predicts, explains and exports.
+"""Save and load a trained classifier: training writes it; prediction, saliency and export read it.
 
 RUN/best/manifest.json      the model, what is done to images before it, its classes, and where it comes from
 RUN/best/...                Orbax's files: `params` and `batch_stats`
@@ -64,7 +64,7 @@ class Trained:
 
 
 def save_trained(folder: Path, trained: Trained) -> None:
-    """Write a classifier in the place of the one that is in the folder.
+    """Save a classifier, and replace the one in the folder.
 
     Raises:
         UserError, OSError: see `jaxcnn.runs.trees.save_tree`.
@@ -84,7 +84,7 @@ def save_trained(folder: Path, trained: Trained) -> None:
 
 
 def load_trained(folder: Path) -> Trained:
-    """The classifier that was saved in the folder, on the default device.
+    """Load the classifier in the folder on the default device.
 
     Raises:
         UserError: there is none, or it is damaged.
@@ -93,7 +93,7 @@ def load_trained(folder: Path) -> Trained:
 
 
 def read_epoch(run: Run) -> int:
-    """After which epoch the best classifier of a run was taken.
+    """Return the epoch of a run's best classifier.
 
     Raises:
         UserError: it has none, or a damaged one.
@@ -117,7 +117,7 @@ def _load_trained(folder: Path) -> Trained:
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-        raise UserError(f"{folder}: has a manifest of another version; train again") from error
+        raise UserError(f"{folder}: was written by another version; train again") from error
     variables = load_tree(folder, shapes, writer=_WRITER)
     model = model.clone(dtype=jnp.dtype(dtype))
     about = (preprocessing, (height, width, channels), tuple(content["classes"]), content["epoch"], tta)
@@ -125,7 +125,7 @@ def _load_trained(folder: Path) -> Trained:
 
 
 def load_best(run: Run) -> Trained:
-    """The best classifier of a run, on the default device.
+    """Load the best classifier of a run on the default device.
 
     Raises:
         UserError: it has none, or a damaged one.
@@ -141,7 +141,7 @@ def load_best(run: Run) -> Trained:
 def classify(
     trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
 ) -> Float[Array, "batch classes"]:
-    """The probability of each class for images as bytes."""
+    """Compute the probability of each class for images as bytes."""
     return jax.nn.softmax(_logits(trained, images))
 
 
@@ -169,7 +169,7 @@ def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch cl
 def predict_logits(
     trained: Trained, images: UInt8[np.ndarray, "n height width channel"], batch_size: int = 32
 ) -> Float32[np.ndarray, "n classes"]:
-    """The logits of many images, some at a time; their softmax is what `classify` gives."""
+    """Compute the logits of many images in batches; their softmax is what `classify` gives."""
     compiled = jax.jit(lambda variables, batch: _logits(dataclasses.replace(trained, variables=variables), batch))
     found = []
     for start in range(0, len(images), batch_size):

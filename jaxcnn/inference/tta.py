@@ -1,4 +1,4 @@
-"""Test-time augmentation: a prediction is the mean over several views of an image."""
+"""Test-time augmentation: average the predictions for several views of an image."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ VIEWS: dict[TTAName, Callable[[Any], tuple[Any, ...]]] = {
 
 
 def views_of(images: Images, tta: TTAName) -> tuple[Images, ...]:
-    """The views that a prediction is the mean over: the images; with `flip` their mirror images, left for right, too.
+    """Return the views to average over: the images, and with `flip` also their left-right mirror images.
 
     Each is an image like any other, and goes through all that images go through.
     """
@@ -31,7 +31,7 @@ def views_of(images: Images, tta: TTAName) -> tuple[Images, ...]:
 
 
 def average_probabilities(logits: Float[Array, "rows classes"], views: int) -> Float[Array, "batch classes"]:
-    """Logits whose softmax is the mean of the views' probabilities: the logarithm of that mean.
+    """Average the views' probabilities and return their logarithm, which serves as logits.
 
     Args:
         logits: of the first example's views, then of the second's, and so on.
@@ -44,7 +44,7 @@ def average_probabilities(logits: Float[Array, "rows classes"], views: int) -> F
 
 
 def join_maps(maps: tuple[Float[Array, "batch height width"], ...]) -> Float[Array, "batch height width"]:
-    """Maps of the views of images, in the order of `views_of`, as one of each image.
+    """Combine the maps of an image's views, in the order of `views_of`, into one map per image.
 
     Returns:
         Their sum over its maximum, in [0, 1]; the mirror image's map is mirrored back before.

@@ -57,7 +57,7 @@ class EncoderOptions:
     encoder: str | None = None
     """Folder of converted weights (`python -m convert` writes one), or `random` for untrained weights, as a control."""
     cache: bool = True
-    """Compute the outputs of the frozen part once, keep them in ~/.cache/jaxcnn, and train on them."""
+    """Don't keep the outputs of the frozen part in ~/.cache/jaxcnn; compute them in every step."""
     views: int = 8
     """Random versions of each training image whose outputs are kept, with --augment; each epoch takes one of them."""
 

@@ -106,8 +106,8 @@ class UNetOptions(EncoderOptions):
     unet_learning_rate: float = 1e-4
     """Learning rate of the stages of the U-Net that learn; --learning-rate is that of the head."""
     head: HeadName = "reference"
-    """`reference` looks at all places of the bottleneck; `pooled` at each channel's mean and maximum: it has a two
-    thousandth of the parameters, and takes images of any size that the U-Net takes."""
+    """`reference` looks at all places; `pooled` at each channel's mean and maximum, for images of any size."""
+    # `pooled` has a two thousandth of the parameters, and takes images of any size that the U-Net takes.
     width: float = 1.0
     """Factor on the width of every layer of the reference head, and of a random encoder."""
 

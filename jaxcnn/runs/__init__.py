@@ -1,1 +1,1 @@
-"""What a run leaves on the disk: its folder, its checkpoints, and how they are written whole or not at all."""
+"""Read and write what a run keeps on disk, such as its folder and checkpoints, completely or not at all."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: the last two, so that there is one to go on from when the last is damaged."""
+"""Save and restore checkpoints of a training run: the last two, in case the last one is damaged."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ class Restored(Generic[State]):
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
-    """The checkpoints in `folder`, which is made when it is missing; the end waits for pending saves.
+    """Open the checkpoints in `folder`, which is made if it is missing; leaving the block waits for pending saves.
 
     Raises:
         OSError: the folder can't be written, or a save that was pending could not.
@@ -57,7 +57,7 @@ def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
     except OSError:
         raise
     except Exception as error:  # Orbax reads the descriptions of all checkpoints, and raises many kinds.
-        way_out = "delete the checkpoint that is damaged, or start again with --overwrite"
+        way_out = "delete the damaged checkpoint, or start again with --overwrite"
         raise UserError(f"{folder}: can't be opened ({reason(error)}); {way_out}") from error
     try:
         yield checkpoints
@@ -67,7 +67,7 @@ def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
 
 
 def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str, Any]) -> None:
-    """Start to write `state` and `progress` (JSON), in the background; they appear whole or not at all.
+    """Start to write `state` and `progress` (JSON) in the background, completely or not at all.
 
     Raises:
         OSError: the save before could not be written.
@@ -78,7 +78,7 @@ def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str,
 
 
 def wait(checkpoints: Checkpoints) -> None:
-    """Wait until what was saved last is whole.
+    """Wait until the last save is complete.
 
     Raises:
         OSError: it could not be written.
@@ -88,7 +88,7 @@ def wait(checkpoints: Checkpoints) -> None:
 
 
 def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = None) -> Restored[State] | None:
-    """The newest checkpoint that is whole, or None where there is no checkpoint at all.
+    """Restore the newest complete checkpoint; None if there is no checkpoint at all.
 
     Newer ones, damaged or after step `until`, are deleted: the run will write them again.
 
@@ -113,7 +113,7 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
             raise
         except Exception as error:  # Orbax and what lies below it raise many kinds.
             if not is_damage(error):
-                way_out = "see to that and go on with --resume; without this checkpoint it goes on from the one before"
+                way_out = "fix that and continue with --resume, or delete the checkpoint to use the one before"
                 raise UserError(f"{path}: can't be read ({reason(error)}); {way_out}") from error
             damaged.append(f"{path} is damaged ({reason(error)})")
             continue
@@ -121,7 +121,7 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
             checkpoints.delete(newer)
         return Restored(step, state, progress, tuple(damaged))
     if damaged:
-        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to go on from; start again with --overwrite")
+        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to continue from; start again with --overwrite")
     for step in late:
         checkpoints.delete(step)
     return None
@@ -139,12 +139,12 @@ def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict
         raise
     # Checkpoints of older versions have no checksum of the progress.
     if metadata.get("progress_checksum", _checksum(progress)) != _checksum(progress):
-        raise DamagedError("its progress is not what was written")
+        raise DamagedError("its progress differs from what was written")
     # Orbax would say so too, in a line of ten thousand characters.
     if other := set(written).symmetric_difference(leaf_names(like)):
         raise UserError(
-            f"{path}: is of a version that trains another state ({min(other)});"
-            " go on with the version that environment.json names, or start again with --overwrite"
+            f"{path}: was written by a version that trains another state ({min(other)});"
+            " continue with the version that environment.json names, or start again with --overwrite"
         )
     state = checkpoints.load(step, jax.tree.map(_abstract, like))
     verify(written, state)

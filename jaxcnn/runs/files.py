@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Write files and folders completely or not at all."""
 
 import contextlib
 import fcntl
@@ -13,18 +13,18 @@ _TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
 
 
 def printable(name: str) -> str:
-    """A file's name as text, even where its bytes are none."""
+    """Return a file's name as text, even if its bytes are not valid text."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that this module writes to until it is whole."""
+    """Tell whether a file or folder with this name is a temporary one of this module."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give the address of a temporary neighbour to write to; when the block ends well it takes the place of `path`.
+    """Yield a temporary file beside `path` to write to; it replaces `path` when the block ends without an error.
 
     That holds for a power cut, too: what is on the disk then is the older file or the new one, whole.
     """
@@ -55,7 +55,7 @@ def _bring_to_disk(path: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_neighbour(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`, which goes when the block ends; `replace_folder` does the rest by renaming.
+    """Make an empty folder beside `target` until the block ends; `replace_folder` moves it to `target`.
 
     What killed processes have left of such folders goes first, by `clear_leftovers`.
     """
@@ -95,7 +95,7 @@ def _make_and_lock(folder: Path) -> int | None:
 
 
 def replace_folder(target: Path, written: Path, *, replaced: Path) -> None:
-    """Put the finished folder `written` where `target` is; an older target goes to `replaced`.
+    """Move the finished folder `written` to `target`; an older target moves to `replaced`.
 
     All three must lie on one file system, where renaming is all there is to do. Where that fails or is interrupted, the
     older target comes back to its place. Only a kill between the two renames leaves it in `replaced`, which
@@ -114,7 +114,7 @@ def replace_folder(target: Path, written: Path, *, replaced: Path) -> None:
 
 
 def clear_leftovers(target: Path) -> None:
-    """Remove what killed processes left of `temporary_neighbour(target)`; what a process still holds stays.
+    """Remove what killed processes left of `temporary_neighbour(target)`, but nothing that a process still holds.
 
     If a kill came after the older target was moved out of the way and before the new one came, it is put back.
     """

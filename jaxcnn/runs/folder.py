@@ -1,4 +1,4 @@
-"""The run folder: written by training, read by the figures.
+"""Read and write a run folder: training writes it, the figures read it.
 
 config.json         what the run is a function of, beside its images
 data.json           which images those are: protocol, counts, fingerprints
@@ -37,7 +37,7 @@ from jaxcnn.runs.json_files import (
 
 SPLITS = ("train", "validation", "test")
 _SCORES = [f"{split}_{score}" for split in SPLITS for score in ("loss", "accuracy", "f1_macro", "f1_weighted")]
-_WAY_OUT = "put the file back from a copy, or train again"
+_WAY_OUT = "restore the file from a copy, or train again"
 
 Value = TypeVar("Value")
 
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a figure calls the run."""
+        """The name of the run in figures."""
         return printable(self.folder.resolve().name)
 
     def predictions(self, split: str) -> Path:
@@ -119,7 +119,7 @@ def create_run(
     *,
     overwrite: bool,
 ) -> Run:
-    """Make a new run folder, in the place of what is left of a run that was killed before it was made.
+    """Make a new run folder, and remove what is left of a run that was killed before it was made.
 
     The caller holds the folder's lock (`jaxcnn.runs.lock`): with `overwrite` all that is in it goes.
 
@@ -129,7 +129,7 @@ def create_run(
     run = Run(folder)
     check_run_folder(run)
     if run.config.is_file() and not overwrite:
-        raise UserError(f"--run-dir {folder}: holds a run; go on with --resume, replace it with --overwrite")
+        raise UserError(f"--run-dir {folder}: holds a run; continue it with --resume, or replace it with --overwrite")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         run.lock.touch()
@@ -147,7 +147,7 @@ def create_run(
 
 
 def check_run_folder(run: Run) -> None:
-    """See that a run may be made or go on in the folder: it is missing or empty, or a run, or what a kill left of one.
+    """Check that a run can start or continue in the folder: it is missing, empty, a run, or the rest of a killed run.
 
     Raises:
         UserError: it holds something else.
@@ -164,7 +164,7 @@ def check_run_folder(run: Run) -> None:
     ours = {path.name for path in (run.lock, run.environment, run.data, run.metrics, run.checkpoints, run.best)}
     ours |= {run.figures.name, run.predictions("").parent.name}
     if names and not (run.lock.name in names and all(name in ours or is_temporary(name) for name in names)):
-        raise UserError(f"--run-dir {run.folder}: exists and is no run folder; choose another")
+        raise UserError(f"--run-dir {run.folder}: exists but is not a run folder; choose another")
 
 
 def remove_leftovers(run: Run) -> None:
@@ -184,7 +184,7 @@ def _remove(path: Path) -> None:
 
 
 def open_run(folder: Path) -> Run:
-    """An existing run folder.
+    """Open an existing run folder.
 
     Raises:
         UserError: there is none.
@@ -192,28 +192,28 @@ def open_run(folder: Path) -> Run:
     run = Run(folder)
     if run.manifest.is_file() and not run.config.is_file():
         raise UserError(
-            f"{folder}: holds converted weights, and no predictions yet;"
-            f" python -m train evaluate {folder} --data DATA makes some"
+            f"{folder}: holds converted weights without predictions;"
+            f" make some with python -m train evaluate {folder} --data DATA"
         )
     if not run.config.is_file():
-        raise UserError(f"{folder}: no run folder (it has no config.json); python -m train simplecnn makes one")
+        raise UserError(f"{folder}: no run folder (it has no config.json); make one with python -m train simplecnn")
     return run
 
 
 def open_sweep(folder: Path) -> tuple[Run, ...]:
-    """The runs in a sweep's folder, sorted by name.
+    """List the runs in a sweep's folder, sorted by name.
 
     Raises:
         UserError: there is none.
     """
     runs = tuple(Run(config.parent) for config in sorted(folder.glob("*/config.json")))
     if not runs:
-        raise UserError(f"{folder}: no run folder in it; python -m train sweep makes some")
+        raise UserError(f"{folder}: no run folder in it; make some with python -m train sweep")
     return runs
 
 
 def read_config(run: Run) -> dict[str, Any]:
-    """The configuration as it was written.
+    """Read the configuration of a run.
 
     Raises:
         UserError: config.json can't be read or is damaged; so it is with the other files below.
@@ -222,12 +222,12 @@ def read_config(run: Run) -> dict[str, Any]:
 
 
 def read_environment(run: Run) -> dict[str, Any]:
-    """Where the run was started, as it was written; `packages` is there for sure."""
+    """Read where the run was started; `packages` is always there."""
     return read_json(run.environment, _Environment, way_out=_WAY_OUT)
 
 
 def read_data(run: Run) -> dict[str, Any]:
-    """What describes the images, as it was written; source, protocol, images and fingerprints are there for sure."""
+    """Read the description of the images; source, protocol, images and fingerprints are always there."""
     return read_json(run.data, _Data, way_out=_WAY_OUT)
 
 
@@ -238,7 +238,7 @@ def write_epochs(run: Run, epochs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_epochs(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, the first epoch first, with NaN for null; none yet is an empty list."""
+    """Read the lines of metrics.jsonl, first epoch first, with NaN for null; the list may be empty."""
     if not run.metrics.exists():
         return []
     lines = read_json_lines(run.metrics, dict[str, Number], way_out=_WAY_OUT)
@@ -252,12 +252,12 @@ def read_epochs(run: Run) -> list[dict[str, Any]]:
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The line of the epoch whose classifier is kept: the last of those with the highest rank."""
+    """Find the line of the epoch whose classifier is kept: the last one with the highest rank."""
     return max(reversed(epochs), key=rank)
 
 
 def rank(epoch: Mapping[str, Any]) -> tuple[float, float]:
-    """The higher, the better: macro F1 on the validation images, then their loss; worst of all where one is NaN."""
+    """Rank an epoch, higher is better: macro F1 on the validation images, then their loss; NaN is worst."""
     f1, loss = epoch["validation_f1_macro"], epoch["validation_loss"]
     return (f1, -loss) if math.isfinite(f1) and math.isfinite(loss) else (-math.inf, -math.inf)
 
@@ -277,7 +277,7 @@ def read_predictions(run: Run, split: str) -> Predictions:
     """
     path = run.predictions(split)
     if not path.exists():
-        raise UserError(f"{path}: no such file; let the run end first (--resume goes on with it)")
+        raise UserError(f"{path}: no such file; finish the run first (continue it with --resume)")
     with (
         damage_as_user_error(path, _WAY_OUT),
         # NumPy wouldn't close the file where it is damaged.
@@ -293,7 +293,7 @@ def read_predictions(run: Run, split: str) -> Predictions:
 def _check_predictions(
     logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: np.ndarray, classes: np.ndarray
 ) -> None:
-    """See that the arrays are those that `write_predictions` writes.
+    """Check that the arrays are as `write_predictions` writes them.
 
     Raises:
         ValueError: they aren't.
@@ -309,13 +309,13 @@ def _check_predictions(
             raise ValueError(f"{what} are {array.dtype}{array.shape}, expected {kind}{shape}")
     "".join(classes.flat).encode()
     if not np.isfinite(logits).all():
-        raise ValueError("some logits are not finite")
+        raise ValueError("some logits are infinite or NaN")
     if labels.min() < 0 or labels.max() >= classes.size:
-        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, for {classes.size} classes")
+        raise ValueError(f"labels range from {labels.min()} to {labels.max()}, but there are {classes.size} classes")
 
 
 def read_splits(run: Run, splits: Sequence[str]) -> dict[str, Predictions]:
-    """The predictions for some splits, which are of the same classes.
+    """Read the predictions for several splits, which must have the same classes.
 
     Raises:
         UserError: they aren't, or see `read_predictions`.

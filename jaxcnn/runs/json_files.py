@@ -1,4 +1,4 @@
-"""JSON files: written whole, and read with their types checked."""
+"""Write JSON files completely, and check their types when reading."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """The content as JSON, which knows no NaN and no infinity: they become null."""
+    """Return the content as JSON, which has no NaN and no infinity: they become null."""
     return json.dumps(_with_nulls(content), indent=indent, allow_nan=False)
 
 
@@ -43,7 +43,7 @@ def _with_nulls(content: Any) -> Any:
 
 
 def read_json(path: Path, schema: Any, *, way_out: str) -> Any:
-    """The content of a file.
+    """Read a file.
 
     Args:
         path: of the file.
@@ -58,14 +58,14 @@ def read_json(path: Path, schema: Any, *, way_out: str) -> Any:
 
 
 def read_json_lines(path: Path, schema: Any, *, way_out: str) -> list[Any]:
-    """The contents of the lines of a file; see `read_json`."""
+    """Read the lines of a file; see `read_json`."""
     with damage_as_user_error(path, way_out):
         return [_parse(line, schema) for line in _read_text(path).splitlines()]
 
 
 @contextlib.contextmanager
 def damage_as_user_error(path: Path, way_out: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read is told in one line; nothing but that should be in the block.
+    """Report any error while a file is read in one line; the block should contain nothing else.
 
     Raises:
         UserError: in the place of any other exception.
@@ -86,7 +86,7 @@ def damage_as_user_error(path: Path, way_out: str) -> Iterator[None]:
 def _read_text(path: Path) -> str:
     # A pipe or a device in its place may never end.
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     return path.read_bytes().decode()
 
 

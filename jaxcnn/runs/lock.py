@@ -1,4 +1,4 @@
-"""One process at a time works on a run folder.
+"""Lock a run folder, so that only one process at a time works on it.
 
 The lock is the kernel's, on a file that stays in the folder. It ends with the process that holds it, however that ends,
 so that no stale lock can keep anyone out.
@@ -17,7 +17,7 @@ from jaxcnn.runs.folder import Run, check_run_folder
 
 @contextlib.contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Hold a run folder, which is made when it is missing; where the file system has no locks nothing is held.
+    """Lock a run folder, which is made if it is missing; without locks in the file system this does nothing.
 
     Raises:
         UserError: another process holds it, or it is no run folder, or it can't be written.
@@ -29,7 +29,7 @@ def lock_run(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_file(lock: Path, option: str) -> Iterator[None]:
-    """Hold a folder by the lock in it; both are made when they are missing.
+    """Lock a folder by a file in it; both are made if they are missing.
 
     Args:
         lock: the file.

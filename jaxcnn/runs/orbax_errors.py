@@ -1,4 +1,4 @@
-"""What Orbax raises and prints when a file can't be written or read, brought down to one error."""
+"""Reduce what Orbax raises and prints when a file can't be written or read to one error."""
 
 import contextlib
 import json
@@ -18,11 +18,11 @@ _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class DamagedError(ValueError):
-    """What was read is not what was written."""
+    """The content that was read differs from what was written."""
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error of a read says that the files are not what was written: only then a new try is in vain.
+    """Tell whether a read error means that the files are damaged, so that trying again is useless.
 
     A disk that doesn't answer, memory that is full or a version of Orbax that reads in another way say nothing of that.
     """
@@ -34,7 +34,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Why a read failed, in a few words."""
+    """Say in a few words why a read failed."""
     cause = _first_cause(error)
     if code := _os_error_code(cause):
         return os.strerror(code)

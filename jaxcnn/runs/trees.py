@@ -1,4 +1,4 @@
-"""A tree of arrays in a folder by itself, with a manifest that says where it came from."""
+"""Save and load a tree of arrays in its own folder, with a manifest that says where it came from."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ _CHECKSUMS = "checksums.json"
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """See that `save_tree` may write to the folder.
+    """Check that `save_tree` may write to the folder.
 
     Raises:
         UserError: it exists, and is no tree or is not to be overwritten.
@@ -36,13 +36,13 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     # Browser extensions and others have a manifest.json, too.
     for name in (_MANIFEST, _CHECKSUMS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: exists and holds no weights (no {name}); choose another place")
+            raise UserError(f"{folder}: exists but holds no weights (no {name}); choose another folder")
     if not overwrite:
         raise UserError(f"{folder}: exists; replace it with --overwrite")
 
 
 def save_tree(folder: Path, tree: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write nested dictionaries of NumPy arrays, and the manifest as manifest.json; all appears at once or not at all.
+    """Write nested dictionaries of NumPy arrays, and manifest.json, completely or not at all.
 
     Of a run of several processes all must call this, with the same tree.
 
@@ -113,7 +113,7 @@ def _is_still(folder: Path, before: int) -> bool:
 
 
 def read_manifest(folder: Path, schema: Any = dict[str, Any], *, writer: str = "python -m convert") -> dict[str, Any]:
-    """The manifest of a tree.
+    """Read the manifest of a tree.
 
     Args:
         folder: of the tree.
@@ -124,12 +124,12 @@ def read_manifest(folder: Path, schema: Any = dict[str, Any], *, writer: str = "
         UserError: there is none, or it is damaged or of another version.
     """
     if not (folder / _MANIFEST).exists():
-        raise UserError(f"{folder}: holds no weights (no {_MANIFEST}); {writer} writes such a folder")
+        raise UserError(f"{folder}: holds no weights (no {_MANIFEST}); make such a folder with {writer}")
     return read_json(folder / _MANIFEST, schema, way_out=f"let {writer} write it again")
 
 
 def load_tree(folder: Path, like: Mapping[str, Any], *, writer: str = "python -m convert") -> dict[str, Any]:
-    """The leaves of a tree that `like` has, on the default device; the others are not read.
+    """Load the leaves of a tree that `like` has on the default device; other leaves are not read.
 
     Args:
         folder: written by `save_tree`.
@@ -151,10 +151,10 @@ def load_tree(folder: Path, like: Mapping[str, Any], *, writer: str = "python -m
     # Orbax gives a leaf that is missing back as it was asked for, without a word.
     for path, leaf in flatten_dict(like, sep="/").items():
         if path not in stored:
-            raise UserError(f"{folder} has no {path}; let {writer} write it again")
+            raise UserError(f"{folder}: has no {path}; let {writer} write it again")
         if (stored[path].shape, stored[path].dtype) != (leaf.shape, leaf.dtype):
             has, expected = (f"{array.dtype}{array.shape}" for array in (stored[path], leaf))
-            raise UserError(f"{path} in {folder} is {has}, expected {expected}; let {writer} write it again")
+            raise UserError(f"{folder}: {path} is {has}, expected {expected}; let {writer} write it again")
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
     context = _this_process_alone()
@@ -172,8 +172,8 @@ def load_tree(folder: Path, like: Mapping[str, Any], *, writer: str = "python -m
 
 def _unreadable(folder: Path, error: Exception, writer: str) -> UserError:
     if is_damage(error) or isinstance(error, orbax.errors.InvalidLayoutError):
-        return UserError(f"{folder} holds no tree, or a damaged one; let {writer} write it again")
-    return UserError(f"{folder} can't be read ({reason(error)}); see to that and try again")
+        return UserError(f"{folder}: holds no tree of arrays, or a damaged one; let {writer} write it again")
+    return UserError(f"{folder}: can't be read ({reason(error)}); fix that and try again")
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -188,7 +188,7 @@ def leaf_names(tree: Any) -> list[str]:
 
 
 def verify(written: Mapping[str, int], tree: Any) -> None:
-    """See that the arrays that were read are those that were written.
+    """Check that the arrays that were read are those that were written.
 
     Raises:
         DamagedError: some are not.

@@ -127,7 +127,7 @@ def test_a_parameter_with_two_names_is_one(state, tmp_path):
         fitted = fit(read_checkpoint(tmp_path / "checkpoint.pt"), layout, shared=shared)
         assert torch.equal(fitted.tensors["tied.weight"], fitted.tensors["fc.weight"])
     torch.save(layout | {"tied.weight": state["fc.weight"] + 1}, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"tied\.weight and fc\.weight differ, but are one parameter"):
+    with pytest.raises(UserError, match=r"tied\.weight and fc\.weight differ, but are the same parameter"):
         fit(read_checkpoint(tmp_path / "checkpoint.pt"), layout, shared=shared)
 
 
@@ -162,7 +162,7 @@ def blown_up(state):
             "refused, since unpickling it would call posix.system",
         ),
         (lambda state: {"model": state, "f": torch.nn.Linear(1, 1)}, "would call torch.nn.modules.linear.Linear"),
-        (contains_itself, "'epoch' is no tensor but int|holds no state_dict|'model' is no tensor"),
+        (contains_itself, "'epoch' is not a tensor but int|holds no state_dict|'model' is not a tensor"),
         (
             lambda state: state | {"x": torch.ones(1).expand(10**12)},
             r"x claims \(1000000000000,\) numbers and stores few",

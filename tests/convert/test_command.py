@@ -237,7 +237,7 @@ def test_a_file_that_is_no_checkpoint(convert_unet, tmp_path, content):
 def test_a_whole_module_is_not_a_state_dict(convert_unet, save, tmp_path):
     assert_refused(convert_unet(save(torch.nn.Linear(2, 2))), "torch.nn.modules.linear.Linear")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
-    assert_refused(convert_unet(tmp_path / "script.pt"), "no PyTorch checkpoint")
+    assert_refused(convert_unet(tmp_path / "script.pt"), "not a PyTorch checkpoint")
 
 
 def test_a_file_that_is_not_there(convert_unet, tmp_path):
@@ -280,13 +280,13 @@ KERNEL, BIAS, MEAN = "decoder2.dec2conv1.weight", "upconv3.bias", "bottleneck.bo
             [f"{BIAS} has type int32, expected floating-point numbers"],
         ),
         (lambda state: state | {BIAS: state[BIAS].cfloat()}, [f"{BIAS} has type complex64"]),
-        (lambda state: state | {BIAS: state[BIAS].to_sparse()}, [f"{BIAS} is no dense tensor"]),
-        (lambda state: state | {BIAS: state[BIAS].to("meta")}, [f"{BIAS} is no dense tensor"]),
+        (lambda state: state | {BIAS: state[BIAS].to_sparse()}, [f"{BIAS} is not a dense tensor"]),
+        (lambda state: state | {BIAS: state[BIAS].to("meta")}, [f"{BIAS} is not a dense tensor"]),
         (lambda state: state | {BIAS: state[BIAS] * torch.nan}, [f"not finite in float32: {BIAS}"]),
         (lambda state: state | {BIAS: torch.full((16,), 1e300, dtype=torch.float64)}, [f"in float32: {BIAS}"]),
-        (lambda state: state | {"epoch": 3}, ["'epoch' is no tensor but int"]),
-        (lambda state: {"weights": state}, ["'weights' is no tensor but dict"]),
-        (lambda state: state | {"epoch": np.float64(3)}, ["'epoch' is no tensor but scalar"]),
+        (lambda state: state | {"epoch": 3}, ["'epoch' is not a tensor but int"]),
+        (lambda state: {"weights": state}, ["'weights' is not a tensor but dict"]),
+        (lambda state: state | {"epoch": np.float64(3)}, ["'epoch' is not a tensor but scalar"]),
         (lambda state: state | {BIAS: torch.ones(1).expand(16)}, [f"{BIAS} claims (16,) numbers and stores fewer"]),
         (lambda _: {"model": [1, 2]}, ["holds no state_dict"]),
         (lambda _: {"model": {}}, ["holds no state_dict"]),

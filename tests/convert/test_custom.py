@@ -78,7 +78,7 @@ def test_a_proposed_table_is_proven_and_kept_as_it_is_printed(name):
     for key, tensor in back.state.items():
         assert torch.equal(tensor, state[key])
     assert {key for key in state if key not in back.state} == {
-        key for key, reason in conversion.plan.left_out.items() if reason == "PyTorch's network doesn't run it"
+        key for key, reason in conversion.plan.left_out.items() if reason == "the PyTorch network doesn't run it"
     }
 
 
@@ -145,9 +145,9 @@ def test_what_is_wrong_with_a_recipe_is_told_in_one_line(convert_mine, tmp_path,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("def f(:\n", "mine.py, line 1: invalid syntax; correct that"),
+        ("def f(:\n", "mine.py, line 1: invalid syntax; correct it"),
         ("import nothing_of_that_name\n", "mine.py, line 1: ModuleNotFoundError"),
-        ("\n\n1 / 0\n", "mine.py, line 3: ZeroDivisionError: division by zero; correct that"),
+        ("\n\n1 / 0\n", "mine.py, line 3: ZeroDivisionError: division by zero; correct it"),
     ],
 )
 def test_a_file_that_is_no_python(convert_mine, tmp_path, content, message):
@@ -160,8 +160,8 @@ def test_a_file_that_is_no_python(convert_mine, tmp_path, content, message):
 
 def test_addresses_that_are_none(run_convert, tmp_path):
     for address, message in [
-        ("mine.py", "name a recipe as MY.py:NAME"),
-        ("mine:RECIPE", "name a recipe as MY.py:NAME"),
+        ("mine.py", "is not of the form MY.py:NAME; give the file and the name of the recipe"),
+        ("mine:RECIPE", "is not of the form MY.py:NAME; give the file and the name of the recipe"),
         (f"{tmp_path}/no.py:RECIPE", "no.py: no such file"),
     ]:
         code, _, err = run_convert("custom", address, "mine.pt", tmp_path / "OUT")

@@ -96,7 +96,8 @@ def test_a_damaged_file_in_the_cache_is_refused_and_deleted(convert_hub, weights
 
 
 @pytest.mark.parametrize(
-    ("content", "length", "reason"), [(None, 0, "Not Found"), (b"half", 100, "the transfer ended after 4 of 100 bytes")]
+    ("content", "length", "reason"),
+    [(None, 0, "Not Found"), (b"half", 100, "the download stopped after 4 of 100 bytes")],
 )
 def test_what_does_not_arrive_leaves_nothing(convert_hub, content, length, reason):
     assert_refused(convert_hub(content, length), "http://127.0.0.1", reason, "python -m convert unet FILE OUT")
@@ -106,7 +107,7 @@ def test_what_does_not_arrive_leaves_nothing(convert_hub, content, length, reaso
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/weights.pt", "http://no-such-host.invalid/weights.pt"])
 def test_offline_one_line_says_what_to_do(convert_hub, weights, address, monkeypatch):
     monkeypatch.setitem(hub.ADDRESSES, "unet", address)
-    assert_refused(convert_hub(weights), address, "download it where you can", "python -m convert unet FILE OUT")
+    assert_refused(convert_hub(weights), address, "download it on another computer", "python -m convert unet FILE OUT")
     assert not list(cache_folder().iterdir())
 
 

@@ -107,7 +107,7 @@ def test_a_tree_that_is_wrong_in_torch_is_not_written(convert_to_torch, tmp_path
     run = save_random_run(tmp_path / "run", random_trained(TINY_SIMPLECNN, 64))
     code, _, err = convert_to_torch(run, tmp_path / "run.pt")
     assert code == 1
-    assert "not proven, nothing was written: the first block that differs is sepconv: PyTorch gives mean" in err
+    assert "not proven, so nothing was written: the first block that differs is sepconv: PyTorch gives mean" in err
     assert not (tmp_path / "run.pt").exists()
 
 
@@ -117,7 +117,7 @@ def test_what_can_not_be_written_or_read(convert_to_torch, tmp_path):
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "empty").mkdir()
     for words, message in [
-        ((run, tmp_path / "run"), "has no suffix of a format; end it in .safetensors or .pt"),
+        ((run, tmp_path / "run"), "has an unknown suffix; end the name in .safetensors or .pt"),
         ((run, tmp_path / "there.pt"), "there.pt: exists; replace it with --overwrite"),
         ((run, tmp_path / "folder.pt", "--overwrite"), "folder.pt: exists; name a file"),
         ((tmp_path / "empty", tmp_path / "x.pt"), f"{tmp_path / 'empty'}: holds no weights"),

@@ -183,5 +183,5 @@ def test_a_run_without_results_yet_says_so(tmp_path, monkeypatch, capsys):
     assert draw(monkeypatch, "learning-curves", run.folder) == 2
     assert "no epoch is finished yet" in capsys.readouterr().err
     assert draw(monkeypatch, "confusion-matrices", run.folder) == 2
-    assert "let the run end first" in capsys.readouterr().err
+    assert "finish the run first" in capsys.readouterr().err
     assert not run.figures.exists()

@@ -82,6 +82,29 @@ def test_help_exits_with_0_and_names_the_commands(monkeypatch, capsys):
     assert "evaluate" in shown
 
 
+def test_help_wraps_an_option_at_the_width_of_the_terminal_alone(monkeypatch, capsys):
+    """Not where its docstring is broken into lines."""
+
+    def draw(*, colours: int = 2) -> None:
+        """Draw a picture.
+
+        It has a frame.
+
+        Args:
+            colours: Number of colours in the picture that is drawn, one
+                for each class, and one more for the
+                2 classes that differ most.
+        """
+
+    monkeypatch.setattr(sys, "argv", ["draw", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as error:
+        cli.run("draw", draw, "A program.")
+    shown = capsys.readouterr().out
+    assert error.value.code == 0
+    assert "in the picture that is drawn, one for each class, and one more for the 2 classes that differ most." in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -126,7 +149,7 @@ def test_a_name_that_is_too_long_is_told_in_one_line_with_exit_code_2(monkeypatc
 def test_a_nul_character_is_told_in_one_line_with_exit_code_2(monkeypatch, capsys):
     """A shell can't pass one on, but a program that calls `main` can."""
     assert exit_code(monkeypatch, "evaluate", "a\0b") == 2
-    assert capsys.readouterr().err == "error: 'a\\x00b': holds a NUL character; no file and no option has one\n"
+    assert capsys.readouterr().err == "error: 'a\\x00b': contains a NUL character; remove it\n"
 
 
 def set_stdout(monkeypatch, stream):
@@ -145,13 +168,13 @@ def unbuffered():
 def test_a_full_disk_under_the_output_is_told_in_one_line_with_exit_code_1(monkeypatch, capsys, open_full, name):
     with set_stdout(monkeypatch, open_full()):
         assert exit_code(monkeypatch, "evaluate", name) == 1
-    assert capsys.readouterr().err == "error: standard output: No space left on device; send it elsewhere\n"
+    assert capsys.readouterr().err == "error: standard output: No space left on device; redirect it elsewhere\n"
 
 
 def test_help_that_can_not_be_printed_exits_with_1_as_well(monkeypatch, capsys):
     with set_stdout(monkeypatch, open("/dev/full", "w")):
         assert exit_code(monkeypatch, "evaluate", "--help") == 1
-    assert capsys.readouterr().err == "error: standard output: No space left on device; send it elsewhere\n"
+    assert capsys.readouterr().err == "error: standard output: No space left on device; redirect it elsewhere\n"
 
 
 def test_a_full_disk_under_a_file_is_told_in_one_line(monkeypatch, capsys):

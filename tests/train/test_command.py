@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from docstring_parser import parse_from_object
 from planted import smooth_images
 
 import train.folder
@@ -21,11 +22,12 @@ import train.run
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
+from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.devices import distribute
+from train.devices import Placement, distribute
 from train.folder import check_same_options
-from train.options import make_config
+from train.options import TrainOptions, make_config
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
 OPTIONS = ["--width", "0.05", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--dropout", "0.3"]
@@ -123,8 +125,8 @@ def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
         patch.setattr(train.program, "distribute", distribute_and_signal)
         assert run_train(monkeypatch, tmp_path / "run", "--resume") == 128 + signal_number
     shown = capsys.readouterr().err
-    stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved, and the same command with --resume"
-    assert stopped in shown
+    stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved; continue it with the same command"
+    assert f"{stopped} and --resume" in shown
 
     assert run_train(monkeypatch, tmp_path / "run", "--resume") == 0
     shown = capsys.readouterr().out.splitlines()
@@ -156,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         (["--data", "/no/such/folder"], "/no/such/folder"),
         pytest.param(
             ["--batch-size", "45"],
-            "--batch-size 45: larger than the 44 training images",
+            "--batch-size 45: is larger than the 44 training images",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -257,7 +259,7 @@ def test_a_leaky_set_is_trained_on_without_the_copies_and_says_so_in_one_line(st
 
     code, printed, data = start(6, "--protocol", "official", "--overwrite")
     assert code == 0
-    line = f"copies     {found}; scores on them show memory (--protocol leak-free leaves those out)"
+    line = f"copies     {found}; their scores measure memory (leave the copies out with --protocol leak-free)"
     assert line in printed.splitlines()
     assert (data["protocol"], data["left_out"]) == ("official", 0)
     assert sum(data["images"]["train"].values()) + sum(data["images"]["validation"].values()) == 40
@@ -288,3 +290,11 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, 
     monkeypatch.setattr(train.folder.time, "strftime", lambda _: "simplecnn-20260101-000000")
     names = [str(train.folder.new_folder("simplecnn")) for _ in range(3)]
     assert names == [f"runs/simplecnn-20260101-000000{number}" for number in ("", "-2", "-3")]
+
+
+@pytest.mark.parametrize("options", [TrainOptions, Placement, *(of.options for of in MODELS.values())])
+def test_the_help_of_an_option_is_one_line_of_the_source(options):
+    """The command line keeps the line breaks in the docstrings of fields."""
+    helps = [of.description or "" for base in options.__mro__[:-1] for of in parse_from_object(base).params]
+    assert helps
+    assert not [of for of in helps if "\n" in of]

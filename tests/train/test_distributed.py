@@ -80,7 +80,7 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
     *others, killed = train_together(processes, 4, folder, p3=kill)
     assert killed.code == -signal.SIGKILL
     assert all(finished.code not in (0, 2) for finished in others), others
-    assert any("has lost another one" in finished.err for finished in others), others
+    assert any("has lost another process" in finished.err for finished in others), others
     assert time.monotonic() - start < 120  # all of it: start, compilation, steps, end
 
     for finished in train_together(processes, 2, folder):
@@ -91,11 +91,11 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"process_id": 0}, "--process-id 0: goes with --coordinator and --num-processes"),
+        ({"process_id": 0}, "--process-id 0: also needs --coordinator and --num-processes"),
         ({"coordinator": "a", "num_processes": 2, "process_id": 0}, "--coordinator a: must be HOST:PORT"),
         ({"coordinator": "a:1", "num_processes": 0, "process_id": 0}, "--num-processes 0: must be at least 1"),
         ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "--process-id 2: must be at least 0 and below 2"),
-        ({"distributed": True, "process_id": 0}, "--distributed: asks the cluster, so leave out --process-id"),
+        ({"distributed": True, "process_id": 0}, "--distributed: asks the cluster itself; leave out --process-id"),
     ],
 )
 def test_processes_that_can_not_find_one_another_are_refused(options, message):

@@ -71,7 +71,7 @@ def assert_one_line(finished, *words: str) -> None:
 def test_a_full_disk_stops_a_run_and_loses_nothing(processes, expected, run):
     """Checkpoints are written in the background; that one failed comes to light all the same."""
     finished = train(processes, run.folder, "--resume", before=partial(limit_files, 20_000))
-    assert_one_line(finished, f"error: {run.checkpoints}: File too large; see to that, then go on with --resume")
+    assert_one_line(finished, f"error: {run.checkpoints}: File too large; fix that, then continue with --resume")
     assert {"4", "5"} <= {path.name for path in run.checkpoints.iterdir()}
     assert train(processes, run.folder, "--resume").code == 0
     assert_same_run(run.folder, expected)
@@ -80,7 +80,7 @@ def test_a_full_disk_stops_a_run_and_loses_nothing(processes, expected, run):
 def test_a_disk_that_is_full_in_the_end_leaves_the_predictions_as_they_were(processes, expected, tmp_path):
     run = Run(shutil.copytree(expected, tmp_path / "run"))
     finished = train(processes, run.folder, "--resume", before=partial(limit_files, 500))
-    assert_one_line(finished, f"error: {run.folder}: File too large; see to that, then go on with --resume")
+    assert_one_line(finished, f"error: {run.folder}: File too large; fix that, then continue with --resume")
     assert_same_run(run.folder, expected)
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_is_in_use_is_left_alone(processes, run):
 def test_a_damaged_file_is_named_and_nothing_is_lost(processes, run, name):
     (run.folder / name).write_bytes(b"\xff")
     before = whole_files(run)
-    assert_one_line(train(processes, run.folder, "--resume"), f"{run.folder / name}: is damaged", "put the file back")
+    assert_one_line(train(processes, run.folder, "--resume"), f"{run.folder / name}: is damaged", "restore the file")
     assert whole_files(run) == before
 
 

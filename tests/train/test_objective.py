@@ -99,7 +99,7 @@ def test_an_image_keeps_its_weight_where_its_label_is_smoothed(batch):
 
 
 def test_smoothing_what_can_not_be_certain_is_refused():
-    with pytest.raises(ValueError, match=r"label_smoothing 0.1: goes with the loss cross-entropy alone"):
+    with pytest.raises(ValueError, match=r"label_smoothing 0.1: works only with the loss cross-entropy"):
         make_config("simplecnn", label_smoothing=0.1, loss="double-softmax")
     with pytest.raises(ValueError, match=r"label_smoothing 1.0: must be at least 0 and below 1"):
         make_config("simplecnn", label_smoothing=1.0)

@@ -45,4 +45,4 @@ def test_a_batch_that_the_devices_can_not_divide_is_refused_with_one_that_they_c
     assert finished.err == "error: --batch-size 12: 8 devices can't divide it evenly; give 8 or 16\n"
     assert list(tmp_path.iterdir()) == []
     finished = processes.start(training(tmp_path / "run", "--devices", "9"), options={"jax_num_cpu_devices": 8}).wait()
-    assert finished.err == "error: --devices 9: there are 8; give 1 to that, or all\n"
+    assert finished.err == "error: --devices 9: there are 8 devices; give at most that many, or all\n"

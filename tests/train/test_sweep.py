@@ -76,7 +76,7 @@ def test_random_draws_without_repetition_by_the_seed():
     assert len(set(drawn(0, 19))) == 19
     assert drawn(0, 6) == drawn(0, 6) != drawn(1, 6)
     assert drawn(0, 20) == drawn(1, 20)
-    with pytest.raises(UserError, match=r"--random 21: the grid has 20 combinations"):
+    with pytest.raises(UserError, match=r"--random 21: must be between 1 and 20, the number of combinations"):
         drawn(0, 21)
 
 
@@ -89,19 +89,19 @@ def test_random_draws_without_repetition_by_the_seed():
         (["--grid", "seed=1", "--grid", "seed=2"], "--grid seed=2: seed is given twice"),
         (["--grid", "seed"], "--grid seed: a value is missing"),
         (["--grid", "seed=1,,2"], "--grid seed=1,,2: a value is missing"),
-        (["--grid", "dropout=0.1,0.10"], "--grid dropout=0.1,0.10: has a value twice"),
+        (["--grid", "dropout=0.1,0.10"], "--grid dropout=0.1,0.10: lists a value twice"),
         (["--grid", "seed=0,x"], "--grid seed=x: --seed x: must be a whole number"),
         (["--grid", "gate=sigmoid,tanh"], "--grid gate=tanh: "),
         (["--grid", "dropout=0,1"], "--grid dropout=1: --dropout 1.0: must be at least 0 and below 1"),
         (["--folds", "3", "--fold", "1"], "--fold 1: a sweep goes through all folds; leave it out"),
         (["--folds", "3", "--grid", "fold=1,2"], "--grid fold=1,2: fold can't be swept, since a sweep with --folds"),
         (["--folds", "1", "--grid", "seed=0,1"], "--folds 1: must be at least 2"),
-        (["--grid", "seed=0,1", "--random", "3"], "--random 3: the grid has 2 combinations; give 1 to that"),
-        (["--grid", "seed=0,1", "--random", "0"], "--random 0: the grid has 2 combinations"),
+        (["--grid", "seed=0,1", "--random", "3"], "--random 3: must be between 1 and 2, the number of combinations"),
+        (["--grid", "seed=0,1", "--random", "0"], "--random 0: must be between 1 and 2, the number of combinations"),
         (["--grid", "seed=0,1", "--overwrite", "--resume"], "--overwrite and --resume"),
         pytest.param(
             ["--grid", "batch_size=8,45"],
-            "--batch-size 45: larger than the 44 training images",
+            "--batch-size 45: is larger than the 44 training images",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -139,12 +139,13 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
     run = partial(run_sweep, monkeypatch, folder)
     assert run("--grid", "seed=0,1,2") == 143
     shown = capsys.readouterr().err
-    assert shown == f"stopped by SIGTERM; the sweep is saved, and the same command with --resume continues {folder}\n"
+    way_out = f"continue it with the same command and --resume --sweep-dir {folder}"
+    assert shown == f"stopped by SIGTERM; the sweep is saved; {way_out}\n"
     assert [run.name for run in open_sweep(folder)] == ["1-seed=0", "2-seed=1"]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     for options, message in {
-        ("--grid", "seed=0,1,2"): f"--sweep-dir {folder}: holds a sweep; go on with --resume, replace it",
+        ("--grid", "seed=0,1,2"): f"--sweep-dir {folder}: holds a sweep; continue it with --resume, or replace it",
         ("--grid", "seed=0,1", "--resume"): f"--grid seed=0,1: the sweep in {folder} has seed=0,1,2; resume with",
         ("--grid", "seed=0,1,2", "--random", "3", "--resume"): "--random 3: the sweep in",
         ("--grid", "seed=0,1,2", "--width", "0.1", "--resume"): "--width 0.1: the sweep in",
@@ -165,7 +166,7 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     assert run_sweep(monkeypatch, tmp_path / "other", "--grid", "seed=0", "--overwrite") == 2
-    assert "exists and is no sweep; choose another" in capsys.readouterr().err
+    assert "exists but is not a sweep; choose another" in capsys.readouterr().err
 
 
 def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):

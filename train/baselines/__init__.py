@@ -1,1 +1,1 @@
-"""What a network has to beat: the label of the most similar training image, and a linear model on gradients."""
+"""Baselines that a network has to beat: the most similar training image, and a linear model on gradients."""

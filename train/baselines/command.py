@@ -1,4 +1,4 @@
-"""The command line of the baselines: each leaves a run folder as a model does, without epochs and checkpoints."""
+"""The command line of the baselines: each writes a run folder like a model, without epochs and checkpoints."""
 
 import dataclasses
 import importlib.metadata
@@ -36,11 +36,11 @@ _BASELINES: dict[BaselineName, Callable[[Mapping[str, Split], int], _Logits]] = 
 def baseline(
     name: Positional[BaselineName], config: ImageOptions, *, run_dir: Path | None = None, overwrite: bool = False
 ) -> None:
-    """Score a baseline that a network has to beat, as a run like those of the models.
+    """Train and score a baseline that a network has to beat, and save it as a run.
 
     Args:
-        name: `nearest-neighbour` gives the label of the most similar training image; `hog` is a linear model on
-            histograms of oriented gradients.
+        name: Baseline: `nearest-neighbour` predicts the label of the most similar training image; `hog` is a linear
+            model on histograms of oriented gradients.
         config: Options of the baseline.
         run_dir: Folder of the run; runs/NAME-DATE-TIME when not given.
         overwrite: Replace the run in the folder.

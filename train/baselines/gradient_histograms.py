@@ -1,4 +1,4 @@
-"""A linear classifier of histograms of oriented gradients (Dalal & Triggs, CVPR 2005): shapes without learning them."""
+"""Classify histograms of oriented gradients (Dalal & Triggs, CVPR 2005) with a linear model."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ _C = 0.1
 
 
 def gradient_histograms(splits: Mapping[str, Split], classes: int) -> dict[str, Float32[np.ndarray, "_ classes"]]:
-    """Logits of logistic regression on the standardised histograms, fitted to the training images.
+    """Fit logistic regression to the standardised histograms of the training images, and return its logits.
 
     An image has 8x8 cells of 9 directions each, normalised in blocks of 2x2: 1764 features.
 
@@ -31,7 +31,7 @@ def gradient_histograms(splits: Mapping[str, Split], classes: int) -> dict[str, 
         raise _not_installed() from error
     missing = np.setdiff1d(np.arange(classes), splits["train"].labels)
     if len(missing):
-        raise ValueError(f"no training image of the classes {missing.tolist()}")
+        raise ValueError(f"the classes {missing.tolist()} have no training image")
     features = {name: _features(split.images) for name, split in splits.items()}
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=1000))
     model.fit(features["train"], splits["train"].labels)
@@ -50,7 +50,7 @@ def _features(images: UInt8[np.ndarray, "n height width 1"]) -> Float64[np.ndarr
         raise _not_installed() from error
     height, width = images.shape[1:3]
     if min(height, width) < 2 * _CELLS:
-        raise ValueError(f"images must have at least {2 * _CELLS} pixels a side, got {height}x{width}")
+        raise ValueError(f"images must be at least {2 * _CELLS} pixels high and wide, got {height}x{width}")
     cell = (height // _CELLS, width // _CELLS)
     # Cells that a remainder of pixels would make at the edge are cut off, so that the features are always as many.
     cut = images[:, : _CELLS * cell[0], : _CELLS * cell[1], 0]

@@ -1,4 +1,4 @@
-"""The label of the most similar training image: what memory alone scores."""
+"""Predict the label of the most similar training image: the score of memory alone."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ _BLOCK = 512
 
 
 def nearest_neighbour(splits: Mapping[str, Split], classes: int) -> dict[str, Float32[np.ndarray, "_ classes"]]:
-    """For every image and class, the highest normalised cross-correlation with another image of that class.
+    """Compute for every image and class the highest normalised cross-correlation with another image of that class.
 
     So the largest logit is that of the most similar image's class. The correlation is that of the 64x64 thumbnails
     (`jaxcnn.data.duplicates`). Nothing is chosen by the validation images, so test images are compared with these, too:

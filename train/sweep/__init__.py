@@ -1,1 +1,1 @@
-"""Sweeps: many models that differ in some options, on the same images, compared on those held out."""
+"""Sweep over options: train many models on the same images, and compare them on validation images."""

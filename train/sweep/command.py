@@ -58,16 +58,16 @@ def sweep(
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
-    """Train models that differ in some options, or on --folds, and compare them on the validation images.
+    """Train models that differ in some options, or on several folds, and compare them on the validation images.
 
     Args:
-        config: The model; all models share the options that are not in the grid.
+        config: Options that all models share unless they are in the grid.
         placement: Devices and processes.
-        sweep_dir: Folder of the sweep: the table, and a run folder for each model.
+        sweep_dir: Folder of the sweep, for the tables and the run folder of each model.
         grid: FIELD=V1,V2,... for each option that differs; every combination is trained.
-        random: Train only this many of the combinations, drawn without repetition by --seed.
-        at_once: Number of models to train as one program, of those that differ in learning rates, weight decay, dropout
-            and seed alone; `auto` is as many as the memory holds on an accelerator, and 1 on a CPU.
+        random: Number of combinations to train, drawn without repetition by --seed; all if not given.
+        at_once: Number of models to train as one program, if they differ only in learning rates, weight decay, dropout
+            and seed; `auto` is as many as fit in memory on an accelerator, and 1 on a CPU.
         overwrite: Replace the sweep in the folder.
         resume: Continue the sweep in the folder if there is one, else start it.
     """
@@ -99,8 +99,8 @@ def sweep(
             for together in sorted(groups, key=lambda models: _fold(models[0])):
                 train_group(together, placement, images_of(_fold(together[0])), folder, at_once)
         except InterruptedRunError as error:
-            way_out = f"the same command with --resume continues {folder.folder}"
-            print(f"stopped by {error}; the sweep is saved, and {way_out}", file=sys.stderr)
+            way_out = f"continue it with the same command and --resume --sweep-dir {folder.folder}"
+            print(f"stopped by {error}; the sweep is saved; {way_out}", file=sys.stderr)
             return error.exit_code
         _conclude(models, folder)
     return 0
@@ -133,7 +133,7 @@ def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
         ]
     )
     by_first(lambda: write_models(folder.table, rows))
-    title = f"The best checkpoint of each model, the best by validation F1 first ({folder.table}):"
+    title = f"The best checkpoint of each model, sorted by validation F1 ({folder.table}):"
     report(f"\n{title}\n\n{format_models(rows)}")
     if any("fold" in row.values for row in rows if row.splits):
         settings = average_over_folds(rows)

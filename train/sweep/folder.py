@@ -1,4 +1,4 @@
-"""The folder of a sweep, beside the run folders of its models.
+"""Read and write the folder of a sweep, which also holds the run folders of its models.
 
 sweep.json       what was asked for: the model, its options, the grid, and the names of the run folders
 diverged.json    of each model that diverged, at which step
@@ -55,7 +55,7 @@ class SweepFolder:
 
 
 def check_sweep_folder(sweep: SweepFolder) -> None:
-    """See that a sweep may be made or go on in the folder: it is missing or empty, or a sweep, or was to become one.
+    """Check that a sweep can start or continue in the folder: it is missing, empty, or a finished or unfinished sweep.
 
     Raises:
         UserError: it holds something else.
@@ -68,11 +68,11 @@ def check_sweep_folder(sweep: SweepFolder) -> None:
         raise UserError(f"--sweep-dir {sweep.folder}: {error.strerror}; choose another") from error
     ours = {name for name in names if name == sweep.lock.name or is_temporary(name)}
     if names - ours:
-        raise UserError(f"--sweep-dir {sweep.folder}: exists and is no sweep; choose another")
+        raise UserError(f"--sweep-dir {sweep.folder}: exists but is not a sweep; choose another")
 
 
 def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> None:
-    """Begin a sweep, or with `resume` go on with the one that is there; the caller holds the folder.
+    """Begin a sweep, or with `resume` continue the one that is there; the caller has locked the folder.
 
     Raises:
         UserError: there is one, and neither is asked for; or it was asked for something else; or it can't be written;
@@ -83,13 +83,14 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             if is_temporary(path.name):
                 path.unlink()
         if sweep.asked.is_file():
-            before = read_json(sweep.asked, _Asked, way_out="put it back from a copy, or choose another folder")
+            before = read_json(sweep.asked, _Asked, way_out="restore it from a copy, or choose another folder")
             if resume:
                 _check_same(sweep, asked, before)
                 return
             if not overwrite:
                 raise UserError(
-                    f"--sweep-dir {sweep.folder}: holds a sweep; go on with --resume, replace it with --overwrite"
+                    f"--sweep-dir {sweep.folder}: holds a sweep; continue it with --resume, or replace it"
+                    " with --overwrite"
                 )
             # The list of what is to go goes last, so that a kill leaves a sweep that can be replaced again.
             _remove_runs([sweep.run(name) for name in before["models"]])
@@ -134,7 +135,7 @@ def read_diverged(sweep: SweepFolder) -> dict[str, str]:
     """What happened to each model that diverged, by its name."""
     if not sweep.diverged.exists():
         return {}
-    return read_json(sweep.diverged, dict[str, str], way_out="delete it, and models that diverged are trained again")
+    return read_json(sweep.diverged, dict[str, str], way_out="delete it to train the models that diverged again")
 
 
 def write_diverged(sweep: SweepFolder, name: str, reason: str) -> None:

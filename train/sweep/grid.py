@@ -1,4 +1,4 @@
-"""The models of a sweep: every combination of the values that options are to take, or some drawn at random."""
+"""List the models of a sweep: every combination of the values in the grid, or a random selection."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ class Model:
 
 
 def parse_grid(config: Config, texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """The values of each option from FIELD=V1,V2,...; they are read as the command line reads `--FIELD V1`.
+    """Parse the values of each option from FIELD=V1,V2,..., as the command line parses `--FIELD V1`.
 
     Of cross-validation the last option is the fold.
 
@@ -63,7 +63,7 @@ def parse_grid(config: Config, texts: Sequence[str]) -> dict[str, tuple[Any, ...
             raise UserError(f"--grid {text}: a value is missing; write {field}=V1,V2,...")
         grid[field] = tuple(_parse(config, field, word) for word in words)
         if len(set(grid[field])) < len(words):
-            raise UserError(f"--grid {text}: has a value twice; give each once")
+            raise UserError(f"--grid {text}: lists a value twice; give each value once")
     if config.training.folds is not None:
         if config.training.fold is not None:
             raise UserError(f"--fold {config.training.fold}: a sweep goes through all folds; leave it out")
@@ -90,7 +90,8 @@ def _parse(config: Config, field: str, word: str) -> Any:
 
 
 def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model, ...]:
-    """All combinations, the last option varying fastest; with `random` so many of them, by the configuration's seed.
+    """List all combinations, the last option varying fastest; with `random`, draw that many by the configuration's
+    seed.
 
     Raises:
         UserError: there are fewer than so many, or a combination is refused.
@@ -98,7 +99,7 @@ def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model, 
     shape = [len(values) for values in grid.values()]
     points = math.prod(shape)
     if random is not None and not 1 <= random <= points:
-        raise UserError(f"--random {random}: the grid has {points} combinations; give 1 to that")
+        raise UserError(f"--random {random}: must be between 1 and {points}, the number of combinations in the grid")
     chosen = range(points) if random is None else _draw(points, random, config.training.seed)
     models = []
     for number, point in enumerate(chosen, start=1):

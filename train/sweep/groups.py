@@ -1,4 +1,4 @@
-"""Which models of a sweep are trained together, and their training; what is done is not done again."""
+"""Group the models of a sweep that are trained together, and train those that are not finished."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ AtOnce = int | Literal["auto"]
 
 
 def group(models: Sequence[Model], placement: Placement, at_once: AtOnce) -> list[tuple[Model, ...]]:
-    """The models that one program can train, at most so many.
+    """Group the models that one program can train, at most a given number at once.
 
     Raises:
         UserError: so many can't be trained at once here.
@@ -72,7 +72,7 @@ def check_devices(groups: Sequence[Sequence[Model]], placement: Placement) -> No
 def train_group(
     models: Sequence[Model], placement: Placement, images: Images, folder: SweepFolder, at_once: AtOnce
 ) -> None:
-    """Train some models, as far as that has not been done.
+    """Train the models that are not finished.
 
     With `auto` as many of them at once as the devices' memory holds.
 

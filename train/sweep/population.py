@@ -1,4 +1,4 @@
-"""Models that differ in what can be traced, trained as one compiled program.
+"""Train models that differ only in traceable options as one compiled program.
 
 `vmap` over the models maps the step that trains one (`train/step.py`); of several devices each has its share of them.
 A model has its own weights, its own order of the images, its own dropout and augmentation, by its own seed, and gets
@@ -30,7 +30,7 @@ _USABLE_MEMORY = 0.85
 
 
 def can_join(config: Config, other: Config) -> bool:
-    """Whether one program can train both: they differ in learning rates, weight decay, dropout and seed alone.
+    """Tell whether one program can train both: they differ only in learning rates, weight decay, dropout and seed.
 
     Where the frozen part has random weights, they are the seed's, and so are the features that are trained on; then the
     seed must be the same.
@@ -46,7 +46,7 @@ def can_join(config: Config, other: Config) -> bool:
 
 
 def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device]) -> Program:
-    """The program that trains all learners at once, each device its share of them."""
+    """Build the program that trains all learners at once, each device its share of them."""
     first, share = learners[0], math.ceil(len(learners) / len(devices))
     # Three learners on two devices: the third gets a copy of itself beside it, for all shares to be equal.
     used = math.ceil(len(learners) / share)
@@ -66,7 +66,7 @@ def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device
     report(f"compiled   in {time.perf_counter() - start:.1f} s")
     if (memory := compiled.memory_analysis()) is not None:
         each = bytes_per_learner(memory, share)
-        report(f"memory     {each / 1e6:.1f} MB a model, {each * slots / 1e6:.1f} MB in all")
+        report(f"memory     {each / 1e6:.1f} MB per model, {each * slots / 1e6:.1f} MB in all")
     place = SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), first.shapes)
     return Program(
@@ -85,7 +85,7 @@ def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device
 
 
 def largest_population(first: Learner, devices: Sequence[jax.Device], limit_bytes: int | None) -> int | None:
-    """How many learners like this the devices can train at once, by what the program of one needs.
+    """Estimate how many learners like this the devices can train at once, from the memory that one needs.
 
     Args:
         first: one of them.

@@ -1,4 +1,4 @@
-"""The models of a sweep side by side, and the mean over the seeds or the folds of each setting.
+"""Compare the models of a sweep, and average each setting over its seeds or folds.
 
 The best on the validation images comes first; the test images decide nothing.
 """
@@ -80,7 +80,7 @@ class Setting:
 
 
 def read_row(run: Run, values: Mapping[str, Any]) -> Row:
-    """The row of a model that has finished."""
+    """Make the row of a finished model."""
     confusions = {split: read_predictions(run, split).confusion() for split in ("train", "validation", "test")}
     # F1 doesn't need the losses.
     splits = {split: scores(Tally(np.float64(0), confusion)) for split, confusion in confusions.items()}
@@ -88,12 +88,12 @@ def read_row(run: Run, values: Mapping[str, Any]) -> Row:
 
 
 def sort_rows(rows: Sequence[Row]) -> list[Row]:
-    """By macro F1 on the validation images, the highest first; models that diverged at the bottom."""
+    """Sort by macro F1 on the validation images, highest first; models that diverged come last."""
     return sorted(rows, key=lambda row: (-row.splits["validation"].f1_macro if row.splits else 1, row.name))
 
 
 def format_models(rows: Sequence[Row]) -> str:
-    """For people; models are called by the number that their folder begins with."""
+    """Format the models as a table, each named by the number at the start of its folder."""
     lines = [["model", *rows[0].values, "best epoch", *SCORE_NAMES]]
     for row in rows:
         best = "diverged" if row.diverged else str(row.best_epoch)
@@ -113,7 +113,7 @@ def write_models(path: Path, rows: Sequence[Row]) -> None:
 
 
 def mean_and_interval(values: Sequence[float]) -> Estimate:
-    """Mean and 95% interval of independent draws."""
+    """Compute the mean and 95% interval of independent values."""
     count = len(values)
     if count < 2:
         return Estimate(float(np.mean(values)), math.nan)
@@ -123,7 +123,7 @@ def mean_and_interval(values: Sequence[float]) -> Estimate:
 
 
 def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
-    """The settings, the best on the validation images first. Models that diverged count in none."""
+    """Summarise each setting over its seeds, best on the validation images first, without diverged models."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row.splits:
@@ -154,7 +154,7 @@ def _setting(members: Sequence[Row]) -> Setting:
 
 
 def format_settings(settings: Sequence[Setting], over: str = "seeds") -> str:
-    """For people: mean ± half of the interval's width."""
+    """Format the settings as a table of mean ± half of the interval's width."""
     lines = [[*settings[0].values, over, *SCORE_NAMES]]
     for setting in settings:
         found = [f"{score.mean:.3f} ± {score.half_width:.3f}" for score in setting.scores]

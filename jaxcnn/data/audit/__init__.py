@@ -1,4 +1,4 @@
-"""Looking for copies in any data set: what is looked at, what was found, and how it is told."""
+"""Find copies of images in any data set, and report them."""
 
 from jaxcnn.data.audit.collection import Collection, read_collection
 from jaxcnn.data.audit.contact_sheet import MOST_PAIRS, contact_sheet

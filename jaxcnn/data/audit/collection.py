@@ -1,4 +1,4 @@
-"""What an audit looks at: small images of whatever origin, with what is known of each."""
+"""Collect the images that an audit compares: thumbnails from any source, with their names, labels and patients."""
 
 import dataclasses
 import hashlib
@@ -49,7 +49,7 @@ class Collection:
 
 
 def read_collection(source: str) -> Collection:
-    """Read a prepared data set, the phantom, or whatever `open_labelled` lists.
+    """Read a prepared data set, the phantom, or anything that `open_labelled` lists.
 
     Raises:
         UserError: it is none of these, is damaged, or holds no usable image.

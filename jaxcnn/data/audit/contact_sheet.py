@@ -1,4 +1,4 @@
-"""A picture of the pairs of near-duplicates that lie in different splits, to judge by eye whether they are copies."""
+"""Draw the pairs of near-duplicates in different splits, to judge by eye whether they are copies."""
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,7 +16,7 @@ _LABEL = 17  # Of each of two labels beside the correlation.
 
 
 def contact_sheet(found: Audit) -> Image.Image:
-    """The pairs of `found.pairs`, at most `MOST_PAIRS` of them: the least similar, about which there may be doubt."""
+    """Draw at most `MOST_PAIRS` of `found.pairs`: the least similar ones, which are the most doubtful."""
     shown = found.pairs[:MOST_PAIRS]
     size = (_COLUMNS * _WIDTH + 20, _TOP + -(-len(shown) // _COLUMNS) * _HEIGHT + 20)
     sheet = Image.new("RGB", size, _PAPER)
@@ -29,9 +29,9 @@ def contact_sheet(found: Audit) -> Image.Image:
 
 def _title(found: Audit, shown: int) -> str:
     if not found.pairs:
-        return f"{found.collection.source}: no images of different splits correlate above {found.threshold}"
+        return f"{found.collection.source}: no images in different splits correlate above {found.threshold}"
     return (
-        f"{found.collection.source}: images and the most similar image of another split, least similar first"
+        f"{found.collection.source}: images and the most similar image in another split, least similar first"
         f" ({shown} of {len(found.pairs)} pairs; threshold {found.threshold})"
     )
 

@@ -1,4 +1,4 @@
-"""What a reader should know of a data set before believing a score: copies, copies across the split, wrong labels."""
+"""Find what makes scores on a data set unreliable: copies, copies across the split, conflicting labels."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class CrossingPair:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The findings of an audit.
 
     Attributes:
         collection: where it was looked for.
@@ -58,7 +58,7 @@ class GroupCounts:
 
 
 def audit(collection: Collection, threshold: float) -> Audit:
-    """Look for identical images and near-duplicates.
+    """Find identical images and near-duplicates.
 
     Raises:
         ValueError: the threshold is not between 0 and 1.
@@ -71,7 +71,7 @@ def audit(collection: Collection, threshold: float) -> Audit:
 
 
 def crossing_images(collection: Collection, groups: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Whether the group of each image has members in more than one split."""
+    """Tell for each image whether its group has members in more than one split."""
     crosses = np.zeros(len(groups), bool)
     for group in members(groups):
         crosses[group] = differ(collection.splits, group)
@@ -79,7 +79,7 @@ def crossing_images(collection: Collection, groups: Int[np.ndarray, " n"]) -> Bo
 
 
 def crossing_patients(collection: Collection) -> list[str]:
-    """Known patients who have images in more than one split, sorted."""
+    """List the known patients who have images in more than one split, sorted."""
     splits_of: dict[str, set[str]] = {}
     for patient, split in zip(collection.patients, collection.splits, strict=True):
         splits_of.setdefault(patient, set()).add(split)

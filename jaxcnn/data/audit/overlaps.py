@@ -1,4 +1,4 @@
-"""Which data sets contain one another: how many images of each are copies of images of the others, and of which."""
+"""Find the overlap of data sets: which images of each are copies of which images of the others."""
 
 import dataclasses
 from collections import Counter
@@ -35,7 +35,7 @@ class Overlap:
 
     @property
     def disagreements(self) -> list[tuple[int, int]]:
-        """The pairs, by their places, of which the labels can't both be right; see `jaxcnn.data.class_names`."""
+        """List the pairs whose labels contradict each other, by their places; see `jaxcnn.data.class_names`."""
         pairs = zip(self.places.tolist(), self.partners.tolist(), strict=True)
         return [(i, j) for i, j in pairs if not agree(self.of.labels[i], self.within.labels[j])]
 
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
-    """Look for copies across data sets, by pairs that correlate above the threshold; chains of pairs don't count.
+    """Find copies across data sets: pairs that correlate above the threshold, not chains of such pairs.
 
     Raises:
         ValueError: the threshold is not between 0 and 1.
@@ -66,7 +66,7 @@ def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
 
 
 def table(found: Comparison) -> str:
-    """The matrix, then what each overlap is made of, by split and class, and the labels that disagree."""
+    """Format the matrix of overlaps, then each overlap by split and class, and the labels that disagree."""
     letters = [_letter(place) for place in range(len(found.collections))]
     letter_of = {id(collection): letter for collection, letter in zip(found.collections, letters, strict=True)}
     legend = "\n".join(f"{letter}  {of.source}" for letter, of in zip(letters, found.collections, strict=True))
@@ -106,7 +106,7 @@ def _by_split_and_class(of: Overlap) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
-    """What the tables tell, and every pair by name."""
+    """Return the content of the tables, and every pair by name."""
     return {
         "parameters": {"threshold": found.threshold, "side": SIDE},
         "data_sets": [{"source": of.source, "images": len(of.names)} for of in found.collections],

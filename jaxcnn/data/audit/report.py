@@ -1,4 +1,4 @@
-"""An audit for people (a table) and for programs (audit.json)."""
+"""Format an audit as a table and as audit.json."""
 
 import collections
 import dataclasses
@@ -17,12 +17,12 @@ _NAMES = 5  # Of patients that are shown.
 
 
 def table(found: Audit) -> str:
-    """Images of each class and split, how many have near-duplicates in another split or the most usual size; groups."""
+    """Format the images of each class and split, those copied in another split, their usual size, and the groups."""
     return "\n\n".join([_image_table(found), _group_table(found), *_patient_line(found.collection)])
 
 
 def _patient_line(collection: Collection) -> list[str]:
-    """Who has images in several splits, where patients are known."""
+    """Name the patients who have images in several splits, where patients are known."""
     crossing = crossing_patients(collection)
     known = {patient for patient in collection.patients if patient}
     if not known:
@@ -32,7 +32,7 @@ def _patient_line(collection: Collection) -> list[str]:
 
 
 def audit_document(found: Audit) -> dict[str, Any]:
-    """Parameters, counts, groups with their members, and the most similar pairs across the splits.
+    """Return parameters, counts, groups with their members, and the most similar pairs across the splits.
 
     The counts of images are by split and class. A group that crosses the splits is in `crossing_images` with all its
     members; `direct_twins` counts those that are above the threshold with an image of another split themselves, not

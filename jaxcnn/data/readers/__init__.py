@@ -1,1 +1,1 @@
-"""From the bytes of a file to grey images: one format a file, and one table of all of them."""
+"""Decode the bytes of a file as grey images: one module per format, and one table of all formats."""

@@ -1,4 +1,4 @@
-"""DICOM files, by pydicom: one image, or the frames of several."""
+"""Read DICOM files with pydicom: one image, or several frames."""
 
 import io
 import warnings
@@ -16,7 +16,7 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins so is a DICOM file, whatever its name; it takes the first 132 bytes to tell."""
+    """Tell from the first 132 bytes of a file whether it is a DICOM file, whatever its name."""
     return head[128:132] == b"DICM"
 
 
@@ -44,7 +44,7 @@ def read_dicom(encoded: bytes) -> Scan:
         try:
             dataset = pydicom.dcmread(io.BytesIO(encoded))
         except Exception as error:  # Whatever a damaged file makes of it.
-            raise FileError(f"is no DICOM file, or a damaged one ({error})") from error
+            raise FileError(f"is not a DICOM file, or is damaged ({error})") from error
         if not any(name in dataset for name in _PIXELS):
             raise FileError("is a DICOM file without pixels, such as a report or a plan; leave it out")
         frames = _decode(dataset)

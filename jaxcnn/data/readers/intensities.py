@@ -1,4 +1,4 @@
-"""From intensities without a scale of their own (16 bits, floats) to 8-bit grey, and from colours to intensities."""
+"""Convert intensities without a fixed scale (16 bits, floats) to 8-bit grey, and colours to intensities."""
 
 import numpy as np
 from jaxtyping import Float32, Num, UInt8

@@ -1,4 +1,4 @@
-"""MATLAB v7.3 files as the public brain-tumour set on Figshare has them, by h5py: a slice, its patient and its class.
+"""Read the MATLAB v7.3 files of the public brain-tumour set on Figshare with h5py: a slice, its patient and class.
 
 Cheng, Jun: brain tumor dataset. figshare, https://doi.org/10.6084/m9.figshare.1512427 (2017). Each file holds `cjdata`,
 with `label`, `PID`, `image`, `tumorBorder` and `tumorMask`.
@@ -35,12 +35,12 @@ def read_matlab(encoded: bytes) -> Scan:
     try:
         file = h5py.File(io.BytesIO(encoded), "r")
     except Exception as error:
-        raise FileError("is no MATLAB v7.3 file, or a damaged one; save it in MATLAB with -v7.3") from error
+        raise FileError("is not a MATLAB v7.3 file, or is damaged; save it in MATLAB with -v7.3") from error
     with file:
         try:
             image, label, patient = (file["cjdata"][name] for name in ("image", "label", "PID"))
             if image.ndim != 2:
-                raise FileError(f"holds an image of shape {image.shape}, and no slice")
+                raise FileError(f"holds an image of shape {image.shape}, which is not a slice")
             check_size(*image.shape)
             # MATLAB stores columns one after the other, so that h5py finds rows and columns exchanged.
             pixels = to_bytes(np.asarray(image).T)

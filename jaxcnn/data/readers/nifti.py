@@ -1,4 +1,4 @@
-"""NIfTI volumes (.nii, .nii.gz), by nibabel: the slices that show something."""
+"""Read NIfTI volumes (.nii, .nii.gz) with nibabel: the slices that are not empty."""
 
 import gzip
 import io
@@ -49,7 +49,7 @@ def read_nifti(encoded: bytes) -> Scan:
             image = kind.from_bytes(content)
             shape = image.shape
         except Exception as error:  # Whatever a damaged header makes nibabel raise.
-            raise FileError(f"is no NIfTI volume, or a damaged one ({error})") from error
+            raise FileError(f"is not a NIfTI volume, or is damaged ({error})") from error
         _check_shape(shape, image.get_data_dtype())
         try:
             volume = nibabel.as_closest_canonical(image.slicer[(..., *[0] * (len(shape) - 3))])
@@ -80,12 +80,12 @@ def _header_size(content: bytes) -> int:
 
 def _check_shape(shape: tuple[int, ...], kind: np.dtype) -> None:
     if kind.fields or np.issubdtype(kind, np.complexfloating):
-        raise FileError("is a NIfTI volume of colours or complex numbers; save one number a voxel")
+        raise FileError("is a NIfTI volume of colours or complex numbers; save one number per voxel")
     if len(shape) < 3:
-        raise FileError(f"is a NIfTI file of shape {shape}, and no volume; save it as a picture")
+        raise FileError(f"is a NIfTI file of shape {shape}, which is not a volume; save it as a picture")
     if any(size != 1 for size in shape[3:]):
         count = int(np.prod(shape[3:]))
-        raise FileError(f"is a series of {count} NIfTI volumes ({len(shape)}-D); save one volume a file")
+        raise FileError(f"is a series of {count} NIfTI volumes ({len(shape)}-D); save one volume per file")
     smallest, middle, largest = sorted(shape[:3])
     if min(shape[:3]) < 1:
         raise FileError(f"is an empty NIfTI volume of shape {shape}")

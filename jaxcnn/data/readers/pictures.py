@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF, BMP and WebP, by Pillow."""
+"""Read JPEG, PNG, TIFF, BMP and WebP with Pillow."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ _TIFF_BITS_PER_SAMPLE, _EXIF_ORIENTATION = 258, 274
 
 
 def read_picture(encoded: bytes) -> Scan:
-    """Decode a picture and turn it grey; a TIFF of several pages gives a slice a page.
+    """Decode a picture and convert it to grey; a TIFF of several pages gives one slice per page.
 
     - It is turned as its EXIF orientation says, so that it lies as viewers show it.
     - What is transparent is shown on black.
@@ -52,7 +52,7 @@ def read_picture(encoded: bytes) -> Scan:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise FileError(f"is too large: more than {MAX_PIXELS // 10**6} megapixels") from error
         except Image.UnidentifiedImageError as error:
-            raise FileError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+            raise FileError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
         # A damaged file makes Pillow raise OSError, SyntaxError, TypeError, and others.
         except Exception as error:
             raise FileError(f"is a damaged image ({error})") from error
@@ -88,7 +88,7 @@ def _grey(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "height width
         return to_bytes(_upright(_wide_png(encoded), image))
     if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "CMYK") and _is_wide_tiff(image):
         # Pillow leaves out the lower 8 bits: a scan that uses 12 would turn black.
-        raise FileError("has 16 bits a channel in several channels; save it grey, or with 8 bits")
+        raise FileError("has several channels of 16 bits; save it as grey, or with 8 bits")
     if image.mode in _WIDE_MODES:
         return to_bytes(np.asarray(ImageOps.exif_transpose(image)))
     return np.asarray(shown_upright(image).convert("L"))

@@ -1,4 +1,4 @@
-"""What a reader makes of a file."""
+"""The content of a file, as a reader returns it."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """All that a file holds.
+    """The content of a file.
 
     Attributes:
         slices: at least one.
@@ -42,7 +42,7 @@ class Scan:
 
 
 def check_size(width: int, height: int, slices: int = 1) -> None:
-    """Refuse what is too large to be read into memory, or too small to be a scan.
+    """Check that an image is not too large to be read into memory, nor too small to be a scan.
 
     Raises:
         FileError: it is one of the two.

@@ -1,4 +1,4 @@
-"""The table of formats, and with it the one rule of what an image file is.
+"""The table of image formats, which also decides whether a file is an image file.
 
 A file is an image file if its name ends as one of the table says, in any case, or if it begins as a DICOM file does,
 whose names often have no ending. A new format is one file beside this one and one line here.
@@ -49,11 +49,11 @@ READERS = (
     Reader("MATLAB", (".mat",), read_matlab, labels=True),
 )
 FORMATS = ", ".join(reader.format for reader in READERS)
-NO_IMAGE = f"is no image file ({FORMATS})"
+NO_IMAGE = f"is not an image file ({FORMATS})"
 
 
 def find_reader(file: StoredFile) -> Reader | None:
-    """The reader of a file's format; None if it is no image file."""
+    """Find the reader of a file's format; None if it is not an image file."""
     name = file.path.name.lower()
     for reader in READERS:
         if name.endswith(reader.suffixes):
@@ -85,11 +85,11 @@ def image_files(files: Sequence[StoredFile]) -> tuple[list[tuple[StoredFile, Rea
 def _why_beside(path: PurePosixPath, paths: set[PurePosixPath]) -> str:
     if path.stem.endswith("_mask") and path.with_stem(path.stem.removesuffix("_mask")) in paths:
         return "is the mask of the image beside it"
-    return "is no image but a list of folds" if path.name == "cvind.mat" else ""
+    return "is a list of folds, not an image" if path.name == "cvind.mat" else ""
 
 
 def read_scan(encoded: bytes, reader: Reader) -> Scan:
-    """All that a file of this content holds.
+    """Read a file with this content.
 
     Raises:
         FileError: it is no good.

@@ -72,9 +72,9 @@ def test_it_arrives_and_is_kept(archive: bytes, with_length: bool, tmp_path: Pat
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (sends(b"PK\x03\x04 the first half", length=1000), "the transfer ended after 19 of 1000 bytes"),
-        (sends(b"<html>Log in first</html>", length=25), "what came is no zip"),
-        (sends(b"PK\x03\x04 the first half"), "what came is no zip"),
+        (sends(b"PK\x03\x04 the first half", length=1000), "the download stopped after 19 of 1000 bytes"),
+        (sends(b"<html>Log in first</html>", length=25), "the downloaded file is not a zip"),
+        (sends(b"PK\x03\x04 the first half"), "the downloaded file is not a zip"),
         (lambda handler: handler.send_error(404), "HTTP Error 404: Not Found"),
         (lambda _: None, "Remote end closed connection without response"),
     ],
@@ -86,7 +86,9 @@ def test_what_does_not_arrive_leaves_nothing(
         fetch_archive(address, tmp_path)
     message = str(error.value)
     assert message.startswith(f"{address}: {problem}")
-    assert message.endswith(f"; try again, or download it in a browser from {kaggle.PAGE} and give its path")
+    assert message.endswith(
+        f"; try again, or download it in a browser from {kaggle.PAGE} and give the path of the file"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -122,7 +124,7 @@ def test_the_command_prepares_what_it_fetched(
         code, out, _ = run_command(*words, tmp_path / "out")
     assert code == 0
     assert re.search(r"train +3 +3 +3 +3 +12", out)
-    assert "differs from the archive that our scores were measured with" in out
+    assert "differs from the archive behind this project's scores" in out
 
     kept = tmp_path / "cache/jaxcnn/brain-tumor-mri-dataset.zip"
     monkeypatch.setattr(kaggle, "KNOWN_SHA256", hashlib.sha256(kept.read_bytes()).hexdigest())

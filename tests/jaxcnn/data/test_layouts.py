@@ -66,7 +66,7 @@ def test_a_layout_is_found_at_any_depth_in_a_folder_and_in_a_zip(
     listing = listed(source)
     assert listing.layout == layout
     assert facts(listing) == LAYOUTS[layout]
-    assert [(of.name, of.reason.startswith("is no image file (JPEG, ")) for of in listing.left_out] == [
+    assert [(of.name, of.reason.startswith("is not an image file (JPEG, ")) for of in listing.left_out] == [
         ("README.txt", True)
     ]
 
@@ -90,7 +90,7 @@ def test_names_as_those_of_the_lgg_data_name_the_patient_and_masks_are_none_of_t
 def test_the_folds_of_the_set_on_figshare_are_no_image(tmp_path: Path) -> None:
     listing = listed(touch(tmp_path, ["x/1.mat", "x/2.mat", "cvind.mat"]))
     assert [file.name for file in listing.files] == ["1.mat", "2.mat"]
-    assert [(of.name, of.reason) for of in listing.left_out] == [("cvind.mat", "is no image but a list of folds")]
+    assert [(of.name, of.reason) for of in listing.left_out] == [("cvind.mat", "is a list of folds, not an image")]
 
 
 def test_dicom_files_are_found_without_an_ending_and_the_index_is_none(tmp_path: Path) -> None:
@@ -171,19 +171,19 @@ def test_the_bytes_of_a_table_may_be_no_text(tmp_path: Path) -> None:
     [
         (
             "path,label,age\nx/1.png,a,7\n",
-            "labels.csv has the unknown column 'age'; known are path, label, split,",
+            "labels.csv has the unknown column 'age'; use only path, label, split,",
         ),
         ("path,label,label\nx/1.png,a,b\n", "labels.csv names a column twice"),
         ("path,label\n", "labels.csv lists no images"),
         ("path,label\nx/1.png\n", "labels.csv, line 2: has 1 columns, the first line has 2"),
-        ("path,label\nx/1.png,a\nx/9.png,a\n", "labels.csv, line 3: x/9.png is no image file there"),
-        ("path,label\nnotes.txt,a\n", "labels.csv, line 2: notes.txt is no image file there"),
-        ("path,label\n../1.png,a\n", "line 2: the path ../1.png leads outside of the table's folder"),
-        ("path,label\n/etc/1.png,a\n", "line 2: the path /etc/1.png leads outside"),
-        ("path,label\nC:\\1.png,a\n", "line 2: the path C:\\1.png leads outside"),
+        ("path,label\nx/1.png,a\nx/9.png,a\n", "labels.csv, line 3: x/9.png is not an image file there"),
+        ("path,label\nnotes.txt,a\n", "labels.csv, line 2: notes.txt is not an image file there"),
+        ("path,label\n../1.png,a\n", "line 2: the path ../1.png points outside the table's folder"),
+        ("path,label\n/etc/1.png,a\n", "line 2: the path /etc/1.png points outside"),
+        ("path,label\nC:\\1.png,a\n", "line 2: the path C:\\1.png points outside"),
         ("path,label\nx/1.png,a\nx/1.png,b\n", "line 3: lists x/1.png again, after line 2; keep one"),
-        ("path,label\nx/1.png,\n", "line 2: gives x/1.png no label"),
-        ("path,label,split\nx/1.png,a,dev\n", "labels.csv names the split 'dev' in line 2; name one of train, "),
+        ("path,label\nx/1.png,\n", "line 2: has no label for x/1.png"),
+        ("path,label,split\nx/1.png,a,dev\n", "labels.csv has the unknown split 'dev' in line 2; use one of train, "),
     ],
 )
 def test_a_table_that_is_wrong_is_told_where(text: str, problem: str, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_other_ways_to_name_no_table(tmp_path: Path) -> None:
     with_table(tmp_path, "path,label\nx/1.png,a\n", "x/other.csv")
     (tmp_path / "plain.csv").write_text("name,class\n")
     for source, problem in [
-        (tmp_path, "holds several tables of labels (labels.csv, x/other.csv); give the one that is meant"),
+        (tmp_path, "holds several tables of labels (labels.csv, x/other.csv); give the one to use"),
         (tmp_path / "plain.csv", "plain.csv has no column path"),
         (tmp_path / "nowhere.csv", "nowhere.csv: no such file; give a table with the columns path and label"),
     ]:
@@ -209,5 +209,5 @@ def test_other_ways_to_name_no_table(tmp_path: Path) -> None:
 
 
 def test_files_with_and_without_a_label_of_their_own_are_not_mixed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a/1.mat holds its label itself and b/1.png doesn't; keep one kind"):
+    with pytest.raises(UserError, match=r"a/1.mat contains its own label and b/1.png doesn't; keep one kind of file"):
         listed(touch(tmp_path, ["a/1.mat", "b/1.png"]))

@@ -182,14 +182,22 @@ def two_archives(scans: Path) -> Path:
         (lambda scans: scans / "nowhere", "nowhere", "no such file or folder"),
         (no_zip, "archive.zip", "neither a zip nor a folder"),
         (truncate_the_zip, "scans.zip", "truncated or damaged; download it again"),
-        (entry_named("../evil.jpg"), "../evil.jpg", "leads out of the zip"),
-        (entry_named("Training/../../evil.jpg"), "evil.jpg", "leads out of the zip"),
-        (entry_named("/etc/evil.jpg"), "/etc/evil.jpg", "leads out of the zip"),
-        (entry_named("C:\\evil.jpg"), "evil.jpg", "leads out of the zip"),
+        (entry_named("../evil.jpg"), "../evil.jpg", "points outside the zip"),
+        (entry_named("Training/../../evil.jpg"), "evil.jpg", "points outside the zip"),
+        (entry_named("/etc/evil.jpg"), "/etc/evil.jpg", "points outside the zip"),
+        (entry_named("C:\\evil.jpg"), "evil.jpg", "points outside the zip"),
         (two_archives, "brain_tumor_classification, copy", "several folders"),
-        (damage("Training/metastasis/scan.jpg", b"x"), "Training/metastasis/scan.jpg", "is no JPEG, PNG, TIFF, BMP or"),
+        (
+            damage("Training/metastasis/scan.jpg", b"x"),
+            "Training/metastasis/scan.jpg",
+            "is not a JPEG, PNG, TIFF, BMP or",
+        ),
         (damage("Training/scan.jpg", b"x"), "Training/scan.jpg", "lie at different depths"),
-        (damage("Training/no_tumor/notes.jpg", b"no image"), "Training/no_tumor/notes.jpg", "is no JPEG, PNG, TIFF,"),
+        (
+            damage("Training/no_tumor/notes.jpg", b"no image"),
+            "Training/no_tumor/notes.jpg",
+            "is not a JPEG, PNG, TIFF,",
+        ),
         (damage("Testing/no_tumor/scan (2).jpg", b""), "Testing/no_tumor/scan (2).jpg", "is empty"),
         (truncate_a_jpeg, "Testing/no_tumor/scan (1).jpg", "is a damaged image"),
         (add_a_bomb, "Testing/no_tumor/bomb.png", "is too large"),
@@ -222,7 +230,7 @@ def test_one_pass_finds_all_broken_files(scans: Path, tmp_path: Path, run_comman
     names = break_three(scans)
     code, _, err = run_command("prepare", scans, "--out", tmp_path / "out", "--size", SIZE)
     assert code == 2
-    assert f"{names[0]} is empty, and 2 more files are broken; --skip-broken leaves them out" in err
+    assert f"{names[0]} is empty, and 2 more files are broken; leave them out with --skip-broken" in err
 
 
 def test_skip_broken_leaves_them_out_and_lists_them(scans: Path, tmp_path: Path, run_command: Command) -> None:
@@ -258,8 +266,8 @@ def test_an_encrypted_zip_names_its_first_file(scans: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ([], "PATH, --download: give one of the two"),
-        (["scans", "--download"], "PATH, --download: give one of the two"),
+        ([], "PATH, --download: give exactly one of them"),
+        (["scans", "--download"], "PATH, --download: give exactly one of them"),
         (["scans", "--size", "8"], "--size 8: must be at least 16"),
         (["scans", "--size", "100000"], "24 images of 100000x100000 pixels .* choose a smaller size"),
     ],
@@ -285,7 +293,7 @@ def test_what_exists_is_replaced_only_when_asked(scans: Path, tmp_path: Path, ru
     (scans / LAYOUT / "Testing/no_tumor/scan (1).jpg").unlink()
     code, _, err = run_command(*words)
     assert (code, files_below(tmp_path / "out")) == (2, before)
-    assert "exists already; --overwrite replaces it" in err
+    assert "already exists; replace it with --overwrite" in err
 
     assert run_command(*words, "--overwrite")[0] == 0
     assert len(load_dataset(str(tmp_path / "out")).splits["test"]) == 11
@@ -478,14 +486,17 @@ def test_neighbouring_slices_of_one_patient_may_have_different_labels(tmp_path: 
             lambda data: write_nifti(data / "b/4d.nii", np.zeros((20, 20, 20, 2))),
             "b/4d.nii is a series of 2 NIfTI",
         ),
-        (lambda data: (data / "x.mat").write_bytes(b"x"), "x.mat holds its label itself"),
+        (lambda data: (data / "x.mat").write_bytes(b"x"), "x.mat contains its own label"),
         (lambda data: smooth_set(data, ["a/0.PNG"]), "the files a/0.PNG and a/0.png differ in case alone"),
         (lambda data: smooth_set(data, ["deep/er/0.png"]), "lie at different depths"),
         (
             lambda data: (data / "labels.csv").write_text("path,label,weight\n"),
             "labels.csv has the unknown column",
         ),
-        (lambda data: (data / "labels.csv").write_text("path,label\na/9.png,a\n"), "line 2: a/9.png is no image file"),
+        (
+            lambda data: (data / "labels.csv").write_text("path,label\na/9.png,a\n"),
+            "line 2: a/9.png is not an image file",
+        ),
     ],
 )
 def test_bad_input_of_other_layouts_is_one_line_and_leaves_nothing_behind(

@@ -299,7 +299,7 @@ def test_every_training_image_is_tested_once_over_the_folds(own: dict[str, slice
 
 
 def test_more_folds_than_patients_and_no_training_images_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"the images of a are of \d groups \(patients, copies\), too few for 9 folds"):
+    with pytest.raises(ValueError, match=r"the images of a form \d groups \(patients, copies\), too few for 9 folds"):
         partition(patients_of(40, 8), "leak-free", 0.1, seed=0, fold=Fold(1, 9))
     with pytest.raises(UserError, match="patients: has no training images"):
         partition(patients_of(40, 8, test=slice(None)), "leak-free", 0.1, seed=0)

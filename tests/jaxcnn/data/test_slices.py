@@ -75,7 +75,7 @@ def test_a_flat_folder_of_grey_images(tmp_path, suffix, monkeypatch):
         ),
         ({"images": IMAGES, "masks": MASKS.astype(np.uint8)}, r"`masks` must be bool .* and is uint8"),
         ({"images": IMAGES, "patients": np.array(["a"])}, r"`patients` must be 3 names, and is <U1 of shape \(1,\)"),
-        ({"images": IMAGES, "patients": np.array(["a", 1, None], object)}, "no NPZ file of plain arrays"),
+        ({"images": IMAGES, "patients": np.array(["a", 1, None], object)}, "is not an NPZ file of plain arrays"),
     ],
 )
 def test_an_npz_file_of_something_else(tmp_path, arrays, problem):
@@ -87,13 +87,13 @@ def test_an_npz_file_of_something_else(tmp_path, arrays, problem):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])
 def test_a_file_that_is_no_npz_file(tmp_path, content):
     (tmp_path / "file.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"file.npz: is no NPZ file of plain arrays"):
+    with pytest.raises(UserError, match=r"file.npz: is not an NPZ file of plain arrays"):
         load_slices(tmp_path / "file.npz")
 
 
 def test_a_single_array_is_no_npz_file(tmp_path):
     np.save(tmp_path / "array.npy", IMAGES)
-    with pytest.raises(UserError, match=r"array.npy: is no NPZ file of plain arrays"):
+    with pytest.raises(UserError, match=r"array.npy: is not an NPZ file of plain arrays"):
         load_slices(tmp_path / "array.npy")
 
 
@@ -101,7 +101,7 @@ def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path}: holds no images"):
         load_slices(tmp_path)
     (tmp_path / "scan.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"scan.png: is no JPEG, PNG, TIFF image, or a damaged one"):
+    with pytest.raises(UserError, match=r"scan.png: is not a JPEG, PNG, TIFF image, or is damaged"):
         load_slices(tmp_path)
     write_image(np.zeros((16, 16), np.uint16), tmp_path / "scan.png")
     with pytest.raises(UserError, match=r"scan.png: has Pillow mode I;16; convert it to 8 bits"):
@@ -117,7 +117,7 @@ def test_images_and_masks_of_several_sizes(tmp_path):
         load_slices(tmp_path)
     write_image(IMAGES[1], tmp_path / "b.png")
     write_image(np.zeros((16, 32), np.uint8), tmp_path / "a_mask.png")
-    with pytest.raises(UserError, match=r"b.png: has no mask beside it \(NAME_mask\), as others have"):
+    with pytest.raises(UserError, match=r"b.png: has no mask beside it \(NAME_mask\), but other images have"):
         load_slices(tmp_path)
     write_image(np.zeros((8, 32), np.uint8), tmp_path / "b_mask.png")
     with pytest.raises(UserError, match=r"b.png: it or its mask differs in size"):

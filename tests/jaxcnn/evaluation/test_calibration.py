@@ -49,9 +49,9 @@ def test_no_other_temperature_has_a_lower_log_loss():
 
 def test_where_no_temperature_is_best_it_says_so():
     labels = np.arange(12, dtype=np.int32) % 4
-    with pytest.raises(ValueError, match="all images are given their class"):
+    with pytest.raises(ValueError, match="all images are classified correctly"):
         fit_temperature(np.eye(4)[labels], labels)
-    with pytest.raises(ValueError, match="no more than chance"):
+    with pytest.raises(ValueError, match="no better than chance"):
         fit_temperature(-np.eye(4)[labels], labels)
-    with pytest.raises(ValueError, match="no more than chance"):
+    with pytest.raises(ValueError, match="no better than chance"):
         fit_temperature(np.zeros((12, 4)), labels)

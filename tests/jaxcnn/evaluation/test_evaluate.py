@@ -180,12 +180,12 @@ def test_a_protocol_that_a_run_was_not_trained_under_is_refused_and_it_says_why(
     code, out, err = evaluate(clean, leaky, "--protocol", "leak-free")
     assert (code, out) == (2, "")
     assert err == (
-        f"error: --protocol leak-free: {leaky} was trained under official, with copies of test images among its"
-        " training images, so that no evaluation of it can be leak-free; train again with --protocol leak-free\n"
+        f"error: --protocol leak-free: {leaky} was trained under official, so its training images include"
+        " copies of test images and no evaluation of it is leak-free; train again with --protocol leak-free\n"
     )
     code, _, err = evaluate(clean, "--protocol", "official")
     assert code == 2
-    assert "was trained under leak-free, without the training images that are copies of test images" in err
+    assert "was trained under leak-free, which leaves out copies of test images that published scores" in err
 
 
 def test_different_images_are_not_compared(tmp_path, evaluate):
@@ -210,12 +210,12 @@ def test_different_images_are_not_compared(tmp_path, evaluate):
         (["RUN", "--seed", "-1"], "--seed -1: must be at least 0"),
         (["RUN", "--split", "validation", "--temperature"], "--temperature: is fitted on the validation images"),
         (["RUN", "--split", "Testing"], "Testing"),
-        (["RUN", "--unseen"], "data.json doesn't name the test images with copies; train again"),
-        (["RUN", "--unseen", "--split", "train"], "--unseen: is about test images; leave out --split train"),
+        (["RUN", "--unseen"], "data.json doesn't list the test images that have copies; train again"),
+        (["RUN", "--unseen", "--split", "train"], "--unseen: applies to test images only; leave out --split train"),
         (["COPIED", "--unseen"], "has a copy among the training images; leave it out"),
-        (["PERFECT", "--temperature"], "perfect: all images are given their class"),
-        (["BROKEN"], "test.npz: is damaged (some logits are not finite)"),
-        (["YOUNG"], "let the run end first"),
+        (["PERFECT", "--temperature"], "perfect: all images are classified correctly"),
+        (["BROKEN"], "test.npz: is damaged (some logits are infinite or NaN)"),
+        (["YOUNG"], "finish the run first"),
         (["BARE"], "data.json: is damaged (Object missing required field `source`)"),
     ],
 )

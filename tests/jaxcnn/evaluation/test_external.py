@@ -94,7 +94,7 @@ def evaluate(monkeypatch, capsys):
 @pytest.mark.slow
 def test_scores_are_those_of_the_classifier_and_copies_are_counted(evaluate, run, other, trained, tmp_path):
     code, out, err = evaluate(run.folder, "--data", other, "--json", "--csv", tmp_path / "all.csv")
-    assert (code, err.startswith("left out: README.md is no image file")) == (0, True)
+    assert (code, err.startswith("left out: README.md is not an image file")) == (0, True)
     found = json.loads(out)
     [of_run] = found["runs"]
     assert (found["split"], found["data"], of_run["images"], of_run["copies_of_training_images"]) == (
@@ -127,7 +127,7 @@ def test_unseen_leaves_the_copies_out(evaluate, run, other, tmp_path):
     code, out, _ = evaluate(run.folder, "--data", other, "--unseen", "--csv", tmp_path / "unseen.csv")
     assert code == 0
     assert "images of" in out
-    assert "without a copy among the training images" in out
+    assert "without a copy in the training images" in out
     assert "copies of training images" in out
     with (tmp_path / "unseen.csv").open(newline="") as file:
         names = [row["image"] for row in csv.DictReader(file)]
@@ -138,7 +138,7 @@ def test_unseen_leaves_the_copies_out(evaluate, run, other, tmp_path):
 def test_the_names_that_are_matched_are_shown(evaluate, run, other):
     _, out, _ = evaluate(run.folder, "--data", other, "--resamples", 10)
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["class", "there", "taken", "for", "images"]
+    assert lines[0] == ["class", "in", "the", "data", "class", "of", "the", "run", "images"]
     assert [line[:2] for line in lines[1:5]] == [list(pair) for pair in zip(NAMES, CLASSES, strict=True)]
 
 
@@ -148,7 +148,7 @@ def test_a_class_without_a_match_is_asked_for_and_may_be_left_out(evaluate, run,
     words = [run.folder, "--data", tmp_path / "yes-no", "--resamples", 10, "--json"]
     code, out, err = evaluate(*words)
     assert (code, out) == (2, "")
-    assert "the class yes of the data set is none of the run's (glioma_tumor, " in err
+    assert "the class yes of the data set is not one of the run's (glioma_tumor, " in err
     assert "--map yes=CLASS, or leave its images out with --map yes=\n" in err
     for match, images in (("yes=glioma_tumor", 6), ("yes=", 3)):
         code, out, _ = evaluate(*words, "--map", match)
@@ -162,7 +162,7 @@ def test_a_class_without_a_match_is_asked_for_and_may_be_left_out(evaluate, run,
 
 def test_a_run_that_knows_tumours_alone_takes_any_kind_for_one():
     assert match_classes(NAMES, ("no", "yes"), {}) == dict(zip(NAMES, ("yes", "yes", "no", "yes"), strict=True))
-    with pytest.raises(UserError, match="the class metastasis of the data set is none of the run's"):
+    with pytest.raises(UserError, match="the class metastasis of the data set is not one of the run's"):
         match_classes(("metastasis",), ("no", "yes"), {})
     with pytest.raises(UserError, match="the class Glioma of the data set could be glioma or glioma_tumor"):
         match_classes(("Glioma",), ("glioma", "glioma_tumor"), {})
@@ -175,19 +175,19 @@ def test_where_the_training_images_are_gone_copies_are_unknown(evaluate, run, ot
     assert code == 0
     assert re.search(r"^copies of training images +unknown$", out, re.MULTILINE)
     code, _, err = evaluate(run.folder, "--data", other, "--unseen")
-    assert (code, "can't be had any more (/nowhere: no such folder" in err) == (2, True)
+    assert (code, "are missing (/nowhere: no such folder" in err) == (2, True)
 
 
 def test_wrong_input_is_told_in_one_line(evaluate, run, other, tmp_path):
     prepare(other, tmp_path / "small", size=32)
     for words, problem in [
-        (["--map", "a=b"], "--map: is about the classes of --data"),
-        (["--data", other, "--map", "glioma"], "--map glioma: write A=B"),
-        (["--data", other, "--map", "cat=no_tumor"], "cat: is no class of the data set; it has glioma,"),
-        (["--data", other, "--map", "glioma=cat"], "cat: is no class of the run; it has glioma_tumor,"),
+        (["--map", "a=b"], "--map: needs --data; name a data set"),
+        (["--data", other, "--map", "glioma"], "--map glioma: is not of the form A=B"),
+        (["--data", other, "--map", "cat=no_tumor"], "cat: is not a class of the data set; choose one of glioma,"),
+        (["--data", other, "--map", "glioma=cat"], "cat: is not a class of the run; choose one of glioma_tumor,"),
         (["--data", other, "--split", "validation"], "has no validation images; it has train, test"),
         (["--data", tmp_path / "nowhere"], "nowhere: no such file or folder"),
-        (["--data", tmp_path / "small"], "has images of 32x32 pixels, and the run takes 64x64; prepare it with --size"),
+        (["--data", tmp_path / "small"], "has images of 32x32 pixels, but the run takes 64x64; prepare it with --size"),
     ]:
         code, out, err = evaluate(run.folder, *words)
         # That README.md is left out is told before.

@@ -98,7 +98,7 @@ def test_maps_are_those_of_the_most_probable_class(classifier):
         (np.zeros((2, 2, 2, 2)), r"an array of float64 with the shape \(2, 2, 2, 2\) holds no grey images"),
         (np.full((20, 20), 255.0), r"float images must lie in \[0, 1\], got 255 to 255"),
         (np.zeros((20, 20), np.int64), "an array of int64"),
-        ([], "there are no images"),
+        ([], "images: none are given; give at least one"),
     ],
 )
 def test_what_is_no_image_is_named(classifier, images, message):

@@ -95,7 +95,7 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     for room, words in ((train.__main__, ("evaluate",)), (figures.__main__, ("confusion-matrices",))):
         code, out, err = run_command(room, *words, folder)
         assert (code, out) == (2, "")
-        assert f"python -m train evaluate {folder} --data DATA makes some" in err
+        assert f"make some with python -m train evaluate {folder} --data DATA" in err
     code, out, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--split", "test", "--json")
     assert (code, err) == (0, "")
     (scored,) = json.loads(out)["runs"]
@@ -110,13 +110,13 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     assert (code, err) == (0, "")
     assert json.loads(out)["runs"][0] == {key: scored[key] for key in scored if key != "copies_of_training_images"}
     code, _, err = run_command(train.__main__, "evaluate", folder, "--data", "phantom", "--unseen")
-    assert (code, "nobody knows what it was trained on" in err) == (2, True)
+    assert (code, "holds converted weights, whose training images are unknown" in err) == (2, True)
     for figure in ("confusion-matrices", "roc-curves"):
         assert run_command(figures.__main__, figure, folder)[0] == 0
     code, _, err = run_command(figures.__main__, "learning-curves", folder)
     assert (code, "if the run has epochs" in err) == (2, True)
     code, _, err = run_command(train.__main__, "evaluate", folder, "--protocol", "leak-free")
-    assert (code, "nobody knows on which images" in err) == (2, True)
+    assert (code, "are unknown; leave it out" in err) == (2, True)
     code, _, err = run_command(train.__main__, "simplecnn", "--run-dir", folder, "--overwrite")
     assert (code, "holds converted weights; choose another" in err) == (2, True)
     # The weights are still what they were.
@@ -128,9 +128,9 @@ def test_what_is_no_classifier_or_has_no_names_is_refused(tmp_path, run_command)
     save_random_weights(tmp_path / "imagenet", ResNet(features=2, classes=7), (32, 32, 3))
     save_random_weights(tmp_path / "other", MODEL.clone(classes=2), (SIZE, SIZE, 1), ("early", "late"))
     for words, message in [
-        (("predict", tmp_path / "unet", "x.png"), "holds a UNet, which is no classifier"),
+        (("predict", tmp_path / "unet", "x.png"), "holds a UNet, which is not a classifier"),
         (("predict", tmp_path / "imagenet", "x.png"), "its 7 classes have no names; convert it again with --classes"),
-        (("evaluate", tmp_path / "other", "--data", "phantom"), "the class glioma_tumor of the data set is none of"),
+        (("evaluate", tmp_path / "other", "--data", "phantom"), "the class glioma_tumor of the data set is not one of"),
         (("predict", tmp_path / "nowhere", "x.png"), "no run folder"),
     ]:
         code, _, err = run_command(train.__main__, *words)

@@ -138,7 +138,7 @@ def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
     for known in ("`random`", "after epoch 2", "`leak-free`", "12 train, 12 validation, 12 test", "0123abc", *CLASSES):
         assert known in readme
     assert "| test | 0.290 | 0.300 | 0.310 |" in readme
-    assert "no medical device" in readme
+    assert "not a medical device" in readme
     assert max(map(len, readme.splitlines())) <= 120
 
 
@@ -188,12 +188,12 @@ def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(comma
     (tmp_path / "other" / "precious").touch()
     code, _, err = command("export", run, tmp_path / "other", "--overwrite")
     assert code == 2
-    assert "exists and holds no exported classifier" in err
+    assert "exists but is not an exported classifier" in err
     assert (tmp_path / "other" / "precious").exists()
 
     (out / "precious").touch()
     code, _, err = command("export", run, out, "--overwrite")
-    assert (code, err) == (2, f"error: {out}: holds precious beside an exported classifier; choose another place\n")
+    assert (code, err) == (2, f"error: {out}: contains precious beside an exported classifier; choose another folder\n")
     (out / "precious").unlink()
     monkeypatch.chdir(out)
     assert command("export", run, ".", "--overwrite")[0] == 0

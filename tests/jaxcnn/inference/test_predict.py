@@ -184,7 +184,7 @@ def test_what_is_no_image_is_named_and_skipped_and_the_rest_is_answered(predict,
     problems = [
         "can't be read (No such file or directory)",
         "is a damaged image",
-        "is no image file (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB)",
+        "is not an image file (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB)",
         "holds no",
     ]
     for path, problem, line in zip(words[1:5], problems, err.splitlines(), strict=True):

@@ -110,14 +110,14 @@ def test_a_manifest_of_another_version_is_refused(folder, change):
     path = folder / "manifest.json"
     content = {key: value for key, value in (json.loads(path.read_text()) | change).items() if value is not ...}
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"{folder}: has a manifest of another version; convert the weights again"):
+    with pytest.raises(UserError, match=f"{folder}: was written by another version; convert the weights again"):
         load_pretrained(folder)
 
 
 def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fields": {"features": 3}}))
-    with pytest.raises(UserError, match=r"/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
+    with pytest.raises(UserError, match=r": .*/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
         load_pretrained(folder)
 
 

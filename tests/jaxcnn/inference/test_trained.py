@@ -103,7 +103,7 @@ def change_manifest(folder, change):
 def test_a_manifest_of_another_version_or_a_damaged_one_is_refused(folder, change):
     """A newer one may ask for what isn't known here: without it the classifier would be another."""
     change_manifest(folder, lambda content: content.update(change))
-    with pytest.raises(UserError, match=rf"{folder}.*: (has a manifest of another version|is damaged \(.*\)); .*train"):
+    with pytest.raises(UserError, match=rf"{folder}.*: (was written by another version|is damaged \(.*\)); .*train"):
         load_trained(folder)
 
 

@@ -152,7 +152,7 @@ def test_what_is_no_damage_is_told_and_no_checkpoint_is_deleted(tmp_path, monkey
     save_all(tmp_path, 4, 8)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Checkpoints, method, fail)
-        with pytest.raises(UserError, match=rf"8: can't be read \(.*{reason}.*\); see to that and go on with --resume"):
+        with pytest.raises(UserError, match=rf"8: can't be read \(.*{reason}.*\); fix that and continue with --resume"):
             load_latest(tmp_path)
     assert_is(load_latest(tmp_path), 8)
 
@@ -192,7 +192,7 @@ def test_a_position_that_was_changed_is_damage(tmp_path):
     path.write_text(json.dumps(content))
     restored = load_latest(tmp_path)
     assert_is(restored, 4)
-    assert "8 is damaged (its progress is not what was written)" in restored.damaged[0]
+    assert "8 is damaged (its progress differs from what was written)" in restored.damaged[0]
 
 
 def test_a_checkpoint_of_before_its_position_had_a_checksum_is_read(tmp_path):
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_before_its_position_had_a_checksum_is_read(tmp_path):
 def test_a_folder_that_orbax_can_not_open_is_told_and_kept(tmp_path):
     save_all(tmp_path, 4, 8)
     (tmp_path / "8" / "_CHECKPOINT_METADATA").write_text("[]")
-    with pytest.raises(UserError, match=rf"{tmp_path}: can't be opened \(.*\); delete the checkpoint that is damaged"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: can't be opened \(.*\); delete the damaged checkpoint"):
         load_latest(tmp_path)
     assert {folder.name for folder in tmp_path.iterdir()} == {"4", "8"}
 

@@ -137,9 +137,13 @@ def one_array_alone(run):
         (lambda run: run.predictions("test").write_bytes(b""), "test.npz", "No data left in file"),
         (change_array(logits=np.zeros((3, 5), np.float32)), "test.npz", "float32(3, 5), expected float32(3, 4)"),
         (change_array(logits=np.zeros((3, 4), complex)), "test.npz", "logits are complex128(3, 4)"),
-        (change_array(logits=np.full((3, 4), np.nan, np.float32)), "test.npz", "some logits are not finite"),
-        (change_array(labels=np.array([0, 1, 4], np.int32)), "test.npz", "labels go from 0 to 4, for 4 classes"),
-        (change_array(labels=np.array([0, 1, -1], np.int32)), "test.npz", "labels go from -1 to 1"),
+        (change_array(logits=np.full((3, 4), np.nan, np.float32)), "test.npz", "some logits are infinite or NaN"),
+        (
+            change_array(labels=np.array([0, 1, 4], np.int32)),
+            "test.npz",
+            "labels range from 0 to 4, but there are 4 classes",
+        ),
+        (change_array(labels=np.array([0, 1, -1], np.int32)), "test.npz", "labels range from -1 to 1"),
         (change_array(labels=np.array([0.5, 1, 2])), "test.npz", "labels are float64(3,)"),
         (change_array(labels=np.int32(1)), "test.npz", "labels are int32()"),
         (change_array(groups=np.zeros(3, np.uint8)), "test.npz", "groups are uint8(3,), expected i(3,)"),
@@ -163,7 +167,7 @@ def test_a_file_with_other_content_is_told_in_one_line(run, damage, name, reason
     [message] = messages
     assert f"{name}: is damaged (" in message
     assert reason in message
-    assert message.endswith("); put the file back from a copy, or train again")
+    assert message.endswith("); restore the file from a copy, or train again")
     assert "\n" not in message
 
 
@@ -193,7 +197,7 @@ def test_an_existing_run_is_replaced_only_when_asked(run):
 
 def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         create_run(tmp_path, {}, {}, {}, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
     with pytest.raises(UserError, match="no run folder"):
@@ -204,7 +208,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
 def test_a_folder_of_another_program_that_has_a_config_json_is_never_replaced(tmp_path, locked):
     for name in ("config.json", "model.safetensors", *([".lock"] if locked else [])):
         (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         create_run(tmp_path, {}, {}, {}, overwrite=True)
     assert (tmp_path / "config.json").read_text() == (tmp_path / "model.safetensors").read_text() == "precious"
 
@@ -256,7 +260,7 @@ def test_what_is_left_of_a_run_that_was_killed_while_it_was_made_is_replaced(tmp
 def test_files_of_others_are_never_taken_for_what_is_left_of_a_run(tmp_path):
     for name in (".lock", "data.json", "thesis.tex"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         create_run(tmp_path, {}, {}, {}, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "data.json", "thesis.tex"}
 

@@ -82,6 +82,6 @@ def test_what_is_no_file_is_told_as_well(tmp_path):
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "pipe.json")
     for name in ("folder.json", "pipe.json"):
-        assert refused(tmp_path / name) == "is damaged (it is no file)"
+        assert refused(tmp_path / name) == "is damaged (it is not a file)"
     assert refused(tmp_path / "missing.json") == "can't be read: No such file or directory"
     assert refused(tmp_path / ("a" * 300)) == "can't be read: File name too long"

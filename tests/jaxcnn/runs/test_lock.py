@@ -39,7 +39,7 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch, number):
 
 def test_a_folder_that_is_no_run_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="is no run folder"), lock_run(Run(tmp_path)):
+    with pytest.raises(UserError, match="is not a run folder"), lock_run(Run(tmp_path)):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -121,7 +121,7 @@ def test_gradient_histograms_take_sides_that_no_cell_divides_and_refuse_the_tiny
     odd = {name: Split(split.images[:, :67, :51], split.labels, split.names) for name, split in splits.items()}
     assert gradient_histograms(odd, 4)["test"].shape == (30, 4)
     tiny = {name: Split(split.images[:, :15, :64], split.labels, split.names) for name, split in splits.items()}
-    with pytest.raises(ValueError, match="at least 16 pixels a side, got 15x64"):
+    with pytest.raises(ValueError, match="at least 16 pixels high and wide, got 15x64"):
         gradient_histograms(tiny, 4)
 
 

@@ -198,7 +198,7 @@ def test_broken_files_are_named_and_left_out(planted: Path, tmp_path: Path, run_
     (planted / "Testing" / GLIOMA / "notes.jpg").write_text("no image")
     report, printed = run_audit(run_command, planted, tmp_path / "out")
     assert report["broken"] == {
-        f"Testing/{GLIOMA}/notes.jpg": "is no JPEG, PNG, TIFF, BMP or WEBP image",
+        f"Testing/{GLIOMA}/notes.jpg": "is not a JPEG, PNG, TIFF, BMP or WEBP image",
         f"Training/{GLIOMA}/3.png": "is empty",
     }
     assert f"left out: Training/{GLIOMA}/3.png is empty" in printed
@@ -250,8 +250,8 @@ def test_a_contact_sheet_has_an_end() -> None:
         (["train/a/1.png", "test/2.png"], "test/2.png and train/a/1.png lie at different depths"),
         (["a/train/1.png", "b/train/2.png"], "several folders hold splits such as train (a, b)"),
         (["train/1.png", "test/2.png"], "test, train hold no folders of classes"),
-        (["train/a/1.png", "extra/a/2.png"], "beside folders of splits it has extra; move those out"),
-        (["train/a/1.png", "Training/a/2.png"], "Training and train are the same split; merge them"),
+        (["train/a/1.png", "extra/a/2.png"], "has extra beside the folders of splits; move those out"),
+        (["train/a/1.png", "Training/a/2.png"], "Training and train are the same split; merge the folders"),
         (["train/a/1.png", "test/A/2.png"], "the classes A and a differ in case alone; rename one of them"),
         (["a/1.png", "b/x.png", "b/X.png"], "the files b/X.png and b/x.png differ in case alone"),
     ],
@@ -274,7 +274,7 @@ def test_bad_input_is_one_line(planted: Path, tmp_path: Path, run_command: Comma
     for words, problem in [
         (
             [tmp_path / "nowhere"],
-            "nowhere: no such file or folder; give a folder of images or a zip of one",
+            "nowhere: no such file or folder; give a folder or a zip of images",
         ),
         ([tmp_path / "file"], "file: is neither a zip nor a folder"),
         ([tmp_path / "broken"], "broken: no image can be read; the first, 1.png, is empty"),

@@ -117,7 +117,7 @@ def test_pydicoms_own_files() -> None:
     [
         (dicom_bytes(VALUES, PixelData=None), "is a DICOM file without pixels, such as a report or a plan"),
         (b"\0" * 128 + b"DICM", "is a DICOM file without pixels"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(300), "is no DICOM file, or a damaged one"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(300), "is not a DICOM file, or is damaged"),
         (dicom_bytes(VALUES)[:-100], "is a damaged DICOM file"),
         (dicom_bytes(VALUES, Rows=None), "is a damaged DICOM file"),
         (dicom_bytes(np.zeros((8, 50), np.uint16)), "is too small: 50x8 pixels"),

@@ -43,9 +43,9 @@ def older_matlab() -> bytes:
 def test_what_is_refused(tmp_path: Path) -> None:
     whole = write_matlab(tmp_path / "1.mat", VALUES, 1, "7").read_bytes()
     for content, problem in [
-        (b"no file", "is no MATLAB v7.3 file, or a damaged one; save it in MATLAB with -v7.3"),
-        (older_matlab(), "is no MATLAB v7.3 file"),
-        (whole[:1500], "is no MATLAB v7.3 file, or a damaged one"),
+        (b"no file", "is not a MATLAB v7.3 file, or is damaged; save it in MATLAB with -v7.3"),
+        (older_matlab(), "is not a MATLAB v7.3 file"),
+        (whole[:1500], "is not a MATLAB v7.3 file, or is damaged"),
         (
             hdf5(cvind=np.zeros(3)),
             "is a MATLAB file of another layout; it must hold `cjdata` with image, PID and a label",

@@ -99,7 +99,7 @@ def test_nibabels_own_file() -> None:
         (nibabel.Nifti1Image(np.zeros((20, 20, 20), np.complex64), np.eye(4)).to_bytes(), "is a NIfTI volume of col"),
         (nifti(volume())[:-9000], "is a damaged NIfTI volume"),
         (gzip.compress(nifti(volume()))[:2000], "is a damaged gzip file"),
-        (b"no volume", "is no NIfTI volume, or a damaged one"),
+        (b"no volume", "is not a NIfTI volume, or is damaged"),
     ],
 )
 def test_what_is_refused(content: bytes, problem: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -203,8 +203,8 @@ def test_a_truncated_jpeg_is_damaged(kept: float) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"not an image", "is no JPEG, PNG, TIFF, BMP or WEBP image"),
-        (encoded(noise(64, 64), "GIF"), "is no JPEG, PNG, TIFF, BMP or WEBP image"),
+        (b"not an image", "is not a JPEG, PNG, TIFF, BMP or WEBP image"),
+        (encoded(noise(64, 64), "GIF"), "is not a JPEG, PNG, TIFF, BMP or WEBP image"),
         (encoded(noise(MIN_SIDE - 1, 64)), "is too small: 64x15 pixels"),
     ],
 )
