@@ -209,7 +209,7 @@ def _common_path(modules: Sequence[str]) -> str:
 def check_seen(
     network: torch.nn.Module, plan: Plan, blocks: Mapping[str, Block], expected: Calls, images: Images
 ) -> None:
-    """See that every entry counts: a layer of PyTorch that runs by itself does, any other entry is changed to see.
+    """Check that every entry counts: a PyTorch layer that runs by itself does; any other entry is changed to find out.
 
     Raises:
         TableError: an entry changes nothing.

@@ -136,7 +136,7 @@ def _grey_arrays(array: np.ndarray) -> UInt8[np.ndarray, "n height width"]:
     is_float = np.issubdtype(array.dtype, np.floating)
     if array.ndim != 3 or not (array.dtype == np.uint8 or is_float):
         raise ValueError(
-            f"an array of {array.dtype} with the shape {array.shape} holds no grey images: give uint8, or floats in"
+            f"an array of {array.dtype} with the shape {array.shape} holds no grey images; give uint8, or floats in"
             " [0, 1], of the shape (height, width), (n, height, width) or (n, height, width, 1)"
         )
     if is_float:

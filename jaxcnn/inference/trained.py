@@ -132,8 +132,8 @@ def load_best(run: Run) -> Trained:
     """
     if not run.best.is_dir():
         raise UserError(
-            f"{run.folder}: keeps no network (it has no best/): a baseline's run, or one that was stopped in its first"
-            " epoch; give a run of python -m train simplecnn or unet"
+            f"{run.folder}: has no network (no best/), because it is a baseline or stopped in its first epoch;"
+            " give a run of python -m train simplecnn or unet"
         )
     return load_trained(run.best)
 

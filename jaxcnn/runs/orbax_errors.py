@@ -74,7 +74,7 @@ def as_os_error(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_late_reports() -> Iterator[None]:
-    """Errors that nobody can catch are told, but for those of writes and reads that end after another has failed.
+    """Report errors that nobody can catch, except those of writes and reads that end after another has failed.
 
     Orbax closes its event loop when one fails. The others report to it all the same, and each would print a page.
     """

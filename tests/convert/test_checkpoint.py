@@ -165,7 +165,7 @@ def blown_up(state):
         (contains_itself, "'epoch' is not a tensor but int|holds no state_dict|'model' is not a tensor"),
         (
             lambda state: state | {"x": torch.ones(1).expand(10**12)},
-            r"x claims \(1000000000000,\) numbers and stores few",
+            r"x claims \(1000000000000,\) numbers but stores few",
         ),
         (blown_up, "claims to hold .* bytes in a file of"),
     ],

@@ -287,7 +287,7 @@ KERNEL, BIAS, MEAN = "decoder2.dec2conv1.weight", "upconv3.bias", "bottleneck.bo
         (lambda state: state | {"epoch": 3}, ["'epoch' is not a tensor but int"]),
         (lambda state: {"weights": state}, ["'weights' is not a tensor but dict"]),
         (lambda state: state | {"epoch": np.float64(3)}, ["'epoch' is not a tensor but scalar"]),
-        (lambda state: state | {BIAS: torch.ones(1).expand(16)}, [f"{BIAS} claims (16,) numbers and stores fewer"]),
+        (lambda state: state | {BIAS: torch.ones(1).expand(16)}, [f"{BIAS} claims (16,) numbers but stores fewer"]),
         (lambda _: {"model": [1, 2]}, ["holds no state_dict"]),
         (lambda _: {"model": {}}, ["holds no state_dict"]),
         (lambda state: list(state.values()), ["holds no state_dict"]),

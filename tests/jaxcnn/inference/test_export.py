@@ -216,7 +216,7 @@ def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
     ("damage", "message"),
     [
         (lambda run: (run / "config.json").unlink(), "no run folder"),
-        (lambda run: (run / "best").rename(run / "worst"), "keeps no network (it has no best/)"),
+        (lambda run: (run / "best").rename(run / "worst"), "has no network (no best/)"),
         (lambda run: (run / "environment.json").write_text("{"), "environment.json: is damaged"),
     ],
 )

@@ -270,7 +270,7 @@ def test_wrong_input_is_told_in_one_line(predict, scans, tmp_path):
         ((), {}, "IMAGE: none is given"),
         ((scans, "--batch-size", "0"), {}, "--batch-size 0: must be at least 1"),
         ((scans,), {"run": tmp_path / "nowhere"}, "no run folder"),
-        ((scans,), {"run": baseline}, f"{baseline}: keeps no network (it has no best/)"),
+        ((scans,), {"run": baseline}, f"{baseline}: has no network (no best/)"),
         (
             (scans, "--saliency", tmp_path / "file"),
             {},

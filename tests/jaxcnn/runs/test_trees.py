@@ -127,7 +127,9 @@ def test_the_folder_that_one_stands_in_can_be_replaced(folder, monkeypatch, here
 
 
 def test_a_folder_without_a_tree_says_so(tmp_path):
-    with pytest.raises(UserError, match=r"holds no weights \(no manifest.json\); python -m convert"):
+    with pytest.raises(
+        UserError, match=r"holds no weights \(no manifest.json\); make such a folder with python -m convert"
+    ):
         trees.read_manifest(tmp_path / "missing")
     with pytest.raises(ValueError, match="holds no tree of arrays"):
         trees.load_tree(tmp_path, shapes(TREE))
