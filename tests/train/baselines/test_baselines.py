@@ -139,6 +139,9 @@ def test_a_baseline_leaves_a_run_that_can_be_evaluated(tmp_path, run_baseline, m
         "max_images": 60,
         "protocol": "official",
         "validation_fraction": 0.1,
+        "test_fraction": 0.2,
+        "folds": None,
+        "fold": None,
         "split_seed": 3,
     }
     assert read_data(run)["protocol"] == "official"
