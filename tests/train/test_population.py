@@ -71,7 +71,7 @@ def test_members_are_shared_out_to_the_devices_and_their_memory_is_told(found):
     results, out = found
     assert (results["simplecnn"]["devices"], results["simplecnn"]["slots"]) == (5, 10)
     assert (results["unet"]["devices"], results["unet"]["slots"]) == (2, 2)
-    lines = re.findall(r"^memory +(\S+) MB a model, (\S+) MB in all$", out, re.MULTILINE)
+    lines = re.findall(r"^memory +(\S+) MB per model, (\S+) MB in all$", out, re.MULTILINE)
     (each, whole), *others = [tuple(map(float, line)) for line in lines]
     assert whole == pytest.approx(10 * each, abs=0.5)
     assert len(others) == 2
@@ -88,7 +88,7 @@ def test_as_many_are_trained_at_once_as_the_memory_holds(capsys):
     framed = frame_splits(config.training, dataset)
     learners = [build_learner(config.replace(seed=n), dataset, framed, Run(Path("unused"))) for n in range(4)]
     compile_population(learners, jax.devices()[:1])
-    (each,) = re.findall(r"^memory +(\S+) MB a model", capsys.readouterr().out, re.MULTILINE)
+    (each,) = re.findall(r"^memory +(\S+) MB per model", capsys.readouterr().out, re.MULTILINE)
     for count in (1, 4, 20):
         limit = int(1e6 * float(each) * count / 0.85)
         found = largest_population(learners[0], jax.devices()[:1], limit)
