@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
@@ -17,13 +16,11 @@ from jaxcnn.runs.folder import Run
 from train.features import load_features
 from train.losses import LOSSES, balanced_weights, build_objective
 from train.network import Network, build_network
-from train.optimizer import build_optimizer, learning_rate_schedule
+from train.optimizer import Number, build_optimizer, learning_rate_schedule
 from train.options import Config
 from train.progress import report
 from train.state import TrainState, initial_state, parameter_count
 from train.step import EvalStep, TrainStep, make_eval_step, make_train_step
-
-Number = float | Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,9 +73,6 @@ def imagenet(images: Float[Array, "batch height width channel"]) -> Float[Array,
     return (images - mean) / deviation
 
 
-NormalizationName = str
-
-
 # The names that --normalization takes.
 NORMALIZATIONS: dict[str, Callable[[Images], Images]] = {
     "none": unchanged,

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import flax.linen as nn
 import msgspec
 
-from jaxcnn.data.normalization import NORMALIZATIONS, NormalizationName
+from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.errors import UserError
 from jaxcnn.models.table import build_model, model_fields, variable_shapes
 from jaxcnn.models.unet import UNet
@@ -53,7 +53,7 @@ class Manifest:
     model: str
     fields: dict[str, Any]
     image_shape: tuple[int, int, int]
-    normalization: NormalizationName
+    normalization: str
     note: str
     source: str
     source_sha256: str

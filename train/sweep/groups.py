@@ -91,9 +91,11 @@ def train_group(
     if not left:
         return
     framed = frame_splits(models[0].config.training, images.dataset)
-    most = _most_at_once(models, placement, images, framed, folder) if at_once == "auto" and len(models) > 1 else None
-    for start in range(0, len(models), most or len(models)):
-        chosen = models[start : start + (most or len(models))]
+    size = len(models)
+    if at_once == "auto" and size > 1:
+        size = _most_at_once(models, placement, images, framed, folder) or size
+    for start in range(0, len(models), size):
+        chosen = models[start : start + size]
         unfinished = [model for model in chosen if model in left]
         if len(chosen) > 1 and unfinished and _stand_together([folder.run(model.name) for model in unfinished]):
             _train_together(chosen, unfinished, placement, images, framed, folder)
