@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from jaxcnn.runs.files import printable
+from jaxcnn.errors import printable
 
 # Names are cut here, but not at the "-" in 1e-05.
 _BORDERS = re.compile(r"[, ]+|(?<![\deE][eE])-+")

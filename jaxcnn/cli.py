@@ -73,13 +73,13 @@ def _run(command: Callable[[], int]) -> int:
         # A command may take the output's fault for that of a file.
         if _output_error():
             raise
-        return _fail(str(error))
+        return _fail(error)
     except OSError as error:
         # Even `Path.exists` raises it, for a folder that may not be searched or a name that is too long. Without a name
         # it is no file's.
         if error.filename is None or error.errno not in _WAYS_OUT:
             raise
-        return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; {_WAYS_OUT[error.errno]}")
+        return _fail(UserError(f"{os.fsdecode(error.filename)}: {error.strerror}; {_WAYS_OUT[error.errno]}"))
 
 
 def replace_option(options: Options, field: str, value: str) -> Options:
@@ -156,8 +156,8 @@ _PLAIN = (
 )
 
 
-def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
     return 2
 
 

@@ -6,3 +6,16 @@ class UserError(ValueError):
 
     The message is one line that names the file or the value, says what is wrong with it, and what to do.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Return a message as one printable line, whatever it quotes of a file or of another package's message."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return text with escapes for what can't be printed: line breaks, codes of a terminal, bytes that are no text."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -110,7 +110,7 @@ def read_grey(path: Path) -> Float32[np.ndarray, "height width"]:
         with Image.open(path) as picture:
             deep = picture.mode.startswith(("I", "F"))
             pixels = np.asarray(picture if deep else picture.convert("L"), np.float32) / np.float32(255)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # A damaged one makes Pillow raise many kinds.
         raise UserError(f"--image {path}: {error}; give a picture that Pillow can read") from error
     if not np.isfinite(pixels).all():
         raise UserError(f"--image {path}: holds NaN or infinity; give a picture with finite values")

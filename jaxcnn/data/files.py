@@ -5,11 +5,11 @@ import dataclasses
 import functools
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, one_line, printable
 
 # What operating systems leave in folders and zips, and the index of a DICOM folder; names that begin with a dot are
 # left out too.
@@ -17,7 +17,10 @@ _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR")
 
 
 class FileError(ValueError):
-    """A file can't be used: the message continues a sentence that begins with its name."""
+    """A file can't be used: the message, of one line, continues a sentence that begins with its name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LeftOut:
 
 def shown(path: str | PurePosixPath | Path) -> str:
     """Return a path as text that can be printed and written, even where its bytes are not valid text."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    return printable(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -85,19 +88,23 @@ def _list_files(path: Path, stack: contextlib.ExitStack) -> list[StoredFile]:
     try:
         if path.is_dir():
             return _files_of_folder(path)
-        return _files_of_zip(path, stack.enter_context(zipfile.ZipFile(path)))
+        file = stack.enter_context(path.open("rb"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file or folder; give a folder or a zip of images") from error
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: {_why_no_zip(path)}") from error
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: names in the zip are said to be UTF-8, and aren't; pack the folder again") from error
+    except Exception as error:  # A damaged one makes zipfile raise many kinds.
+        raise UserError(f"{path}: {_why_no_zip(file)}") from error
+    return _files_of_zip(path, archive)
 
 
-def _why_no_zip(path: Path) -> str:
-    with path.open("rb") as file:
-        begins_as_zip = file.read(4) == b"PK\x03\x04"
-    if begins_as_zip:
+def _why_no_zip(file: BinaryIO) -> str:
+    file.seek(0)
+    if file.read(4) == b"PK\x03\x04":
         return "the zip is truncated or damaged; download it again"
     return "is neither a zip nor a folder; give a folder or a zip of images"
 
@@ -112,7 +119,8 @@ def _fail(error: OSError) -> None:
 
 
 def _files_of_zip(path: Path, archive: zipfile.ZipFile) -> list[StoredFile]:
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    # A damaged entry may have no name, which `is_dir` doesn't expect.
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     for member in members:
         if _leaves_its_folder(member.filename):
             raise UserError(f"{path}: the entry {member.filename!r} points outside the zip; don't trust this file")
@@ -139,8 +147,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, count: int) 
     try:
         with archive.open(member) as file:
             return file.read(count)
-    # A wrong checksum, a damaged stream, an end too early; RuntimeError: encrypted, or an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    # A wrong checksum, a damaged stream of any compression, an end too early, encryption, a version that is unknown.
+    except Exception as error:
         raise FileError(f"is damaged in the zip ({error})") from error
 
 

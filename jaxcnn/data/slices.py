@@ -2,7 +2,6 @@
 
 import dataclasses
 import zipfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,7 +65,7 @@ def _from_npz(path: Path) -> Slices:
         # Opened here, since NumPy leaves a file open that turns out to be damaged.
         with path.open("rb") as file, np.load(_zipped(file), allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in ("images", "masks", "patients") if name in arrays}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # A damaged one makes NumPy and zipfile raise many kinds.
         raise UserError(f"{path}: is not an NPZ file of plain arrays; give one that numpy.savez wrote") from error
     images, masks = content.get("images"), content.get("masks")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
@@ -130,5 +129,5 @@ def _read(path: Path, mode: str) -> UInt8[np.ndarray, "height width *channels"]:
             return np.asarray(shown_upright(image).convert(mode))
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # A damaged one makes Pillow raise many kinds.
         raise UserError(f"{path}: is not a {', '.join(_FORMATS)} image, or is damaged; remove or replace it") from error

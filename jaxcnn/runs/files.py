@@ -12,11 +12,6 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
 
 
-def printable(name: str) -> str:
-    """Return a file's name as text, even if its bytes are not valid text."""
-    return name.encode(errors="backslashreplace").decode()
-
-
 def is_temporary(name: str) -> bool:
     """Tell whether a file or folder with this name is a temporary one of this module."""
     return _TEMPORARY.fullmatch(name) is not None

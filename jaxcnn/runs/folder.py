@@ -22,9 +22,9 @@ from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 import msgspec
 import numpy as np
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, printable
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import clear_leftovers, is_temporary, printable, whole_file
+from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
 from jaxcnn.runs.json_files import (
     Count,
     Number,

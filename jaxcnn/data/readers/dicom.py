@@ -30,8 +30,8 @@ def read_dicom(encoded: bytes) -> Scan:
 
     Raises:
         UserError: pydicom is not installed.
-        FileError: the file is no DICOM file, holds no pixels, is damaged, or compressed in a way that no installed
-            package can read.
+        FileError: the file holds no pixels, or is compressed in a way that no installed package can read.
+        Exception: any other, of pydicom: the file is no DICOM file, or is damaged.
     """
     try:
         import pydicom
@@ -41,10 +41,7 @@ def read_dicom(encoded: bytes) -> Scan:
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of each value that breaks the standard.
-        try:
-            dataset = pydicom.dcmread(io.BytesIO(encoded))
-        except Exception as error:  # Whatever a damaged file makes of it.
-            raise FileError(f"is not a DICOM file, or is damaged ({error})") from error
+        dataset = pydicom.dcmread(io.BytesIO(encoded))
         if not any(name in dataset for name in _PIXELS):
             raise FileError("is a DICOM file without pixels, such as a report or a plan; leave it out")
         frames = _decode(dataset)
@@ -54,27 +51,20 @@ def read_dicom(encoded: bytes) -> Scan:
 
 
 def _decode(dataset: Any) -> UInt8[np.ndarray, "frames height width"]:
-    try:
-        count = int(dataset.get("NumberOfFrames") or 1)
-        height, width = int(dataset.Rows), int(dataset.Columns)
-    except Exception as error:
-        raise FileError(f"is a damaged DICOM file ({error})") from error
+    count = int(dataset.get("NumberOfFrames") or 1)
+    height, width = int(dataset.Rows), int(dataset.Columns)
     check_size(width, height, count)
     try:
         pixels = dataset.pixel_array  # Colours come as red, green and blue.
     except Exception as error:
-        reason = str(error).splitlines()[0]
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax is not None and syntax.is_compressed:
             raise FileError(
                 f"is compressed ({syntax.name}) and can't be decoded; pip install pylibjpeg pylibjpeg-libjpeg reads"
                 " more kinds of compression"
             ) from error
-        raise FileError(f"is a damaged DICOM file ({reason})") from error
-    try:
-        grey = _colour_to_grey(dataset, pixels) if _is_colour(dataset) else _intensities_to_grey(dataset, pixels)
-    except Exception as error:
-        raise FileError(f"is a damaged DICOM file ({error})") from error
+        raise
+    grey = _colour_to_grey(dataset, pixels) if _is_colour(dataset) else _intensities_to_grey(dataset, pixels)
     return grey.reshape(count, height, width)
 
 

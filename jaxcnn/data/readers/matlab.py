@@ -25,6 +25,7 @@ def read_matlab(encoded: bytes) -> Scan:
     Raises:
         UserError: h5py is not installed.
         FileError: the file is no MATLAB v7.3 file, or holds something else.
+        Exception: any other, of h5py: the file is damaged.
     """
     try:
         import h5py
@@ -46,15 +47,11 @@ def read_matlab(encoded: bytes) -> Scan:
             pixels = to_bytes(np.asarray(image).T)
             number = int(np.asarray(label).item())
             return Scan((Slice(pixels),), _text(patient), LABELS[number])
-        except FileError:
-            raise
         except KeyError as error:
             raise FileError(
                 "is a MATLAB file of another layout; it must hold `cjdata` with image, PID and a label from 1 to 3, as"
                 " Figshare's brain tumor dataset does"
             ) from error
-        except Exception as error:
-            raise FileError(f"is a damaged MATLAB file ({error})") from error
 
 
 def _text(characters: Any) -> str:

@@ -37,7 +37,8 @@ def read_picture(encoded: bytes) -> Scan:
     - Of an animation the first image is taken. Colour profiles are ignored.
 
     Raises:
-        FileError: the file is no such picture, is damaged, too large or too small.
+        FileError: the file is no such picture, is too large or too small.
+        Exception: any other, of Pillow: the file is damaged.
     """
     with warnings.catch_warnings():
         # Pillow warns of harmless oddities (metadata, palettes), but of a decompression bomb too.
@@ -47,15 +48,10 @@ def read_picture(encoded: bytes) -> Scan:
             encoded = _without_notes(encoded)
             with _quiet_libtiff(encoded), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 slices = tuple(_slices(image, encoded))
-        except FileError:
-            raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise FileError(f"is too large: more than {MAX_PIXELS // 10**6} megapixels") from error
         except Image.UnidentifiedImageError as error:
             raise FileError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
-        # A damaged file makes Pillow raise OSError, SyntaxError, TypeError, and others.
-        except Exception as error:
-            raise FileError(f"is a damaged image ({error})") from error
     return Scan(slices)
 
 

@@ -8,12 +8,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from jaxcnn.data.files import FileError, LeftOut, StoredFile, shown
 from jaxcnn.data.readers.dicom import is_dicom, read_dicom
 from jaxcnn.data.readers.matlab import read_matlab
 from jaxcnn.data.readers.nifti import read_nifti
 from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.data.readers.scan import Scan
+from jaxcnn.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Reader:
     Attributes:
         format: its name.
         suffixes: what the names of its files end with, in lower case.
-        read: gives what a file holds, from its bytes; raises FileError.
+        read: gives what a file holds, from its bytes; raises FileError, or anything else where the file is damaged.
         most_bytes: files that are larger are not read into memory; a slice is some 30 kB.
         labels: whether its files hold their class themselves.
         volumes: whether a file may hold many slices.
@@ -97,4 +100,11 @@ def read_scan(encoded: bytes, reader: Reader) -> Scan:
     """
     if not encoded:
         raise FileError("is empty")
-    return reader.read(encoded)
+    try:
+        # Numbers that overflow would be seen as black or white.
+        with np.errstate(over="raise", invalid="raise"):
+            return reader.read(encoded)
+    except (FileError, UserError):
+        raise
+    except Exception as error:  # The packages that read damaged files raise many kinds.
+        raise FileError(f"is not a {reader.format} file, or is damaged ({error})") from error

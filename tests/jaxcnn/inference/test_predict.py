@@ -183,7 +183,7 @@ def test_what_is_no_image_is_named_and_skipped_and_the_rest_is_answered(predict,
     assert [line.split()[0] for line in out.splitlines()] == ["image", str(scans / "a.png"), str(scans / "b.jpg")]
     problems = [
         "can't be read (No such file or directory)",
-        "is a damaged image",
+        "is not a JPEG file, or is damaged",
         "is not an image file (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB)",
         "holds no",
     ]

@@ -11,7 +11,7 @@ from scan_files import dicom_bytes
 from jaxcnn.data.files import FileError, single_file
 from jaxcnn.data.readers.dicom import read_dicom
 from jaxcnn.data.readers.intensities import to_bytes
-from jaxcnn.data.readers.table import find_reader
+from jaxcnn.data.readers.table import READERS, find_reader, read_scan
 from jaxcnn.errors import UserError
 
 VALUES = np.random.default_rng(0).integers(0, 2000, (40, 50)).astype(np.uint16)
@@ -118,15 +118,16 @@ def test_pydicoms_own_files() -> None:
         (dicom_bytes(VALUES, PixelData=None), "is a DICOM file without pixels, such as a report or a plan"),
         (b"\0" * 128 + b"DICM", "is a DICOM file without pixels"),
         (b"\x89PNG\r\n\x1a\n" + bytes(300), "is not a DICOM file, or is damaged"),
-        (dicom_bytes(VALUES)[:-100], "is a damaged DICOM file"),
-        (dicom_bytes(VALUES, Rows=None), "is a damaged DICOM file"),
+        (dicom_bytes(VALUES)[:-100], "is not a DICOM file, or is damaged"),
+        (dicom_bytes(VALUES, Rows=None), "is not a DICOM file, or is damaged"),
         (dicom_bytes(np.zeros((8, 50), np.uint16)), "is too small: 50x8 pixels"),
         (dicom_bytes(VALUES, Rows=60_000, Columns=60_000), "is too large: 60000x60000 pixels"),
     ],
 )
 def test_what_is_refused(content: bytes, problem: str) -> None:
+    (reader,) = (of for of in READERS if of.format == "DICOM")
     with pytest.raises(FileError) as error:
-        read_dicom(content)
+        read_scan(content, reader)
     assert str(error.value).startswith(problem)
 
 

@@ -12,6 +12,7 @@ import pytest
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.data.readers.nifti import read_nifti
+from jaxcnn.data.readers.table import READERS, read_scan
 from jaxcnn.errors import UserError
 
 # Along the axes of the canonical orientation: to the patient's right, front, top.
@@ -97,14 +98,15 @@ def test_nibabels_own_file() -> None:
         (nibabel.Nifti1Image(np.zeros((20, 20), np.int16), np.eye(4)).to_bytes(), "is a NIfTI file of shape (20, 20)"),
         (nibabel.Nifti1Image(np.zeros((9, 9, 30), np.int16), np.eye(4)).to_bytes(), "is too small: "),
         (nibabel.Nifti1Image(np.zeros((20, 20, 20), np.complex64), np.eye(4)).to_bytes(), "is a NIfTI volume of col"),
-        (nifti(volume())[:-9000], "is a damaged NIfTI volume"),
-        (gzip.compress(nifti(volume()))[:2000], "is a damaged gzip file"),
-        (b"no volume", "is not a NIfTI volume, or is damaged"),
+        (nifti(volume())[:-9000], "is not a NIfTI file, or is damaged"),
+        (gzip.compress(nifti(volume()))[:2000], "is not a NIfTI file, or is damaged"),
+        (b"no volume", "is not a NIfTI file, or is damaged"),
     ],
 )
 def test_what_is_refused(content: bytes, problem: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (reader,) = (of for of in READERS if of.format == "NIfTI")
     with pytest.raises(FileError) as error:
-        read_nifti(content)
+        read_scan(content, reader)
     assert str(error.value).startswith(problem)
     assert capfd.readouterr() == ("", "")
 
