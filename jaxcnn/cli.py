@@ -69,6 +69,13 @@ def _run(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        # XLA says it with an error of its own kind.
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        reason = str(error).partition("\n")[0]
+        print(f"error: the memory is full ({reason}); choose smaller sizes, or fewer at once", file=sys.stderr)
+        return 1
     except UserError as error:
         # A command may take the output's fault for that of a file.
         if _output_error():

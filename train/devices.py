@@ -59,7 +59,7 @@ class Placement:
         if self.coordinator is None:
             return
         host, _, port = self.coordinator.rpartition(":")
-        if not host or not port.isdecimal():
+        if not (host and port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 2**16):
             raise ValueError(f"--coordinator {self.coordinator}: must be HOST:PORT, such as 10.0.0.1:8476")
         number, count = self.process_id or 0, self.num_processes or 0
         if count < 1:

@@ -111,7 +111,7 @@ class TrainOptions(ImageOptions):
         super().__post_init__()
         for field in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             require(self, field, getattr(self, field) >= 1, "must be at least 1")
-        require(self, "image_size", self.image_size is None or self.image_size >= 1, "must be at least 1")
+        require(self, "image_size", self.image_size is None or 1 <= self.image_size <= 2**14, "must be 1 to 16384")
         require(self, "learning_rate", 0 < self.learning_rate < math.inf, "must be above 0")
         require(self, "warmup_steps", self.warmup_steps >= 0, "must be at least 0")
         require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _read_prepared(folder: Path) -> Dataset:
         features, sizes = builder.info.features, builder.info.splits
         _check_features(folder, features)
         splits = {name: _read_split(builder, name) for name in SPLITS if name in sizes and sizes[name].num_examples}
-        return Dataset(str(folder), tuple(features["label"].names), splits)
+        return Dataset(str(folder), _classes(folder, splits), splits)
     except UserError:
         raise
     # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.
@@ -106,6 +107,15 @@ def _check_features(folder: Path, features: Any) -> None:
     """Refuse other data sets, which TFDS would read just as well."""
     if set(features) - {"patient"} != _FEATURES or not features["label"].names:
         raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {_prepare_command('IMAGES')}")
+
+
+def _classes(folder: Path, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """The names of the classes; TFDS makes some up where it can't read the file, and doesn't count them."""
+    names = (folder / "label.labels.txt").read_text("utf-8").splitlines()
+    count = 1 + max(int(split.labels.max()) for split in splits.values())
+    if len(set(names)) != len(names) or len(names) < count:
+        raise ValueError(f"label.labels.txt names {len(set(names))} classes, but there are {max(count, len(names))}")
+    return tuple(names)
 
 
 def _read_split(builder: Any, name: str) -> Split:

@@ -114,6 +114,15 @@ def require(options: Any, field: str, holds: bool, demand: str) -> None:
         raise ValueError(f"{field} {getattr(options, field)}: {demand}")
 
 
+def require_width(options: Any) -> None:
+    """Check the `width` of a network: no memory holds one that is much wider than usual.
+
+    Raises:
+        ValueError: as `require`.
+    """
+    require(options, "width", 0 < options.width <= 64, "must be above 0 and at most 64")
+
+
 def scaled(features: int, width: float) -> int:
     """The features of a layer in a network `width` times as wide; at least 1."""
     return max(1, round(width * features))

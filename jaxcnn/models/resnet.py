@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn.models.architecture import Architecture, Classifier, EncoderOptions, FeatureMap, Paths, require, scaled
+from jaxcnn.models.architecture import (
+    Architecture,
+    Classifier,
+    EncoderOptions,
+    FeatureMap,
+    Paths,
+    require,
+    require_width,
+    scaled,
+)
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, batch_norm
 
@@ -236,7 +245,7 @@ class ResNetOptions(EncoderOptions):
         """
         super().__post_init__()
         require(self, "resnet_learning_rate", 0 < self.resnet_learning_rate < math.inf, "must be above 0")
-        require(self, "width", 0 < self.width < math.inf, "must be above 0")
+        require_width(self)
 
 
 def build_resnet_classifier(

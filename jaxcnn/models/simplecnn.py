@@ -1,7 +1,6 @@
 """SimpleCNN: a small classifier with squeeze-and-excitation, a skip connection and 1x1 convolutions."""
 
 import dataclasses
-import math
 from functools import partial
 from typing import Literal
 
@@ -9,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn.models.architecture import Architecture, Classifier, FeatureMap, require, scaled
+from jaxcnn.models.architecture import Architecture, Classifier, FeatureMap, require_width, scaled
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool
 
@@ -89,7 +88,7 @@ class SimpleCNNOptions:
         Raises:
             ValueError: the width leaves nothing.
         """
-        require(self, "width", 0 < self.width < math.inf, "must be above 0")
+        require_width(self)
 
 
 def build_simplecnn(options: SimpleCNNOptions, classes: int, encoder: nn.Module | None = None) -> SimpleCNN:

@@ -16,6 +16,7 @@ from jaxcnn.models.architecture import (
     FeatureMap,
     Paths,
     require,
+    require_width,
     scaled,
 )
 from jaxcnn.models.dropout import Dropout
@@ -119,7 +120,7 @@ class UNetOptions(EncoderOptions):
         """
         super().__post_init__()
         require(self, "unet_learning_rate", 0 < self.unet_learning_rate < math.inf, "must be above 0")
-        require(self, "width", 0 < self.width < math.inf, "must be above 0")
+        require_width(self)
 
 
 def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module | None = None) -> UNetClassifier:

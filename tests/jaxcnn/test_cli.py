@@ -5,11 +5,15 @@ import errno
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tyro
 
@@ -52,6 +56,10 @@ def evaluate(run: tyro.conf.Positional[Path]) -> int:
             print("accuracy", flush=True)
         except OSError as error:
             raise UserError(f"{run}: {error.strerror}; see to that, then go on") from error
+    if run.name == "large":
+        np.empty((10**7, 10**7))
+    if run.name == "large for XLA":
+        jax.jit(lambda: jnp.zeros((10**5, 10**5, 10**3)))()
     if run.name == "bug":
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     if run.name == "noisy":
@@ -180,6 +188,12 @@ def test_help_that_can_not_be_printed_exits_with_1_as_well(monkeypatch, capsys):
 def test_a_full_disk_under_a_file_is_told_in_one_line(monkeypatch, capsys):
     assert exit_code(monkeypatch, "evaluate", "full") == 2
     assert capsys.readouterr().err == "error: full: No space left on device; make room\n"
+
+
+@pytest.mark.parametrize("name", ["large", "large for XLA"])
+def test_full_memory_is_told_in_one_line_with_exit_code_1(monkeypatch, capsys, name):
+    assert exit_code(monkeypatch, "evaluate", name) == 1
+    assert re.fullmatch(r"error: the memory is full \(.*\); choose smaller sizes.*\n", capsys.readouterr().err)
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault(monkeypatch, capsys):

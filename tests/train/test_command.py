@@ -175,6 +175,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         (["--crop", "--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--crop", "heads"], "--crop heads: must be one of none, head"),
         (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
+        (["--width", "1e300"], "--width 1e+300: must be above 0 and at most 64"),
+        (["--image-size", "1000000"], "--image-size 1000000: must be 1 to 16384"),
         (["--dropout", "1"], "--dropout 1.0: must be at least 0 and below 1"),
         (["--overwrite", "--resume"], "--overwrite and --resume"),
     ],

@@ -93,6 +93,7 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
     [
         ({"process_id": 0}, "--process-id 0: also needs --coordinator and --num-processes"),
         ({"coordinator": "a", "num_processes": 2, "process_id": 0}, "--coordinator a: must be HOST:PORT"),
+        ({"coordinator": "a:70000", "num_processes": 2, "process_id": 0}, "--coordinator a:70000: must be HOST:PORT"),
         ({"coordinator": "a:1", "num_processes": 0, "process_id": 0}, "--num-processes 0: must be at least 1"),
         ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "--process-id 2: must be at least 0 and below 2"),
         ({"distributed": True, "process_id": 0}, "--distributed: asks the cluster itself; leave out --process-id"),

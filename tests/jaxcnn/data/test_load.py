@@ -107,6 +107,10 @@ def flip(name: str, place: int) -> Callable[[Path], None]:
         flip(TRAIN, 2000),
         lambda folder: (folder / "features.json").unlink(),
         lambda folder: (folder / "dataset_info.json").write_text('{"name": "brain'),
+        lambda folder: (folder / "label.labels.txt").write_bytes(b"glioma\nnormal\n"),
+        lambda folder: (folder / "label.labels.txt").write_bytes(b"a\nb\nb\nc\n"),
+        lambda folder: (folder / "label.labels.txt").write_bytes(b"a\nb\nc\nd\xff\n"),
+        lambda folder: (folder / "label.labels.txt").write_bytes(b""),
     ],
 )
 def test_a_damaged_set_is_one_clear_error(damage: Callable[[Path], None], scans: Path, tmp_path: Path) -> None:
