@@ -145,6 +145,8 @@ def _state_dict(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], tupl
                 f"{path}: {key!r} is not a tensor but {type(value).__name__}; "
                 'save model.state_dict() alone, or under "state_dict"'
             )
+        if value.is_nested:
+            raise UserError(f"{path}: {key} is a nested tensor, which no network has; save model.state_dict()")
         if _claims_more_than_it_stores(value):
             raise UserError(
                 f"{path}: {key} claims {tuple(value.shape)} numbers but stores fewer; save model.state_dict()"
@@ -204,8 +206,8 @@ def fit(
         shared: keys of one parameter under a second name; they must hold the same numbers, and one of both will do.
 
     Raises:
-        UserError: a key is missing or unexpected, a shape is wrong, numbers have the wrong type or aren't finite. The
-            message lists them.
+        UserError: a key is missing or unexpected, a shape is wrong, numbers have the wrong type, aren't finite or can't
+            be those of a network. The message lists them.
     """
     prefix = _own_prefix(checkpoint.prefix, layout)
     found = {prefix + key: tensor for key, tensor in checkpoint.tensors.items()}
@@ -224,11 +226,16 @@ def fit(
             "python -m convert --help lists the networks"
         )
     converted = {
-        key: (found[key].detach().to(expected.dtype) if key in found else torch.zeros_like(expected, device="cpu"))
+        key: _cast(found[key], expected) if key in found else torch.zeros_like(expected, device="cpu")
         for key, expected in layout.items()
     }
     if infinite := _listing("not finite in float32", (key for key in layout if not converted[key].isfinite().all())):
         raise UserError(f"{checkpoint.path}: {infinite[0]}; give an earlier checkpoint with finite numbers")
+    variances = (key for key in layout if key.endswith("running_var"))
+    if negative := _listing("variances below 0", (key for key in variances if (converted[key] < 0).any())):
+        raise UserError(f"{checkpoint.path}: {negative[0]}; give a checkpoint that training wrote")
+    if not any(of.any() for key, of in converted.items() if not _is_statistic(key)):
+        raise UserError(f"{checkpoint.path}: all weights are 0; give a checkpoint that training wrote")
     for key, first in (shared or {}).items():
         if not torch.equal(converted[key], converted[first]):
             raise UserError(
@@ -257,7 +264,20 @@ def _difference(key: str, found: torch.Tensor, expected: torch.Tensor) -> str:
         return f"{key} is not a dense tensor of numbers"
     if expected.is_floating_point() and not found.is_floating_point():
         return f"{key} has type {str(found.dtype).removeprefix('torch.')}, expected floating-point numbers"
+    try:
+        _cast(found, expected)
+    except (RuntimeError, NotImplementedError):
+        return f"{key} has type {str(found.dtype).removeprefix('torch.')}, which PyTorch doesn't convert"
     return ""
+
+
+def _is_statistic(key: str) -> bool:
+    return key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+
+
+def _cast(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """The numbers in the type that is expected, as they are stored: a view may only say that they are to be negated."""
+    return found.detach().resolve_conj().resolve_neg().to(expected.dtype)
 
 
 def _listing(kind: str, names: Iterable[str]) -> list[str]:

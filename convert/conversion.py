@@ -54,7 +54,8 @@ def convert(checkpoint: Checkpoint, recipe: Recipe) -> Conversion:
     # A wrong checkpoint is refused by its names and shapes, before anything is made in its sizes.
     fitted = fit(checkpoint, layout, left_out_keys(table, layout), shared)
     planned = plan(table, {key: tuple(tensor.shape) for key, tensor in layout.items()}, recipe.shapes(), shared)
-    differences = prove(recipe.build_network(), recipe, planned, fitted.tensors, recipe.random_images())
+    images = recipe.random_images()
+    differences = prove(recipe.build_network(), recipe, planned, fitted.tensors, images, source=checkpoint.path)
     variables = planned.to_flax({key: tensor.numpy() for key, tensor in fitted.tensors.items()})
     state = {key: tensor for key, tensor in fitted.tensors.items() if key not in fitted.absent}
     return Conversion(variables, state, planned, table, differences, fitted)

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 from convert.mapping import Plan, TableError
 from convert.recipe import Recipe
 from jaxcnn.cpu.device import cpu_device
+from jaxcnn.errors import UserError
 
 # Float32 sums in another order differ by about 1e-6 of the largest value; a wrong array by 1e-2 or more.
 TOLERANCE = 1e-4
@@ -122,6 +123,7 @@ def prove(
     images: Images,
     *,
     gains: Sequence[float] = GAINS,
+    source: object = "the weights",
 ) -> tuple[Difference, ...]:
     """Run both in inference mode, in float32 on the CPU: with the state, and with random ones.
 
@@ -133,12 +135,14 @@ def prove(
             that has not been trained yet, is proven by the random states.
         images: random.
         gains: of the random states.
+        source: where the state comes from, for messages.
 
     Returns:
         The largest difference of each block, in the order in which PyTorch's modules end.
 
     Raises:
         TableError: an entry that becomes a leaf changes nothing that could be compared.
+        UserError: with the state PyTorch's own network doesn't give finite numbers.
     """
     # The network's own tensors would change with it.
     state = {key: tensor.clone() for key, tensor in state.items()}
@@ -148,6 +152,11 @@ def prove(
     for number, tensors in enumerate((*states, state)):
         network.load_state_dict(tensors)
         expected = torch_calls(network, images)
+        if number == len(states) and (block := _first_not_finite(expected)) is not None:
+            raise UserError(
+                f"{source}: PyTorch's own {block or 'network'} gives infinite or NaN values with these numbers; give an"
+                " earlier checkpoint"
+            )
         variables = plan.to_flax({key: tensor.numpy() for key, tensor in tensors.items()})
         found = flax_calls(recipe, variables, images)
         blocks = find_blocks(plan, expected, found)
@@ -158,6 +167,13 @@ def prove(
             if before.says_nothing or not (difference.says_nothing or difference.relative <= before.relative):
                 worst[difference.block] = difference
     return tuple(worst.values())
+
+
+def _first_not_finite(calls: Calls) -> str | None:
+    for name, outputs in calls.items():
+        if not all(np.isfinite(array).all() for call in outputs for array in call):
+            return name
+    return None
 
 
 def find_blocks(plan: Plan, torch_modules: Iterable[str], flax_modules: Iterable[str]) -> dict[str, Block]:

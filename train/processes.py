@@ -8,7 +8,9 @@ step. A process that dies takes the others with it, since no collective ends wit
 
 import contextlib
 import os
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -41,24 +43,53 @@ def processes(placement: Placement) -> Iterator[None]:
     # A CPU runs programs that don't wait for one another side by side, and their collectives would get mixed up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
-        jax.distributed.initialize(
-            placement.coordinator,
-            placement.num_processes,
-            placement.process_id,
-            cluster_detection_method=None if placement.distributed else "deactivate",
-            initialization_timeout=_START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        )
-    except (ValueError, RuntimeError) as error:
-        given = "--distributed" if placement.distributed else f"--coordinator {placement.coordinator}"
-        way_out = "start all processes, and give each --coordinator, --num-processes and --process-id"
-        raise UserError(f"{given}: the processes could not connect ({_first_line(error)}); {way_out}") from error
+        if placement.process_id == 0:
+            _check_port(placement.coordinator or "")
+        with _give_up_after(_START_SECONDS, placement):
+            jax.distributed.initialize(
+                placement.coordinator,
+                placement.num_processes,
+                placement.process_id,
+                cluster_detection_method=None if placement.distributed else "deactivate",
+                initialization_timeout=2 * _START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+            )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(_not_connected(placement, _first_line(error))) from error
     try:
         with end_with_the_others(UserError, UnfinishedRunError):
             yield
     finally:
         jax.distributed.shutdown()
+
+
+def _check_port(coordinator: str) -> None:
+    """Raise OSError where this process can't listen at the port; JAX would write a line of its own about that."""
+    socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+
+
+@contextlib.contextmanager
+def _give_up_after(seconds: float, placement: Placement) -> Iterator[None]:
+    """End the process with one line where the block takes longer; JAX would abort it, with a stack of C++."""
+
+    def give_up() -> None:
+        print(f"error: {_not_connected(placement, f'no answer in {seconds:g} s')}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _not_connected(placement: Placement, reason: str) -> str:
+    given = "--distributed" if placement.distributed else f"--coordinator {placement.coordinator}"
+    way_out = "start all processes, and give each --coordinator, --num-processes and --process-id"
+    return f"{given}: the processes could not connect ({reason}); {way_out}"
 
 
 def is_first() -> bool:

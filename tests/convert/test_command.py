@@ -284,6 +284,16 @@ KERNEL, BIAS, MEAN = "decoder2.dec2conv1.weight", "upconv3.bias", "bottleneck.bo
         (lambda state: state | {BIAS: state[BIAS].to("meta")}, [f"{BIAS} is not a dense tensor"]),
         (lambda state: state | {BIAS: state[BIAS] * torch.nan}, [f"not finite in float32: {BIAS}"]),
         (lambda state: state | {BIAS: torch.full((16,), 1e300, dtype=torch.float64)}, [f"in float32: {BIAS}"]),
+        (lambda state: state | {KERNEL: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)])}, ["is a nested"]),
+        (lambda state: state | {VARIANCE: -state[VARIANCE]}, [f"variances below 0: {VARIANCE}"]),
+        (lambda state: {key: torch.zeros_like(tensor) for key, tensor in state.items()}, ["all weights are 0"]),
+        pytest.param(
+            lambda state: {
+                key: tensor + 1e30 if tensor.is_floating_point() else tensor for key, tensor in state.items()
+            },
+            ["PyTorch's own encoder1.enc1norm1 gives infinite or NaN values with these numbers"],
+            marks=pytest.mark.slow,
+        ),
         (lambda state: state | {"epoch": 3}, ["'epoch' is not a tensor but int"]),
         (lambda state: {"weights": state}, ["'weights' is not a tensor but dict"]),
         (lambda state: state | {"epoch": np.float64(3)}, ["'epoch' is not a tensor but scalar"]),
