@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from figures.saving import save_figure
 from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
-from jaxcnn.inference.pretrained import load_unet
-from jaxcnn.inference.segmentation import dice, predict_masks
+from jaxcnn.inference.segmentation import Preset, default_preset, dice, load_segmenter, segment_stack
 from jaxcnn.tables import format_table
 
 # Colour-blind people can tell these apart, and they differ in grey.
@@ -37,7 +36,7 @@ def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height wi
         for panel, number in zip(row, _worth_seeing(slices, predicted, patient).tolist(), strict=False):
             _draw(panel, slices, predicted, int(places[number]))
             panel.set_title(f"slice {number + 1} of {len(places)}", fontsize="small")
-    names = ["predicted"] if slices.masks is None else ["predicted", "true"]
+    names = ["predicted"] if slices.marked is None else ["predicted", "true"]
     lines = [Line2D([], [], color=_COLOURS[name], linestyle=_LINES[name]) for name in names]
     figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -48,7 +47,7 @@ def _worth_seeing(
 ) -> Shaped[np.ndarray, " k"]:
     """Numbers of some of the patient's slices that have a mask, or of any slices if none has."""
     places = slices.places(patient)
-    marked = predicted if slices.masks is None else predicted | slices.masks
+    marked = predicted if slices.marked is None else predicted | slices.marked
     numbers = np.flatnonzero(marked[places].any(axis=(1, 2)))
     return _spread(numbers if len(numbers) else np.arange(len(places)), _COLUMNS)
 
@@ -59,16 +58,17 @@ def _spread(items: Shaped[np.ndarray, " n"], count: int) -> Shaped[np.ndarray, "
 
 
 def _row_label(slices: Slices, predicted: Bool[np.ndarray, "n height width"], patient: str) -> str:
-    if slices.masks is None:
+    if slices.marked is None:
         return patient
     places = slices.places(patient)
-    return f"{patient}\nDice {dice(predicted[places], slices.masks[places]):.3f}"
+    return f"{patient}\nDice {dice(predicted[places], slices.marked[places]):.3f}"
 
 
 def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height width"], place: int) -> None:
     # The middle channel is FLAIR in the LGG data, where a tumour is bright.
-    panel.imshow(slices.images[place, :, :, 1], cmap="gray", vmin=0, vmax=255)
-    masks = {"predicted": predicted} if slices.masks is None else {"predicted": predicted, "true": slices.masks}
+    middle = slices.images.shape[3] // 2
+    panel.imshow(slices.images[place, :, :, middle], cmap="gray", vmin=0, vmax=255)
+    masks = {"predicted": predicted} if slices.marked is None else {"predicted": predicted, "true": slices.marked}
     for name, mask in masks.items():
         # Some versions of Matplotlib warn where there is no contour.
         if mask[place].any() and not mask[place].all():
@@ -81,11 +81,11 @@ def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) ->
     for patient in slices.patient_names:
         places = slices.places(patient)
         rows.append([patient, str(len(places)), str(_marked_slices(predicted[places]))])
-        if slices.masks is None:
+        if slices.marked is None:
             rows[-1] += ["–", "–"]
         else:
-            scores.append(dice(predicted[places], slices.masks[places]))
-            rows[-1] += [str(_marked_slices(slices.masks[places])), f"{scores[-1]:.4f}"]
+            scores.append(dice(predicted[places], slices.marked[places]))
+            rows[-1] += [str(_marked_slices(slices.marked[places])), f"{scores[-1]:.4f}"]
     if len(scores) > 1:
         rows.append(["mean", "", "", "", f"{np.mean(scores):.4f}"])
     return format_table(rows)
@@ -95,22 +95,28 @@ def _marked_slices(masks: Bool[np.ndarray, "n height width"]) -> int:
     return int(masks.any(axis=(1, 2)).sum())
 
 
-def segmentation(*, weights: Path, images: Path, out: Path = Path("segmentation.png")) -> None:
-    """Draw the tumour outlines that a converted U-Net predicts on slices of patients.
+def segmentation(
+    *, weights: Path, images: Path, preset: Preset | None = None, out: Path = Path("segmentation.png")
+) -> None:
+    """Draw the tumour outlines that a U-Net predicts on slices of patients.
 
     A table with one line per patient is printed, with the Dice score if the true masks are known.
 
     Args:
-        weights: Folder that `python -m convert unet` wrote.
+        weights: Run of `python -m train segmentation`, or folder that `python -m convert unet` wrote.
         images: NPZ file with `images` and optionally `masks` and `patients`, or a folder with one folder of image files
             per patient; the mask of NAME.tif is NAME_mask.tif beside it.
+        preset: Preprocessing of the slices; see `python -m train segment --help`.
         out: File of the figure; its suffix chooses the format.
     """
-    unet = load_unet(weights)
+    trained = load_segmenter(weights)
     slices = load_slices(images)
-    try:
-        predicted = predict_masks(unet, slices.images)
-    except ValueError as error:
-        raise UserError(f"{images}: {error}; resize the images") from error
+    predicted = np.zeros(slices.images.shape[:3], bool)
+    for patient in slices.patient_names:
+        places = slices.places(patient)
+        try:
+            predicted[places] = segment_stack(trained, slices.images[places], preset or default_preset(weights)) > 0
+        except ValueError as error:
+            raise UserError(f"{images}: {error}; give other images") from error
     print(dice_table(slices, predicted), end="\n\n")
     save_figure(segmentation_figure(slices, predicted), out)

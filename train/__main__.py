@@ -1,4 +1,4 @@
-"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|export|clear-features."""
+"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|segment|export|clear-features."""
 
 import sys
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.evaluation.evaluate import evaluate
 from jaxcnn.inference.export import export
 from jaxcnn.inference.predict import predict
+from jaxcnn.inference.segment import segment
 from jaxcnn.models.table import MODELS
 from train.baselines.command import baseline
 from train.devices import Placement
@@ -58,6 +59,7 @@ def main(program: str = "python -m train") -> None:
         "baseline": baseline,
         "evaluate": evaluate,
         "predict": predict,
+        "segment": segment,
         "export": export,
         "clear-features": clear_features,
     }

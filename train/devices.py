@@ -170,14 +170,14 @@ def compile_train_step(parallel: Parallel, step: Callable[..., Any], *arguments:
 
 
 def compile_eval_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """Compile `step(state, batch)` for arguments like these; every process gets the logits of the whole batch."""
+    """Compile `step(state, batch)` for arguments like these; every process gets the outputs of the whole batch."""
     if parallel.mode == "pmap":
         mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=_devices(parallel))
         compiled = mapped.lower(*arguments).compile()
 
         def unmapped(*arguments: Any) -> Any:
             counted, logits = compiled(*arguments)
-            return counted, logits.reshape(-1, logits.shape[-1])
+            return counted, logits.reshape(-1, *logits.shape[2:])
 
         return unmapped
     return jax.jit(step, out_shardings=parallel.everywhere).lower(*arguments).compile()

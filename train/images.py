@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxcnn.data.batch import Examples
-from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.load import load_dataset
-from jaxcnn.data.preprocessing import Preprocessing, frame
+from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
 from jaxcnn.data.protocol import Fold, Leakage, Protocol, describe, partition
 from jaxcnn.errors import UserError
 from jaxcnn.inference.tta import views_of
@@ -37,8 +37,8 @@ class Images:
     description: Mapping[str, Any]
 
 
-def load_images(options: ImageOptions) -> Images:
-    """Load the images that the options name.
+def load_images(options: ImageOptions, *, masks: bool = False) -> Images:
+    """Load the images that the options name, with their masks if these are what is learnt.
 
     Raises:
         UserError: there are none, or too few of a class to hold any out.
@@ -47,7 +47,7 @@ def load_images(options: ImageOptions) -> Images:
         raise UserError(
             f"--folds {options.folds}: needs --fold, the fold to test on; give it, or train all folds with a sweep"
         )
-    return divide_images(load_dataset(options.data, options.max_images), options)
+    return divide_images(load_dataset(options.data, options.max_images, masks=masks), options)
 
 
 def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
@@ -96,16 +96,18 @@ def report_images(images: Images, protocol: Protocol) -> None:
 
 
 def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]:
-    """Crop and resize the images of each split once, in the views used for evaluation.
+    """Crop and resize the images of each split once, in the views used for evaluation, and the masks if there are any.
 
     The first view is the one that is trained on.
     """
-    return {
-        name: Examples(
-            tuple(_frame_all(view, options.preprocessing) for view in views_of(split.images, options.tta)), split.labels
-        )
-        for name, split in dataset.splits.items()
-    }
+
+    def framed(split: Split) -> Examples:
+        views = tuple(_frame_all(view, options.preprocessing) for view in views_of(split.images, options.tta))
+        if split.masks is None:
+            return Examples(views, split.labels)
+        return Examples(views, np.asarray(frame_masks(split.masks, options.preprocessing, len(dataset.classes))))
+
+    return {name: framed(split) for name, split in dataset.splits.items()}
 
 
 def _frame_all(

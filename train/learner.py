@@ -12,6 +12,7 @@ from jaxcnn.data.batch import WHOLE, Batch, Examples, Shard
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.pipeline import evaluation_batches, steps_per_epoch
 from jaxcnn.errors import UserError
+from jaxcnn.evaluation.tasks import TASKS, Task
 from jaxcnn.runs.folder import Run
 from train.features import load_features
 from train.losses import LOSSES, balanced_weights, build_objective
@@ -48,6 +49,11 @@ class Learner:
     steps_per_epoch: int
     shapes: TrainState
     draw: Callable[[], TrainState]
+
+    @property
+    def task(self) -> Task:
+        """What the logits are of, and how it is scored."""
+        return TASKS[self.config.architecture.task]
 
     @property
     def schedule(self) -> optax.Schedule:
@@ -151,7 +157,7 @@ def make_steps(
         accumulate=training.accumulate,
         ema=training.ema,
     )
-    return train_step, make_eval_step(network, loss, axis_name)
+    return train_step, make_eval_step(network, loss, axis_name, learner.task.output)
 
 
 def first_batches(learner: Learner, shard: Shard = WHOLE) -> tuple[Batch, Batch]:

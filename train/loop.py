@@ -10,12 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
 
 from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
-from jaxcnn.evaluation.counts import Scores, Tally, scores, total
-from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.counts import Tally, total
 from jaxcnn.inference.trained import Trained, load_best, save_trained
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
@@ -59,6 +57,12 @@ class Position:
 # Of the learners that are still trained, by their places in the program. All stand at the same step.
 Positions = dict[int, Position]
 
+# The sums over a split, and what is kept of the logits of each of its images.
+Evaluated = tuple[Tally, np.ndarray]
+
+# By place and split: the number of images, and their scores.
+Results = dict[int, dict[str, tuple[int, dict[str, float]]]]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
@@ -82,9 +86,7 @@ class _Training:
         return self.program.learners[0]
 
 
-def train(
-    program: Program, diverged: Callable[[int, str], None], places: Sequence[int] = (0,)
-) -> dict[int, dict[str, tuple[int, Scores]]]:
+def train(program: Program, diverged: Callable[[int, str], None], places: Sequence[int] = (0,)) -> Results:
     """Train all epochs, starting from the last checkpoints that all learners have, or from the beginning.
 
     Learners that are not trained, or diverge, take their steps like the others, so that the program stays the same and
@@ -267,16 +269,17 @@ def _evaluate_epoch(
     training: _Training, state: TrainState, positions: Positions, lines: dict[int, list[dict[str, Any]]]
 ) -> Positions:
     """Add the epoch's line to each learner's, and keep its classifier if it is its best so far."""
-    counted = {name: _evaluate(training, state, name)[0] for name in ("validation", "test") if positions}
+    counted = {name: _evaluate(training, state, name) for name in ("validation", "test") if positions}
     good = {}
     for place, own in training.program.states(state, positions).items():
         learner, position = training.program.learners[place], positions[place]
-        tallies = {"train": position.counted, **{name: of_all[place] for name, of_all in counted.items()}}
-        if wrong := [name for name, of in tallies.items() if not np.isfinite(of.loss)]:
-            training.diverged(place, f"the {wrong[0]} loss is {tallies[wrong[0]].loss} after epoch {position.epoch}")
+        scores = {"train": learner.task.scores(position.counted)}
+        scores |= {name: _scores(learner, name, of_all[place]) for name, of_all in counted.items()}
+        if wrong := [name for name, of in scores.items() if not np.isfinite(of["loss"])]:
+            training.diverged(place, f"the {wrong[0]} loss is {scores[wrong[0]]['loss']} after epoch {position.epoch}")
             continue
         good[place] = position
-        lines[place].append(_epoch_metrics(learner, position, tallies))
+        lines[place].append(_epoch_metrics(learner, position, scores))
         if best_epoch(lines[place]) is lines[place][-1]:
             save_best(learner, own, position.epoch)
         # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
@@ -286,20 +289,25 @@ def _evaluate_epoch(
     return good
 
 
-def _epoch_metrics(learner: Learner, position: Position, tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    """An epoch's line for metrics.jsonl, from what was counted on each split."""
+def _epoch_metrics(learner: Learner, position: Position, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """An epoch's line for metrics.jsonl, from the scores on each split."""
     step = position.epoch * learner.steps_per_epoch
     line = {"epoch": position.epoch, "step": step, "learning_rate": float(learner.schedule(step - 1))}
-    for name, counted in tallies.items():
-        line |= {f"{name}_{key}": value for key, value in dataclasses.asdict(scores(counted)).items()}
+    for name, of in scores.items():
+        line |= {f"{name}_{key}": value for key, value in of.items()}
     images = learner.steps_per_epoch * learner.config.training.batch_size
     return line | {"seconds": position.seconds, "images_per_second": images / position.seconds}
 
 
-def _evaluate(
-    training: _Training, state: TrainState, name: str
-) -> tuple[list[Tally], list[Float32[np.ndarray, "n classes"]]]:
-    """Tally and logits of every image of a split, for each learner."""
+def _scores(learner: Learner, name: str, evaluated: Evaluated) -> dict[str, float]:
+    counted, outputs = evaluated
+    targets = learner.examples[name].labels
+    more = learner.task.more_scores(outputs, targets, learner.dataset.splits[name], learner.dataset.classes)
+    return learner.task.scores(counted) | more
+
+
+def _evaluate(training: _Training, state: TrainState, name: str) -> list[Evaluated]:
+    """Tally and outputs of every image of a split, for each learner."""
     program, outputs = training.program, []
     examples = training.first.examples[name]
     for batch in evaluation_batches(examples, training.first.config.training.batch_size, program.shard):
@@ -308,8 +316,8 @@ def _evaluate(
         training.interrupted.raise_if_requested()
     places = range(len(program.learners))
     tallies = [total([program.part(counted, place) for counted, _ in outputs]) for place in places]
-    logits = [np.concatenate([program.part(of, place) for _, of in outputs])[: len(examples)] for place in places]
-    return tallies, logits
+    found = [np.concatenate([program.part(of, place) for _, of in outputs])[: len(examples)] for place in places]
+    return list(zip(tallies, found, strict=True))
 
 
 def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
@@ -320,10 +328,10 @@ def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
     save_trained(learner.run.best, Trained(network.model, state.variables, *about))
 
 
-def _write_predictions(training: _Training, positions: Positions) -> dict[int, dict[str, tuple[int, Scores]]]:
+def _write_predictions(training: _Training, positions: Positions) -> Results:
     """Predict every split with the best weights of each learner."""
     program = training.program
-    results: dict[int, dict[str, tuple[int, Scores]]] = {place: {} for place in positions}
+    results: Results = {place: {} for place in positions}
     if not positions:
         return results
     states = list(program.initial)
@@ -332,10 +340,11 @@ def _write_predictions(training: _Training, positions: Positions) -> dict[int, d
         states[place] = states[place].with_variables(*learner.network.split(load_best(learner.run).variables))
     state = program.join(states)
     for name, split in training.first.dataset.splits.items():
-        tallies, logits = _evaluate(training, state, name)
+        evaluated = _evaluate(training, state, name)
         for place in positions:
-            learner = program.learners[place]
-            predictions = Predictions(logits[place], split.labels, split.groups, split.names, learner.dataset.classes)
+            learner, (_, outputs) = program.learners[place], evaluated[place]
+            targets, classes = learner.examples[name].labels, learner.dataset.classes
+            predictions = learner.task.predictions(outputs, targets, split, classes)
             by_first(partial(write_predictions, learner.run, name, predictions))
-            results[place][name] = len(split), scores(tallies[place])
+            results[place][name] = len(split), _scores(learner, name, evaluated[place])
     return results

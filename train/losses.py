@@ -1,5 +1,6 @@
 """Compute the loss of each image from logits: the reported losses, and the objectives that training minimises."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,16 +11,47 @@ import optax
 from jaxtyping import Array, Float, Float32, Int
 
 ClassWeightsName = Literal["none", "balanced"]
+# As a share of the pixels: 16 of 128x128.
+_DICE_SMOOTHING = 1e-3
 ClassWeights = Float32[np.ndarray, " classes"]
-LossFunction = Callable[[Float[Array, "batch classes"], Int[Array | np.ndarray, " batch"]], Float[Array, " batch"]]
+LossFunction = Callable[
+    [Float[Array, "batch *space classes"], Int[Array | np.ndarray, " batch *space"]], Float[Array, " batch"]
+]
 
 
 def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+    logits: Float[Array, "batch *space classes"], labels: Int[Array | np.ndarray, " batch *space"]
 ) -> Float[Array, " batch"]:
-    """Compute the cross-entropy of the softmax of `logits`, in nats."""
+    """Compute the cross-entropy of the softmax of `logits`, in nats; of masks the mean over the pixels."""
     # Not the one with integer labels: the gradient of its indexing is a scatter.
-    return optax.losses.softmax_cross_entropy(logits, _one_hot(labels, logits))
+    return _over_pixels(optax.losses.softmax_cross_entropy(logits, _one_hot(labels, logits)))
+
+
+def dice(
+    logits: Float[Array, "batch height width classes"], labels: Int[Array | np.ndarray, "batch height width"]
+) -> Float[Array, " batch"]:
+    """Compute 1 - the soft Dice coefficient of each image, the mean over the classes but the background.
+
+    The coefficient is (2 sum pt + s) / (sum p + sum t + s) for probabilities p and the true mask t (Milletari et al.,
+    "V-Net", 2016, without the squares), with s a thousandth of the image's pixels. Where there is no tumour it is
+    s / (sum p + s): 1 if none is predicted, and nearly 0 as soon as a visible one is. It is taken of each image, not of
+    the batch, so that it doesn't depend on which images come together, nor on how many devices share them.
+    """
+    probabilities, true = jax.nn.softmax(logits)[..., 1:], _one_hot(labels, logits)[..., 1:]
+    smoothing = _DICE_SMOOTHING * math.prod(labels.shape[1:])
+    both, either = (jnp.sum(of, axis=(1, 2)) for of in (probabilities * true, probabilities + true))
+    return 1 - jnp.mean((2 * both + smoothing) / (either + smoothing), axis=-1)
+
+
+def dice_cross_entropy(
+    logits: Float[Array, "batch height width classes"], labels: Int[Array | np.ndarray, "batch height width"]
+) -> Float[Array, " batch"]:
+    """Compute the sum of `dice` and `cross_entropy`."""
+    return dice(logits, labels) + cross_entropy(logits, labels)
+
+
+def _over_pixels(losses: Float[Array, " batch *space"]) -> Float[Array, " batch"]:
+    return jnp.mean(losses, axis=(1, 2)) if losses.ndim == 3 else losses
 
 
 def double_softmax(
@@ -40,22 +72,29 @@ def smoothed_cross_entropy(smoothing: float) -> LossFunction:
     """
 
     def loss(
-        logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+        logits: Float[Array, "batch *space classes"], labels: Int[Array | np.ndarray, " batch *space"]
     ) -> Float[Array, " batch"]:
         targets = optax.losses.smooth_labels(_one_hot(labels, logits), smoothing)
-        return optax.losses.softmax_cross_entropy(logits, targets)
+        return _over_pixels(optax.losses.softmax_cross_entropy(logits, targets))
 
     return loss
 
 
 def _one_hot(
-    labels: Int[Array | np.ndarray, " batch"], logits: Float[Array, "batch classes"]
-) -> Float[Array, "batch classes"]:
-    return jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    labels: Int[Array | np.ndarray, " batch *space"], logits: Float[Array, "batch *space classes"]
+) -> Float[Array, "batch *space classes"]:
+    return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
 
 
 # The names that --loss takes.
-LOSSES: dict[str, LossFunction] = {"cross-entropy": cross_entropy, "double-softmax": double_softmax}
+LOSSES: dict[str, LossFunction] = {
+    "cross-entropy": cross_entropy,
+    "double-softmax": double_softmax,
+    "dice": dice,
+    "dice-cross-entropy": dice_cross_entropy,
+}
+# Those of masks alone.
+MASK_LOSSES = ("dice", "dice-cross-entropy")
 
 
 def weighted(loss: LossFunction, weights: ClassWeights) -> LossFunction:

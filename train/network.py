@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.stages import Traced
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxcnn.cpu import xla_only
-from jaxcnn.data.augment import AUGMENTATIONS, Augment
+from jaxcnn.data.augment import AUGMENTATIONS, Augment, Augmentation
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs
 from jaxcnn.errors import UserError
-from jaxcnn.inference.pretrained import load_pretrained, open_pretrained
+from jaxcnn.inference.pretrained import open_pretrained
+from jaxcnn.inference.segmentation import load_encoder, load_segmenter
 from jaxcnn.models.architecture import RANDOM, Paths
+from jaxcnn.runs.folder import Run
 from train.options import Config
 
 Variables = Mapping[str, Any]
@@ -69,6 +71,18 @@ class Network:
         images = as_inputs(batch, self.preprocessing, self.augmentation, keys)
         return cast(Array, self.model.apply(frozen, images, method="encode")) if self.frozen else images
 
+    def targets(
+        self,
+        labels: Int[Array, " batch"] | UInt8[Array, "batch height width"],
+        keys: Key[Array, " batch"] | None = None,
+    ) -> Int[Array, " batch *space"]:
+        """What the logits are to tell: labels, or masks that are moved as `inputs` moves their images."""
+        if labels.ndim == 1:
+            return labels
+        masks = labels.astype(jnp.int32)
+        moved = cast(Augmentation, self.augmentation)
+        return masks if keys is None else moved.move_masks(keys, masks, cast(Any, self.model).classes)
+
     def split(self, variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
         """Separate the variables of the frozen part from the others: `params` and `batch_stats`, which may be empty."""
         frozen: dict[tuple[str, ...], Any] = {}
@@ -111,7 +125,9 @@ def check_encoder(config: Config) -> None:
     if config.architecture.encoder and config.network.encoder != RANDOM:
         if config.network.encoder is None:
             raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
-        _build_on(config, 1, open_pretrained(Path(config.network.encoder))[1])
+        folder = Path(config.network.encoder)
+        converted = Run(folder).manifest.is_file() or not Run(folder).config.is_file()
+        _build_on(config, 1, open_pretrained(folder)[1] if converted else load_segmenter(folder).model)
 
 
 def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[str, ...], Any]]:
@@ -121,10 +137,9 @@ def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[st
     if not name or config.network.encoder == RANDOM:
         return config.architecture.build(config.network, classes, None), {}
     folder = Path(config.network.encoder)
-    encoder = load_pretrained(folder, "encode")
-    flat = flatten_dict(encoder.variables)
-    variables = {(collection, name, *path): leaf for (collection, *path), leaf in flat.items()}
-    return _build_on(config, classes, encoder.model), variables
+    encoder, own = load_encoder(folder)
+    variables = {(collection, name, *path): leaf for (collection, *path), leaf in flatten_dict(own).items()}
+    return _build_on(config, classes, encoder), variables
 
 
 def _build_on(config: Config, classes: int, encoder: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from jaxcnn.data.protocol import Protocol
 from jaxcnn.inference.tta import TTAName
 from jaxcnn.models.architecture import Architecture, require
 from jaxcnn.models.table import MODELS
-from train.losses import LOSSES, ClassWeightsName
+from train.losses import LOSSES, MASK_LOSSES, ClassWeightsName
 from train.optimizer import ScheduleName
 
 DTypeName = Literal["float32", "bfloat16"]
@@ -25,7 +25,8 @@ class ImageOptions:
     """Options of the images, for models and baselines."""
 
     data: str = "phantom"
-    """Data set: `phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote."""
+    """Data set: `phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote; to segment, an NPZ
+    file, or a folder of images and masks."""
     max_images: int | None = None
     """Maximum number of images of each split, spread evenly over it, for a quick look."""
     protocol: Protocol = "leak-free"
@@ -84,7 +85,8 @@ class TrainOptions(ImageOptions):
     augment: str = "none"
     """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve."""
     loss: str = "cross-entropy"
-    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities."""
+    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities; of masks also
+    `dice` and `dice-cross-entropy`."""
     label_smoothing: float = 0.0
     """Label smoothing of the training objective; reported losses don't include it."""
     class_weights: ClassWeightsName = "none"
@@ -149,6 +151,22 @@ class Config:
     model: str
     training: TrainOptions
     network: Any
+
+    def __post_init__(self) -> None:
+        """Check that the options suit the model's task.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        options, task = self.training, self.architecture.task
+        if task == "classification":
+            require(options, "loss", options.loss not in MASK_LOSSES, f"needs masks, and {self.model} gives classes")
+        else:
+            require(options, "loss", options.loss != "double-softmax", f"is no loss of masks, which {self.model} gives")
+            require(options, "crop", options.crop == "none", "works only on images without masks")
+            require(options, "class_weights", options.class_weights == "none", "works only on images without masks")
+            moves = hasattr(AUGMENTATIONS[options.augment], "move_masks")
+            require(options, "augment", moves, "doesn't say how masks are moved; give it a method move_masks")
 
     @property
     def architecture(self) -> Architecture:

@@ -1,12 +1,12 @@
 """Print the progress of a run: a progress bar on a terminal, and one line per epoch everywhere."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from jaxcnn.evaluation.counts import Scores
+from jaxcnn.evaluation.tasks import Task, task_of
 from jaxcnn.tables import format_table
 from train.processes import is_first
 
@@ -29,17 +29,20 @@ def report(line: str) -> None:
 def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
     """Format an epoch of metrics.jsonl as one line."""
     splits = "  ".join(
-        f"{split} loss {metrics[f'{split}_loss']:.3f} F1 {metrics[f'{split}_f1_macro']:.3f}"
+        " ".join(
+            f"{title} {metrics[f'{split}_{score}']:.3f}"
+            for score, title in {"loss": f"{split} loss", **task_of(metrics).in_line}.items()
+            if f"{split}_{score}" in metrics
+        )
         for split in ("train", "validation", "test")
     )
     speed = f"{metrics['seconds']:.0f} s, {metrics['images_per_second']:.1f} images/s"
     return f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}  {splits}  {speed}"
 
 
-def score_table(by_split: dict[str, tuple[int, Scores]]) -> str:
+def score_table(by_split: Mapping[str, tuple[int, Mapping[str, float]]], task: Task) -> str:
     """Format the scores of the splits as a table; each value is the number of images and their scores."""
-    rows = [["", "images", "loss", "accuracy", "macro F1", "weighted F1"]]
+    rows = [["", "images", *task.titles.values()]]
     for split, (images, scores) in by_split.items():
-        numbers = (scores.loss, scores.accuracy, scores.f1_macro, scores.f1_weighted)
-        rows.append([split, str(images), *(f"{number:.3f}" for number in numbers)])
+        rows.append([split, str(images), *(f"{scores[name]:.3f}" for name in task.titles)])
     return format_table(rows)

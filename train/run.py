@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run
 from train.devices import Placement, choose_devices
@@ -49,7 +50,7 @@ def train_model(
     with processes(placement):
         devices = choose_devices(placement, config.training.batch_size, config.training.accumulate)
         keep_programs()
-        images = load_images(config.training)
+        images = load_images(config.training, masks=config.architecture.task == "segmentation")
         check_learner(config, images.dataset)
         run = Run(Path(run_dir) if run_dir else new_folder(config.model))
         with hold_folder(run, config, images, placement, overwrite=overwrite, resume=resume):
@@ -61,8 +62,9 @@ def train_model(
             except UnfinishedRunError as error:
                 error.folder = run.folder
                 raise
-        title = f"The best checkpoint by validation F1, protocol {config.training.protocol}:"
-        report(f"\n{title}\n\n{score_table(results[0])}")
+        task = TASKS[config.architecture.task]
+        title = f"The best checkpoint by validation {task.sorts_by}, protocol {config.training.protocol}:"
+        report(f"\n{title}\n\n{score_table(results[0], task)}")
         return run
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcnn.data.batch import Batch
 from jaxcnn.evaluation.counts import Tally, tally
@@ -18,7 +18,7 @@ from train.network import Network
 from train.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Tally]]
-EvalStep = Callable[[TrainState, Batch], tuple[Tally, Float[Array, "batch classes"]]]
+EvalStep = Callable[[TrainState, Batch], tuple[Tally, Any]]
 
 
 def make_train_step(
@@ -51,7 +51,7 @@ def make_train_step(
 
     def gradients_of(state: TrainState, dropout_key: jax.Array, batch_stats: Any, examples: Any) -> Any:
         batch, keys, places = examples
-        inputs = network.inputs(state.frozen, batch.inputs, keys)
+        inputs, targets = network.inputs(state.frozen, batch.inputs, keys), network.targets(batch.labels, keys)
 
         def mean_loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updates = model.clone(places=places).apply(
@@ -62,11 +62,11 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
-            return jnp.mean(minimised(logits, batch.labels)), (logits, updates.get("batch_stats", {}))
+            return jnp.mean(minimised(logits, targets)), (logits, updates.get("batch_stats", {}))
 
         gradients, (logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-        losses = loss(logits, batch.labels)
-        return gradients, batch_stats, tally(logits, batch.labels, losses, jnp.ones(len(losses), bool))
+        losses = loss(logits, targets)
+        return gradients, batch_stats, tally(logits, targets, losses, jnp.ones(len(losses), bool))
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Tally]:
         dropout_key, augmentation_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -136,17 +136,22 @@ def update_average(average: Any, newest: Any, step: Array, decay: float) -> Any:
     return optax.incremental_update(newest, average, 1 - kept)
 
 
-def make_eval_step(network: Network, loss: LossFunction, axis_name: str | None = None) -> EvalStep:
-    """Build `eval_step(state, batch) -> (tally, logits)`; only images under the mask are counted.
+def make_eval_step(
+    network: Network,
+    loss: LossFunction,
+    axis_name: str | None = None,
+    output: Callable[[Array], Array] = lambda logits: logits,
+) -> EvalStep:
+    """Build `eval_step(state, batch) -> (tally, output(logits))`; only images under the mask are counted.
 
     Of a batch that holds several views of each image the logits are those of their mean probabilities.
     """
 
-    def eval_step(state: TrainState, batch: Batch) -> tuple[Tally, Float[Array, "batch classes"]]:
-        inputs = network.inputs(state.frozen, batch.inputs)
+    def eval_step(state: TrainState, batch: Batch) -> tuple[Tally, Array]:
+        inputs, targets = network.inputs(state.frozen, batch.inputs), network.targets(batch.labels)
         logits = cast(Array, network.model.apply(state.learnt, inputs, train=False, method=network.method))
         logits = average_probabilities(logits, len(logits) // len(batch.labels))
-        counted = tally(logits, batch.labels, loss(logits, batch.labels), batch.mask)
-        return counted if axis_name is None else jax.lax.psum(counted, axis_name), logits
+        counted = tally(logits, targets, loss(logits, targets), batch.mask)
+        return counted if axis_name is None else jax.lax.psum(counted, axis_name), output(logits)
 
     return eval_step

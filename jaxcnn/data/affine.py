@@ -9,7 +9,13 @@ Scalar = Float[Array, ""]
 
 
 def transform(
-    image: Image, *, flip: Float[Array, "2"], degrees: Scalar, scale: Float[Array, "2"], shift: Float[Array, "2"]
+    image: Image,
+    *,
+    flip: Float[Array, "2"],
+    degrees: Scalar,
+    scale: Float[Array, "2"],
+    shift: Float[Array, "2"],
+    outside: float | None = None,
 ) -> Image:
     """Mirror an image, enlarge it, turn it counterclockwise about its centre and shift it, in this order.
 
@@ -25,11 +31,12 @@ def transform(
         degrees: the angle.
         scale: of height and width; above 1 enlarges.
         shift: down and to the right, as shares of height and width.
+        outside: what comes in from there instead.
     """
     size = jnp.asarray(image.shape, jnp.float32)
     centre = (size - 1) / 2
     border = jnp.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
-    background = jnp.percentile(border, 25, method="lower")
+    background = jnp.percentile(border, 25, method="lower") if outside is None else outside
     # Each pixel of the result is looked up in the image, so all is done backwards.
     y, x = jnp.indices(image.shape, jnp.float32, sparse=True)
     y, x = y - centre[0] - shift[0] * size[0], x - centre[1] - shift[1] * size[1]

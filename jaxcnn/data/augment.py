@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxcnn.data.affine import transform
 
@@ -61,10 +61,30 @@ class Augmentation:
                 raise ValueError(f"{name} must lie between 0 and {most}, got {strength}")
 
     def __call__(
-        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"]
-    ) -> Float[Array, "batch height width 1"]:
+        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch height width channel"]:
         """Change each image in [0, 1] at random with its key; see `augment`."""
         return augment(keys, images, self)
+
+    def move_masks(
+        self, keys: Key[Array, " batch"], masks: Int[Array, "batch height width"], classes: int
+    ) -> Int[Array, "batch height width"]:
+        """Move masks as the images of the same keys are moved.
+
+        The area of each class is resampled as the images are, and a pixel has the class that covers most of it. What
+        comes in from outside is background, class 0.
+        """
+        if not any(getattr(self, name) for name in _GEOMETRY):
+            return masks
+
+        def move(key: PRNGKeyArray, mask: Int[Array, "height width"]) -> Int[Array, "height width"]:
+            numbers = _draw_numbers(key, self)[0]
+            areas = [
+                _move((mask == label).astype(jnp.float32), numbers, self, outside=0.0) for label in range(1, classes)
+            ]
+            return jnp.argmax(jnp.stack([1 - sum(areas[1:], areas[0]), *areas]), axis=0).astype(mask.dtype)
+
+        return jax.vmap(move)(keys, masks)
 
 
 # For slices of the head, cropped to it or not. The ranges beside the values are those of nnU-Net's default trainer
@@ -88,8 +108,11 @@ BRAIN_MRI = Augmentation(
 # al., "Causality-inspired single-source domain generalization for medical image segmentation" (2022).
 ANY_SEQUENCE = dataclasses.replace(BRAIN_MRI, curve=1.0)
 
-# (keys, images in [0, 1]) -> images in [0, 1]: each image is changed by its own key alone.
-Augment = Callable[[Key[Array, " batch"], Float[Array, "batch height width 1"]], Float[Array, "batch height width 1"]]
+# (keys, images in [0, 1]) -> images in [0, 1]: each image is changed by its own key alone. To segment, it needs a
+# method `move_masks` as that of `Augmentation`.
+Augment = Callable[
+    [Key[Array, " batch"], Float[Array, "batch height width channel"]], Float[Array, "batch height width channel"]
+]
 
 # The names that --augment takes.
 AUGMENTATIONS: dict[str, Augment] = {
@@ -105,12 +128,13 @@ _KNOTS = 4
 
 
 def augment(
-    keys: Key[Array, " batch"], images: Float[Array, "batch height width 1"], augmentation: Augmentation
-) -> Float[Array, "batch height width 1"]:
+    keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"], augmentation: Augmentation
+) -> Float[Array, "batch height width channel"]:
     """Change each image at random, determined by its key alone.
 
     The image is turned, zoomed, shifted and mirrored in one resampling (bilinear), blurred, its intensities are changed
-    and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others.
+    and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others. The
+    channels of an image are moved alike; their intensities are changed each by itself, for they are MRI sequences.
 
     Args:
         keys: one an image, as `jaxcnn.models.example_keys.keys_at` makes them.
@@ -119,23 +143,44 @@ def augment(
     """
     if augmentation == Augmentation():
         return images
-    return jax.vmap(lambda key, image: _augment(key, image[..., 0], augmentation)[..., None])(keys, images)
+
+    def one(key: PRNGKeyArray, image: Float[Array, "height width channel"]) -> Float[Array, "height width channel"]:
+        geometry = _draw_numbers(key, augmentation)[0]
+        keys = [key, *(jax.random.fold_in(key, channel) for channel in range(1, image.shape[-1]))]
+        channels = [_augment(own, geometry, image[..., place], augmentation) for place, own in enumerate(keys)]
+        return jnp.stack(channels, axis=-1)
+
+    return jax.vmap(one)(keys, images)
 
 
-def _augment(key: PRNGKeyArray, image: Image, strengths: Augmentation) -> Image:
-    # dm-pix has such steps, too, but its affine transform is a hundred times slower, and the others are a line each.
+def _draw_numbers(key: PRNGKeyArray, strengths: Augmentation) -> tuple[Array, PRNGKeyArray, PRNGKeyArray]:
+    """A number in [-1, 1] for each thing that is random of an image, and the keys of noise and curve."""
     numbers_key, noise_key, curve_key = jax.random.split(key, 3)
     numbers = jax.random.uniform(numbers_key, (len(dataclasses.fields(strengths)) + 1,), minval=-1.0)
-    mirror, upturn, angle, zoom, stretch, down, right, brightness, contrast, gamma, curve, blur, noise = numbers
+    return numbers, noise_key, curve_key
+
+
+def _move(
+    image: Image, numbers: Float[Array, " numbers"], strengths: Augmentation, outside: float | None = None
+) -> Image:
+    mirror, upturn, angle, zoom, stretch, down, right, *_ = numbers
+    wider = _factor(stretch, strengths.stretch) ** 0.5
+    return transform(
+        image,
+        flip=jnp.stack([_flip(upturn, strengths.vertical_flip), _flip(mirror, strengths.horizontal_flip)]),
+        degrees=angle * strengths.rotation,
+        scale=_factor(zoom, strengths.zoom) * jnp.stack([1 / wider, wider]),
+        shift=jnp.stack([down, right]) * strengths.shift,
+        outside=outside,
+    )
+
+
+def _augment(key: PRNGKeyArray, geometry: Float[Array, " numbers"], image: Image, strengths: Augmentation) -> Image:
+    # dm-pix has such steps, too, but its affine transform is a hundred times slower, and the others are a line each.
+    numbers, noise_key, curve_key = _draw_numbers(key, strengths)
+    *_, brightness, contrast, gamma, curve, blur, noise = numbers
     if any(getattr(strengths, name) for name in _GEOMETRY):
-        wider = _factor(stretch, strengths.stretch) ** 0.5
-        image = transform(
-            image,
-            flip=jnp.stack([_flip(upturn, strengths.vertical_flip), _flip(mirror, strengths.horizontal_flip)]),
-            degrees=angle * strengths.rotation,
-            scale=_factor(zoom, strengths.zoom) * jnp.stack([1 / wider, wider]),
-            shift=jnp.stack([down, right]) * strengths.shift,
-        )
+        image = _move(image, geometry, strengths)
     if strengths.blur:
         image = _blur(image, (1 + blur) / 2 * strengths.blur)
     if strengths.curve:

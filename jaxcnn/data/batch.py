@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.struct
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Int32, Shaped, UInt8
 
 from jaxcnn.data.dataset import Split
 
@@ -16,11 +16,11 @@ class Examples:
 
     Attributes:
         inputs: one or several views of the examples: images as bytes, or features that were computed from them.
-        labels: one for each example.
+        labels: one for each example: its class, or the mask with the classes of its pixels.
     """
 
     inputs: tuple[Shaped[np.ndarray, "n ..."], ...]
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"] | UInt8[np.ndarray, "n height width"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,8 +54,8 @@ class Batch:
 
     Attributes:
         inputs: (batch, ...), or in evaluation (batch * views, ...), the views of an example one after the other; images
-            travel to the device as uint8 (batch, height, width, 1), a quarter of their size as floats.
-        labels: int32 (batch,).
+            travel to the device as uint8 (batch, height, width, channel), a quarter of their size as floats.
+        labels: int32 (batch,), or masks, uint8 (batch, height, width).
         mask: bool (batch,), false for what only fills up the batch.
     """
 

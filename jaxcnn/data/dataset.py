@@ -1,4 +1,4 @@
-"""A data set in memory: splits of labelled grey images, from the phantom, a prepared folder, or image files."""
+"""A data set in memory: splits of labelled images, from the phantom, a prepared folder, or image files."""
 
 import dataclasses
 import hashlib
@@ -8,26 +8,28 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from jaxcnn.data.duplicates import duplicate_groups, join_patients, make_thumbnails
+from jaxcnn.data.duplicates import image_groups
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images, 8-bit grey as stored on disk; the models' input is these divided by 255.
+    """Labelled images, 8-bit as stored on disk; the models' input is these divided by 255.
 
     Attributes:
-        images: of one size.
-        labels: places in the data set's classes.
+        images: of one size, grey unless there are masks.
+        labels: places in the data set's classes; of an image with a mask, the largest class in it.
         names: one an image, each once in the data set.
         patients: the patient of each image, "" where it isn't known; None where none is known.
+        masks: the class of each pixel, if the data set is one to segment.
     """
 
-    images: UInt8[np.ndarray, "n height width 1"]
+    images: UInt8[np.ndarray, "n height width channel"]
     labels: Int32[np.ndarray, " n"]
     names: tuple[str, ...]
     patients: tuple[str, ...] | None = None
+    masks: UInt8[np.ndarray, "n height width"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,15 +38,16 @@ class Split:
     def groups(self) -> Int[np.ndarray, " n"]:
         """The group of each image, which must not be divided: near-duplicates, and images of one patient.
 
-        As the place of the group's first member; see `duplicate_groups`. Found once, which takes seconds.
+        As the place of the group's first member; see `image_groups`. Found once, which takes seconds.
         """
-        return join_patients(duplicate_groups(make_thumbnails(self.images)), self.patients)
+        return image_groups([self.images], self.patients, segmented=self.masks is not None)
 
     def take(self, chosen: Int[np.ndarray, " k"]) -> "Split":
         """Select the images at the places `chosen`."""
         names = tuple(self.names[i] for i in chosen)
         patients = None if self.patients is None else tuple(self.patients[i] for i in chosen)
-        return Split(self.images[chosen], self.labels[chosen], names, patients)
+        masks = None if self.masks is None else self.masks[chosen]
+        return Split(self.images[chosen], self.labels[chosen], names, patients, masks)
 
     def spread(self, count: int) -> "Split":
         """Select at most `count` images, evenly spread over the split, so that each class keeps its share."""
@@ -53,10 +56,12 @@ class Split:
         return self.take(np.linspace(0, len(self) - 1, count).round().astype(int))
 
     def fingerprint(self) -> str:
-        """Hash pixels and labels with SHA-256: two splits with the same fingerprint train the same model."""
+        """Hash pixels, labels and masks with SHA-256: two splits with the same fingerprint train the same model."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels))
+        if self.masks is not None:
+            digest.update(np.ascontiguousarray(self.masks))
         return digest.hexdigest()
 
 
@@ -66,7 +71,7 @@ class Dataset:
 
     Attributes:
         source: where they come from.
-        classes: names, in the order of the labels.
+        classes: names, in the order of the labels; of masks, the background first.
         splits: as the data set is published, some of train, validation and test; once it is parted for a run
             (`jaxcnn.data.protocol`) all three.
     """
@@ -85,4 +90,5 @@ def joined(parts: Sequence[Split]) -> Split:
         labels=np.concatenate([part.labels for part in parts]),
         names=tuple(name for part in parts for name in part.names),
         patients=patients if known else None,
+        masks=None if parts[0].masks is None else np.concatenate([part.masks for part in parts]),
     )

@@ -16,8 +16,25 @@ _BLOCK = 1024
 Thumbnails = UInt8[np.ndarray, "n 64 64 1"]
 
 
-def make_thumbnails(images: UInt8[np.ndarray, "n height width 1"]) -> Thumbnails:
-    """Resize images as `decode_grey` does: an antialiased triangle filter."""
+def image_groups(
+    parts: Sequence[UInt8[np.ndarray, "_ height width channel"]], patients: Sequence[str] | None, *, segmented: bool
+) -> Int[np.ndarray, " n"]:
+    """Group images that must not be divided: near-duplicates, and images of one patient.
+
+    Segmented slices whose patients are all known are grouped by patient alone: slices from the ends of any two heads
+    show next to nothing, and would tie the patients together as copies.
+
+    Returns:
+        As `duplicate_groups`.
+    """
+    if segmented and patients and all(patients):
+        return join_patients(np.arange(len(patients)), patients)
+    thumbnails = np.concatenate([make_thumbnails(images) for images in parts])
+    return join_patients(duplicate_groups(thumbnails), patients)
+
+
+def make_thumbnails(images: UInt8[np.ndarray, "n height width channel"]) -> Thumbnails:
+    """Resize the first channel of images as `decode_grey` does: an antialiased triangle filter."""
     resized = [Image.fromarray(image[..., 0]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in images]
     return np.array(resized, np.uint8).reshape(-1, SIDE, SIDE, 1)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
-from jaxcnn.data.phantom import phantom_images
+from jaxcnn.data.phantom import phantom_images, phantom_masks
+from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
 
 # TFDS makes a folder for the data set, in that one for its size, and in that one for its version.
@@ -21,19 +22,21 @@ _INFO = "*/*/*/dataset_info.json"
 _FEATURES = {"image", "label", "file_name"}
 
 PHANTOM_SEED = 0
+PHANTOM_TISSUES = ("background", "tumor")
 PHANTOM_TRAIN_IMAGES = 448
 PHANTOM_TEST_IMAGES = 160
 # The test images are other heads than the training images, however many of those there will ever be.
 PHANTOM_TEST_OFFSET = 1_000_000
 
 
-def load_dataset(source: str, max_images: int | None = None) -> Dataset:
+def load_dataset(source: str, max_images: int | None = None, *, masks: bool = False) -> Dataset:
     """Load all splits into memory.
 
     Args:
         source: "phantom", or a prepared folder: the one that was given to prepare, or the one inside it that holds
-            dataset_info.json.
+            dataset_info.json. To segment, "phantom", or what `jaxcnn.data.slices.load_slices` takes.
         max_images: the most images of a split to keep, evenly spread over its classes; None keeps all.
+        masks: load them as well, to segment.
 
     Raises:
         UserError: the folder holds no data set, more than one, or a damaged one.
@@ -44,16 +47,42 @@ def load_dataset(source: str, max_images: int | None = None) -> Dataset:
     most = max_images or sys.maxsize
     if source == "phantom":
         # Its labels take turns, so the first images are spread evenly over the classes; the others need not be drawn.
-        train = _phantom_split("train", 0, min(PHANTOM_TRAIN_IMAGES, most))
-        test = _phantom_split("test", PHANTOM_TEST_OFFSET, min(PHANTOM_TEST_IMAGES, most))
-        return Dataset(source, CLASSES, {"train": train, "test": test})
-    dataset = _read_prepared(_find_prepared(Path(source)))
+        train = _phantom_split("train", 0, min(PHANTOM_TRAIN_IMAGES, most), masks=masks)
+        test = _phantom_split("test", PHANTOM_TEST_OFFSET, min(PHANTOM_TEST_IMAGES, most), masks=masks)
+        classes = PHANTOM_TISSUES if masks else CLASSES
+        return Dataset(source, classes, {"train": train, "test": test})
+    if masks:
+        dataset = as_segmentation(source, load_slices(Path(source)))
+    else:
+        dataset = _read_prepared(_find_prepared(Path(source)))
     return dataclasses.replace(dataset, splits={name: split.spread(most) for name, split in dataset.splits.items()})
 
 
-def _phantom_split(name: str, offset: int, count: int) -> Split:
-    images, labels = phantom_images(PHANTOM_SEED, offset + np.arange(count))
-    return Split(images, labels, tuple(f"phantom/{name}/{i}" for i in range(count)))
+def _phantom_split(name: str, offset: int, count: int, *, masks: bool) -> Split:
+    places, names = offset + np.arange(count), tuple(f"phantom/{name}/{i}" for i in range(count))
+    images, labels = phantom_images(PHANTOM_SEED, places)
+    if not masks:
+        return Split(images, labels, names)
+    drawn = phantom_masks(PHANTOM_SEED, places)
+    return Split(images, _largest_class(drawn), names, masks=drawn)
+
+
+def as_segmentation(source: str, slices: Slices) -> Dataset:
+    """The slices as a data set without splits.
+
+    Raises:
+        UserError: they have no masks, or these are empty.
+    """
+    if slices.masks is None:
+        raise UserError(f"{source}: has no masks; give images with masks, to train on")
+    if not slices.masks.any():
+        raise UserError(f"{source}: all masks are empty; give some that mark a region")
+    split = Split(slices.images, _largest_class(slices.masks), slices.names, slices.patients, slices.masks)
+    return Dataset(source, slices.classes, {"train": split})
+
+
+def _largest_class(masks: UInt8[np.ndarray, "n height width"]) -> Int32[np.ndarray, " n"]:
+    return masks.max(axis=(1, 2)).astype(np.int32)
 
 
 def is_prepared(source: str) -> bool:

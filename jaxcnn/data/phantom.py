@@ -12,13 +12,13 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Int32, Key, PRNGKeyArray, UInt8, UInt32
 
 from jaxcnn.cpu.device import cpu_device
 from jaxcnn.data.kaggle import CLASSES
@@ -55,16 +55,31 @@ def phantom_images(
         ValueError: the seed or an index lies outside its range.
         UserError: JAX_PLATFORMS leaves out the CPU.
     """
+    images = _in_chunks(_render_chunk, seed, indices)
+    return images, (indices % len(CLASSES)).astype(np.int32)
+
+
+def phantom_masks(seed: int, indices: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 128 128"]:
+    """Draw the masks of `phantom_images`: 1 where the mass of the tumour covers more than half of a pixel, else 0.
+
+    A dead core is part of the mass; the swelling around it is not.
+
+    Raises:
+        ValueError, UserError: as `phantom_images`.
+    """
+    return _in_chunks(_mask_chunk, seed, indices)
+
+
+def _in_chunks(render: Callable[..., Array], seed: int, indices: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n ..."]:
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), got {seed}")
     if indices.size and not 0 <= indices.min() <= indices.max() < 2**31:
         raise ValueError(f"indices must lie in [0, 2**31), got {indices.min()} to {indices.max()}")
-    padded = np.zeros(-(-len(indices) // _CHUNK) * _CHUNK, np.int32)
+    padded = np.zeros(max(1, -(-len(indices) // _CHUNK)) * _CHUNK, np.int32)
     padded[: len(indices)] = indices
     with jax.default_device(cpu_device("draws the phantom")), _fixed_options():
-        chunks = [np.asarray(_render_chunk(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
-    images = np.concatenate([np.zeros((0, SIZE, SIZE, 1), np.uint8), *chunks])[: len(indices)]
-    return images, (indices % len(CLASSES)).astype(np.int32)
+        chunks = [np.asarray(render(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
+    return np.concatenate(chunks)[: len(indices)]
 
 
 @contextlib.contextmanager
@@ -76,11 +91,19 @@ def _fixed_options() -> Iterator[None]:
 
 @jax.jit
 def _render_chunk(seed: UInt32[Array, ""], indices: Int32[Array, " n"]) -> UInt8[Array, "n 128 128 1"]:
+    images = jax.vmap(render)(_keys(seed, indices), indices % len(CLASSES))
+    return jnp.round(images * 255).astype(jnp.uint8)[..., None]
+
+
+@jax.jit
+def _mask_chunk(seed: UInt32[Array, ""], indices: Int32[Array, " n"]) -> UInt8[Array, "n 128 128"]:
+    return jax.vmap(render_mask)(_keys(seed, indices), indices % len(CLASSES)).astype(jnp.uint8)
+
+
+def _keys(seed: UInt32[Array, ""], indices: Int32[Array, " n"]) -> Key[Array, " n"]:
     # As `random.key(seed)` gives it, but whatever the user's jax_default_prng_impl and jax_random_seed_offset are.
     base = random.wrap_key_data(jnp.stack([jnp.uint32(0), seed]), impl="threefry2x32")
-    keys = jax.vmap(functools.partial(random.fold_in, base))(indices)
-    images = jax.vmap(render)(keys, indices % len(CLASSES))
-    return jnp.round(images * 255).astype(jnp.uint8)[..., None]
+    return jax.vmap(functools.partial(random.fold_in, base))(indices)
 
 
 def render(key: PRNGKeyArray, label: Int32[Array, ""]) -> Grid:
@@ -98,6 +121,14 @@ def render(key: PRNGKeyArray, label: Int32[Array, ""]) -> Grid:
     image = paint_tumor(image, head, contrast, label, latents.tumor, latents.outline, latents.texture)
     image = jnp.clip(image * coil_shading(latents.shading), 0, 1)
     return add_noise(image, latents.noise, latents.noise_level)
+
+
+def render_mask(key: PRNGKeyArray, label: Int32[Array, ""]) -> Bool[Array, "128 128"]:
+    """Where the tumour of `render` is: what is painted covers more than half of a pixel."""
+    latents = draw_latents(key)
+    head = draw_head(latents.pose, latents.bend_x, latents.bend_y)
+    _, distance, _, visible = place_tumor(head, label, latents.tumor, latents.outline)
+    return visible * inside(distance) > 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -461,20 +492,28 @@ def paint_tumor(
     texture: Normal,
 ) -> Grid:
     """Add the tumour of the class `label`; without one the image stays as it is."""
+    tumor, distance, ragged, visible = place_tumor(head, label, uniform, outline)
+    uneven = 1 + 0.06 * smooth_field(texture, 40)
+    image = blend(image, contrast.oedema, visible * tumor.oedema * inside(distance - 0.10 + ragged, 0.025))
+    image = blend(image, tumor.enhancement * contrast.enhancing * uneven, visible * inside(distance))
+    core = inside(distance + 0.06 + 0.5 * ragged, 0.012)
+    return blend(image, contrast.necrosis * uneven, visible * tumor.necrosis * core)
+
+
+def place_tumor(
+    head: Head, label: Int32[Array, ""], uniform: Uniform, outline: Normal
+) -> tuple[Tumor, Grid, Grid, Grid | Scalar]:
+    """The tumour of the class `label`, the distance to its outline, how ragged that is, and where it can be seen."""
     # NO_TUMOR needs a mass too, since all branches are alike; it is not painted.
     draws = [draw_glioma, draw_meningioma, draw_pituitary, draw_pituitary]
     tumor = jax.lax.switch(label, draws, uniform, head.plane)
     ellipse = jnp.stack([tumor.x, tumor.y, tumor.radius_x, tumor.radius_y, jnp.zeros_like(tumor.x)])
     ragged = tumor.raggedness * smooth_field(outline, 14)
     distance = signed_distance(head.x, head.y, ellipse[None]) + ragged
-    uneven = 1 + 0.06 * smooth_field(texture, 40)
     # The falx keeps a glioma in its hemisphere; the skull keeps every tumour in.
     hemisphere = jnp.where((label == GLIOMA) & (head.plane != SAGITTAL), inside(0.02 - jnp.sign(tumor.x) * head.x), 1)
     visible = jnp.where(label == NO_TUMOR, 0, inside(head.distance("cavity")) * hemisphere)
-    image = blend(image, contrast.oedema, visible * tumor.oedema * inside(distance - 0.10 + ragged, 0.025))
-    image = blend(image, tumor.enhancement * contrast.enhancing * uneven, visible * inside(distance))
-    core = inside(distance + 0.06 + 0.5 * ragged, 0.012)
-    return blend(image, contrast.necrosis * uneven, visible * tumor.necrosis * core)
+    return tumor, distance, ragged, visible
 
 
 # --- Acquisition ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -79,6 +80,30 @@ def frame(
     else:
         framed = CROPS[preprocessing.crop](floats, shape[:2])
     return jnp.round(255 * framed).astype(jnp.uint8)
+
+
+def frame_masks(
+    masks: UInt8[Array | np.ndarray, "batch height width"], preprocessing: Preprocessing, classes: int
+) -> UInt8[Array | np.ndarray, "batch rows columns"]:
+    """Resize masks as `frame` does their images; see `resize_masks`."""
+    size = preprocessing.image_size
+    return masks if size is None else resize_masks(np.asarray(masks), (size, size), classes)
+
+
+def resize_masks(
+    masks: UInt8[np.ndarray, "n height width"], shape: tuple[int, int], classes: int
+) -> UInt8[np.ndarray, "n rows columns"]:
+    """Resize masks: a pixel has the class that covers most of it (bilinear areas, antialiased)."""
+    if masks.shape[1:] == shape:
+        return masks
+    parts = [np.asarray(_resize(mask, shape, classes)) for mask in masks]
+    return np.stack(parts) if parts else np.zeros((0, *shape), np.uint8)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _resize(mask: UInt8[Array, "height width"], shape: tuple[int, int], classes: int) -> UInt8[Array, "rows columns"]:
+    areas = jax.image.resize(jax.nn.one_hot(mask, classes), (*shape, classes), "linear")
+    return jnp.argmax(areas, axis=-1).astype(jnp.uint8)
 
 
 def as_inputs(

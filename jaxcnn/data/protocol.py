@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split, joined
-from jaxcnn.data.duplicates import THRESHOLD, duplicate_groups, join_patients, make_thumbnails
+from jaxcnn.data.duplicates import THRESHOLD, image_groups
 from jaxcnn.errors import UserError
 
 Protocol = Literal["leak-free", "official"]
@@ -95,7 +95,9 @@ def partition(
         )
     labels = np.concatenate([split.labels for split in dataset.splits.values()])
     patients = [patient for split in dataset.splits.values() for patient in split.patients or ("",) * len(split)]
-    groups = _groups(dataset, patients)
+    splits = dataset.splits.values()
+    segmented = any(split.masks is not None for split in splits)
+    groups = image_groups([split.images for split in splits], patients, segmented=segmented)
     # As wide as the longest name, or assignments would be cut off.
     roles = np.repeat(list(dataset.splits), [len(split) for split in dataset.splits.values()]).astype("U10")
     leakage = Leakage() if fold else _leakage(dataset, roles, groups, patients)
@@ -117,12 +119,6 @@ def partition(
         roles[pool[_hold_some_out(labels[pool], groups[pool], validation_fraction, seed)]] = "validation"
     _check_classes(dataset, usable, labels, roles)
     return dataclasses.replace(dataset, splits={role: _gather(dataset, roles, role) for role in SPLITS}), leakage
-
-
-def _groups(dataset: Dataset, patients: Sequence[str]) -> Int[np.ndarray, " n"]:
-    """Of all images, split after split."""
-    thumbnails = np.concatenate([make_thumbnails(split.images) for split in dataset.splits.values()])
-    return join_patients(duplicate_groups(thumbnails), patients)
 
 
 def _touches(groups: Int[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

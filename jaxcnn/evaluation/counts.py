@@ -5,6 +5,7 @@ A mean of per-batch F1 scores is not the F1 score, and a padded last batch must 
 """
 
 import dataclasses
+import math
 from functools import reduce
 from operator import add
 from typing import Any
@@ -17,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 @flax.struct.dataclass
 class Tally:
-    """Sums over images.
+    """Sums over images, or over the pixels of images.
 
     Attributes:
-        loss: scalar, in nats.
+        loss: scalar, in nats; each pixel of an image counts with the loss of the image.
         confusion: (classes, classes), how many of each true class (row) were given each predicted class (column).
     """
 
@@ -42,18 +43,18 @@ class Scores:
 
 
 def tally(
-    logits: Float[Array, "batch classes"],
-    labels: Int[Array | np.ndarray, " batch"],
+    logits: Float[Array, "batch *space classes"],
+    labels: Int[Array | np.ndarray, " batch *space"],
     losses: Float[Array, " batch"],
     mask: Bool[Array | np.ndarray, " batch"],
 ) -> Tally:
-    """Sum over the images of a batch that `mask` selects."""
-    classes = jnp.arange(logits.shape[1])
-    true = (labels[:, None] == classes) & mask[:, None]
-    predicted = jnp.argmax(logits, axis=1)[:, None] == classes
-    confusion = jnp.sum(true[:, :, None] & predicted[:, None, :], axis=0, dtype=jnp.int32)
+    """Sum over the images of a batch that `mask` selects, or over their pixels where these have logits."""
+    classes, space = jnp.arange(logits.shape[-1]), labels.shape[1:]
+    true = (labels[..., None] == classes) & mask.reshape(-1, *[1] * len(space), 1)
+    predicted = jnp.argmax(logits, axis=-1)[..., None] == classes
+    confusion = jnp.sum(true[..., :, None] & predicted[..., None, :], axis=tuple(range(labels.ndim)), dtype=jnp.int32)
     # where(), not a product: the loss of a padded row may be inf or NaN.
-    return Tally(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), confusion)
+    return Tally(math.prod(space) * jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), confusion)
 
 
 def total(tallies: list[Tally]) -> Tally:

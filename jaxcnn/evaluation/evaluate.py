@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -15,6 +15,15 @@ from jaxcnn.data.protocol import Protocol
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import RESAMPLES
+from jaxcnn.evaluation.masks import MaskPredictions
+from jaxcnn.evaluation.patients import (
+    masks_document,
+    patient_table,
+    score_patients,
+    summarise_patients,
+    summary_table,
+    write_patients,
+)
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
 from jaxcnn.runs.files import whole_file
@@ -23,11 +32,14 @@ from jaxcnn.runs.folder import (
     UNSEEN,
     Run,
     open_run,
+    read_config,
     read_data,
+    read_masks,
     read_predictions,
     write_predictions,
 )
 from jaxcnn.runs.json_files import json_text
+from jaxcnn.runs.trees import read_manifest
 
 if TYPE_CHECKING:
     from jaxcnn.data.dataset import Dataset
@@ -99,6 +111,18 @@ def evaluate(
     ]
     for run in opened:
         _check_protocol(run, protocol)
+    if any(map(_segments, opened)):
+        _evaluate_masks(
+            opened,
+            split,
+            data,
+            resamples,
+            seed,
+            csv_file,
+            machine_readable,
+            refused={"--map": matches, "--unseen": unseen, "--compare": compare, "--temperature": temperature},
+        )
+        return
     if data is None:
         evaluated = [_of_split(run, split or "test", unseen=unseen) for run in opened]
         images = f"{split or 'test'} images{' without a copy in Training' if unseen else ''}"
@@ -128,6 +152,68 @@ def evaluate(
     print(json_text(scores_document(evaluation), indent=2) if machine_readable else table(evaluation))
     if csv_file is not None:
         _write_csv(csv_file, evaluation)
+
+
+def _segments(run: Run) -> bool:
+    from jaxcnn.models.table import MODELS
+
+    if run.manifest.is_file():
+        return read_manifest(run.folder, dict[str, Any]).get("model") == "UNet"
+    model = MODELS.get(str(read_config(run).get("model")))
+    return model is not None and model.task == "segmentation"
+
+
+def _evaluate_masks(
+    runs: Sequence[Run],
+    split: Split | None,
+    data: str | None,
+    resamples: int,
+    seed: int,
+    csv_file: Path | None,
+    machine_readable: bool,
+    refused: Mapping[str, Any],
+) -> None:
+    """Score runs that segment: by patient, and by slice."""
+    for run in runs:
+        if not _segments(run):
+            raise UserError(f"{run.folder}: is a run that classifies, and others segment; evaluate them one by one")
+    for option, given in refused.items():
+        if given:
+            raise UserError(f"{option}: works only on runs that classify; leave it out")
+    found = [_predict_masks(run, data, split) if data else read_masks(run, split or "test") for run in runs]
+    scored = [({"run": str(run.folder)}, masks, score_patients(masks)) for run, masks in zip(runs, found, strict=True)]
+    summaries = [summarise_patients(scores, resamples, seed=seed) for _, _, scores in scored]
+    if machine_readable:
+        pairs = zip(scored, summaries, strict=True)
+        documents = [of | masks_document(masks, scores, summary) for (of, masks, scores), summary in pairs]
+        print(json_text({"runs": documents}, indent=2))
+    else:
+        if len(runs) == 1:
+            print(patient_table(*scored[0][1:]), end="\n\n")
+        print(summary_table([str(run.folder) for run in runs], summaries))
+        print(f"\n95% intervals from {resamples} resamples of whole patients.")
+    if csv_file is not None:
+        write_patients(csv_file, scored)
+
+
+def _predict_masks(run: Run, data: str, split: Split | None) -> MaskPredictions:
+    from jaxcnn.data.dataset import joined
+    from jaxcnn.data.load import load_dataset
+    from jaxcnn.inference.segmentation import load_segmenter, predict_split
+    from jaxcnn.program_cache import keep_programs
+
+    keep_programs()
+    trained, dataset = load_segmenter(run.folder), load_dataset(data, masks=True)
+    if split and split not in dataset.splits:
+        raise UserError(f"--split {split}: {data} has no such split; leave it out")
+    if len(dataset.classes) != len(trained.classes):
+        theirs, ours = (", ".join(of.classes) for of in (dataset, trained))
+        raise UserError(f"--data {data}: has the classes {theirs}, {run.folder} has {ours}; give other images")
+    chosen = [dataset.splits[split]] if split else list(dataset.splits.values())
+    try:
+        return predict_split(trained, joined(chosen))
+    except ValueError as error:
+        raise UserError(f"--data {data}: {error}; give other images") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import Trained, load_best
+from jaxcnn.models.unet import UNet
 from jaxcnn.runs.folder import SPLITS, Run, open_run, write_predictions
 from jaxcnn.runs.json_files import write_json
 
@@ -32,7 +33,10 @@ def load_classifier(folder: Path) -> Trained:
         UserError: the folder is neither, or is damaged, or nobody knows the names of its classes.
     """
     if not Run(folder).manifest.is_file():
-        return load_best(open_run(folder))
+        trained = load_best(open_run(folder))
+        if isinstance(trained.model, UNet):
+            raise UserError(f"{folder}: is a run that segments; use python -m train segment, or give a classifier")
+        return trained
     pretrained = load_pretrained(folder)
     manifest, model = pretrained.manifest, pretrained.model
     count = getattr(model, "classes", None)

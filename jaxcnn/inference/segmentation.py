@@ -1,41 +1,209 @@
-"""Segment slices, and compare the masks with those that were drawn by hand."""
+"""Segment stacks of slices with a trained or converted U-Net, after the preprocessing that its network needs."""
 
-from typing import cast
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, UInt8
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Bool, Float32, UInt8
+from scipy import ndimage
 
-from jaxcnn.data.normalization import NORMALIZATIONS
-from jaxcnn.inference.pretrained import Pretrained
+from jaxcnn.data.dataset import Split
+from jaxcnn.data.preprocessing import Preprocessing, as_inputs, frame, frame_masks, resize_masks
+from jaxcnn.data.slices import BINARY, with_channels
+from jaxcnn.errors import UserError
+from jaxcnn.evaluation.masks import MaskPredictions, patients_of
+from jaxcnn.inference.hub_volume import prepare_hub_volume
+from jaxcnn.inference.pretrained import load_pretrained, load_unet, open_pretrained
+from jaxcnn.inference.trained import Trained, load_best, predict_logits
+from jaxcnn.inference.tta import average_probabilities, views_of
+from jaxcnn.models.segmentation import SegmentationUNet
+from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.runs.folder import Run, open_run
+
+Preset = Literal["as-trained", "per-image-z-score", "hub"]
 
 _BATCH_SIZE = 8
+# How the SHA-256 of the hub's file begins, as its name says.
+_HUB = "e012d006"
+
+Masks = UInt8[np.ndarray, "n rows columns"]
 
 
-def predict_masks(
-    unet: Pretrained, images: UInt8[np.ndarray, "n height width channel"]
-) -> Bool[np.ndarray, "n height width"]:
-    """Segment slices: find the pixels to which a U-Net with one mask gives a probability above 0.5.
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A stack as a network takes it.
+
+    Attributes:
+        inputs: height and width are multiples of 16.
+        restore: brings masks of these to the size of the stack.
+    """
+
+    inputs: Float32[np.ndarray, "n rows columns channel"]
+    restore: Callable[[Masks], Masks]
+
+
+def load_segmenter(folder: Path) -> Trained:
+    """Load the best network of a run that segments, or a converted U-Net, on the default device.
 
     Raises:
-        ValueError: the U-Net doesn't take images of this shape.
+        UserError: the folder is neither, or is damaged.
     """
-    normalize = NORMALIZATIONS[unet.manifest.normalization]
+    if not Run(folder).manifest.is_file():
+        trained = load_best(open_run(folder))
+        if not isinstance(trained.model, SegmentationUNet):
+            raise UserError(f"{folder}: is a run that classifies; give one of python -m train segmentation")
+        return trained
+    unet = load_unet(folder)
+    fields, count = unet.manifest.fields, unet.manifest.fields["out_channels"]
+    model = SegmentationUNet(**fields, classes=count + 1)
+    classes = BINARY if count == 1 else (BINARY[0], *(str(number) for number in range(1, count + 1)))
+    preprocessing = Preprocessing(normalization=unet.manifest.normalization)
+    height, width, channels = unet.manifest.image_shape
+    return Trained(model, unet.variables, preprocessing, (height, width, channels), classes, epoch=None)
+
+
+def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The module and the variables of an encoder: converted, or the way down of a run that segments.
+
+    Raises:
+        UserError: the folder is neither, or is damaged.
+    """
+    if not Run(folder).config.is_file() or Run(folder).manifest.is_file():
+        encoder = load_pretrained(folder, "encode")
+        return encoder.model, encoder.variables
+    trained = load_segmenter(folder)
+    model = trained.model.clone(in_channels=trained.preprocessing.seen_shape(trained.image_shape)[2])
+    flat = flatten_dict(trained.variables)
+    return model, unflatten_dict({path: leaf for path, leaf in flat.items() if path[1] in STAGE_NAMES})
+
+
+def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width channel"], preset: Preset) -> Masks:
+    """Give each pixel of a patient's slices its class.
+
+    Args:
+        trained: what `load_segmenter` gives.
+        images: a stack; grey slices are repeated for a network of several channels.
+        preset: a name in `PRESETS`.
+
+    Raises:
+        ValueError: the images have another number of channels than the network takes.
+    """
+    prepared = PRESETS[preset](trained, with_channels(images, trained.image_shape[2]))
 
     @jax.jit
-    def masks(images: UInt8[Array, "batch height width channel"]) -> Bool[Array, "batch height width"]:
-        floats = normalize(images.astype(jnp.float32) / 255.0)
-        return cast(Array, unet.model.apply(unet.variables, floats, train=False))[..., 0] > 0
+    def classes(inputs: Float32[Array, "batch rows columns channel"]) -> UInt8[Array, "batch rows columns"]:
+        views = jnp.stack(views_of(inputs, trained.tta), axis=1).reshape(-1, *inputs.shape[1:])
+        logits = cast(Array, trained.model.apply(trained.variables, views, train=False))
+        return jnp.argmax(average_probabilities(logits, len(views) // len(inputs)), axis=-1).astype(jnp.uint8)
 
     predicted = []
     for start in range(0, len(images), _BATCH_SIZE):
-        batch = images[start : start + _BATCH_SIZE]
+        batch = prepared.inputs[start : start + _BATCH_SIZE]
         # All batches are of one size, so that one program serves them.
         missing = min(_BATCH_SIZE, len(images)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-        predicted.append(np.asarray(masks(filled))[: len(batch)])
-    return np.concatenate(predicted)
+        predicted.append(np.asarray(classes(filled))[: len(batch)])
+    return prepared.restore(np.concatenate(predicted))
+
+
+def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+    """As the network's folder says, at the size that it was trained with.
+
+    Where it was trained on squares, other slices are made squares by black borders, so that heads keep their shape.
+    """
+    height, width = images.shape[1:3]
+    rows, columns, _ = trained.preprocessing.framed_shape(trained.image_shape)
+    side = max(height, width) if rows == columns else 0
+    top, left = max(0, side - height) // 2, max(0, side - width) // 2
+    padded = np.pad(images, [(0, 0), (top, max(0, side - height - top)), (left, max(0, side - width - left)), (0, 0)])
+    resized = np.asarray(frame(padded, Preprocessing(image_size=rows if side else None)))
+    inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
+
+    def restore(masks: Masks) -> Masks:
+        whole = resize_masks(cut(masks), padded.shape[1:3], len(trained.classes))
+        return whole[:, top : top + height, left : left + width]
+
+    return Prepared(inputs, restore)
+
+
+def prepare_by_image(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+    """Each slice by itself, at its own size."""
+    by_image = dataclasses.replace(trained.preprocessing, normalization="per-image-z-score")
+    return Prepared(*_in_multiples(np.asarray(as_inputs(images, by_image))))
+
+
+def _in_multiples(
+    inputs: Float32[np.ndarray, "n height width channel"],
+) -> tuple[Float32[np.ndarray, "n rows columns channel"], Callable[[Masks], Masks]]:
+    """Pad to multiples of 16, which a U-Net needs, by copies of the border; and what cuts masks to the size before."""
+    height, width = inputs.shape[1:3]
+    padded = np.pad(inputs, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)), mode="edge")
+    return padded, lambda masks: masks[:, :height, :width]
+
+
+def prepare_hub(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+    """As the hub's network was trained: see `jaxcnn.inference.hub_volume`."""
+    inputs, box, square = prepare_hub_volume(images)
+
+    def restore(masks: Masks) -> Masks:
+        whole = np.zeros(images.shape[:3], np.uint8)
+        (first, last), (top, bottom), (left, right) = box
+        rows, columns = bottom - top, right - left
+        above, before = (square - rows) // 2, (square - columns) // 2
+        resized = resize_masks(masks[first:last], (square, square), len(trained.classes))
+        whole[first:last, top:bottom, left:right] = resized[:, above : above + rows, before : before + columns]
+        return whole
+
+    return Prepared(inputs, restore)
+
+
+# The names that --preset takes.
+PRESETS: dict[Preset, Callable[[Trained, UInt8[np.ndarray, "n height width channel"]], Prepared]] = {
+    "as-trained": prepare_as_trained,
+    "per-image-z-score": prepare_by_image,
+    "hub": prepare_hub,
+}
+
+
+def default_preset(folder: Path) -> Preset:
+    """The preset of a run, of the hub's own weights, or of other converted weights."""
+    if not Run(folder).manifest.is_file():
+        return "as-trained"
+    return "hub" if open_pretrained(folder)[0].source_sha256.startswith(_HUB) else "per-image-z-score"
+
+
+def predict_split(trained: Trained, split: Split) -> MaskPredictions:
+    """Segment the images of a split, at the size that the network sees.
+
+    Raises:
+        ValueError: the images have another number of channels than the network takes.
+    """
+    assert split.masks is not None
+    sized = trained.preprocessing
+    if split.images.shape[1:3] != trained.image_shape[:2]:
+        sized = dataclasses.replace(sized, image_size=sized.image_size or trained.image_shape[0])
+    images = with_channels(split.images, trained.image_shape[2])
+    as_classes = partial(jnp.argmax, axis=-1)
+    predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
+    true = np.asarray(frame_masks(split.masks, sized, len(trained.classes)))
+    return MaskPredictions(predicted.astype(np.uint8), true, patients_of(split), split.names, trained.classes)
+
+
+def keep_largest_component(masks: Masks) -> Masks:
+    """Keep of each class its largest connected component in the stack; voxels are connected through their faces."""
+    kept = np.zeros_like(masks)
+    for label in range(1, int(masks.max(initial=0)) + 1):
+        components, count = ndimage.label(masks == label)
+        if count:
+            kept[components == 1 + np.argmax(np.bincount(components.ravel())[1:])] = label
+    return kept
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], true: Bool[np.ndarray, "*shape"]) -> float:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
 from jaxcnn.errors import UserError
@@ -147,7 +147,7 @@ def classify(
 
 def _logits(
     trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
-) -> Float[Array, "batch classes"]:
+) -> Float[Array, "batch *space classes"]:
     """Of several views the logarithm of the mean probabilities."""
     views = views_of(jnp.asarray(images), trained.tta)
     side_by_side = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
@@ -167,14 +167,19 @@ def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch cl
 
 
 def predict_logits(
-    trained: Trained, images: UInt8[np.ndarray, "n height width channel"], batch_size: int = 32
-) -> Float32[np.ndarray, "n classes"]:
-    """Compute the logits of many images in batches; their softmax is what `classify` gives."""
-    compiled = jax.jit(lambda variables, batch: _logits(dataclasses.replace(trained, variables=variables), batch))
+    trained: Trained,
+    images: UInt8[np.ndarray, "n height width channel"],
+    batch_size: int = 32,
+    output: Callable[[Array], Array] = lambda logits: logits.astype(jnp.float32),
+) -> Shaped[np.ndarray, "n ..."]:
+    """Compute the logits of many images in batches, or what `output` makes of them; see `classify`."""
+    compiled = jax.jit(
+        lambda variables, batch: output(_logits(dataclasses.replace(trained, variables=variables), batch))
+    )
     found = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         # All batches are of one size, so that one program serves them.
         filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        found.append(np.asarray(compiled(trained.variables, filled), np.float32)[: len(batch)])
+        found.append(np.asarray(compiled(trained.variables, filled))[: len(batch)])
     return np.concatenate(found)

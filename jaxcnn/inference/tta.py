@@ -30,16 +30,21 @@ def views_of(images: Images, tta: TTAName) -> tuple[Images, ...]:
     return VIEWS[tta](images)
 
 
-def average_probabilities(logits: Float[Array, "rows classes"], views: int) -> Float[Array, "batch classes"]:
+def average_probabilities(
+    logits: Float[Array, "rows *space classes"], views: int
+) -> Float[Array, "batch *space classes"]:
     """Average the views' probabilities and return their logarithm, which serves as logits.
 
     Args:
-        logits: of the first example's views, then of the second's, and so on.
+        logits: of the first example's views, then of the second's, and so on; those of the pixels of a mirror image are
+            mirrored back before.
         views: of each example; the logits of a single view are returned as they are.
     """
     if views == 1:
         return logits
-    of_views = jax.nn.log_softmax(logits).reshape(-1, views, logits.shape[-1])
+    of_views = jax.nn.log_softmax(logits).reshape(-1, views, *logits.shape[1:])
+    if logits.ndim > 2:
+        of_views = of_views.at[:, 1:].set(of_views[:, 1:, :, ::-1])
     return jax.nn.logsumexp(of_views, axis=1) - math.log(views)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 
 Paths = tuple[tuple[str, ...], ...]
 """Of submodules: the names that lead to each."""
+
+TaskName = Literal["classification", "segmentation"]
 
 RANDOM = "random"
 
@@ -55,7 +57,8 @@ class EncoderOptions:
     """Options of every model that can start from a converted encoder."""
 
     encoder: str | None = None
-    """Folder of converted weights (`python -m convert` writes one), or `random` for untrained weights, as a control."""
+    """Folder of converted weights (`python -m convert` writes one), for `unet` also a run of `python -m train
+    segmentation`, or `random` for untrained weights, as a control."""
     cache: bool = True
     """Don't keep the outputs of the frozen part in ~/.cache/jaxcnn; compute them in every step."""
     views: int = 8
@@ -91,6 +94,7 @@ class Architecture:
         learning_rates: for a submodule at the top, the option that holds its own learning rate.
         encoder: the submodule that may start from converted weights; empty where there is none. The options then are
             `EncoderOptions`.
+        task: what the logits are of: an image's class, or the class of each of its pixels.
     """
 
     summary: str
@@ -102,6 +106,7 @@ class Architecture:
     frozen: Callable[[Any], Paths] = no_frozen_part
     learning_rates: Mapping[str, str] = dataclasses.field(default_factory=dict)
     encoder: str = ""
+    task: TaskName = "classification"
 
 
 def require(options: Any, field: str, holds: bool, demand: str) -> None:

@@ -156,9 +156,11 @@ class UpConv(nn.Module):
 
     Attributes:
         features: width of the output.
+        dtype: of activations.
     """
 
     features: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -170,5 +172,6 @@ class UpConv(nn.Module):
         initializer = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=(0, 1))
         kernel = self.param("kernel", initializer, (2, 2, self.features, channels))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         squares = jnp.einsum("bhwc,ijfc->bhiwjf", x, kernel) + bias
         return squares.reshape(batch, 2 * height, 2 * width, self.features)

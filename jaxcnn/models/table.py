@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxcnn.errors import UserError
 from jaxcnn.models.architecture import Architecture
 from jaxcnn.models.resnet import RESNETS, ResNet
+from jaxcnn.models.segmentation import SEGMENTATION
 from jaxcnn.models.simplecnn import SIMPLECNN
 from jaxcnn.models.unet import UNet
 from jaxcnn.models.unet_classifier import UNET_CLASSIFIER
@@ -19,6 +20,7 @@ from jaxcnn.models.unet_classifier import UNET_CLASSIFIER
 MODELS: dict[str, Architecture] = {
     "simplecnn": SIMPLECNN,
     "unet": UNET_CLASSIFIER,
+    "segmentation": SEGMENTATION,
     **RESNETS,
 }
 

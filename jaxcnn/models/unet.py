@@ -21,11 +21,11 @@ class UNet(nn.Module):
     four go up, each beside the features of its size from the way down.
 
     Attributes:
-        in_channels: of the images; the hub's are three MRI sequences: before contrast, FLAIR, after contrast.
+        in_channels: of the images, 0 for any number; the hub's are three MRI sequences: before contrast, FLAIR, after.
         out_channels: masks in an output.
         features: width of the first stage; the bottleneck has 16 times as much.
         axis_name: mapped axis over which batch statistics are averaged, or None.
-        dtype: of the way down's activations; the way up is float32.
+        dtype: of activations; logits are float32.
     """
 
     in_channels: int = 3
@@ -36,21 +36,21 @@ class UNet(nn.Module):
 
     def setup(self) -> None:
         """The layers, under the hub's names."""
-        stage = partial(DoubleConv, axis_name=self.axis_name)
+        stage = partial(DoubleConv, axis_name=self.axis_name, dtype=self.dtype)
+        up = partial(UpConv, dtype=self.dtype)
         width = self.features
-        down = partial(stage, dtype=self.dtype)
-        self.encoder1 = down(width)
-        self.encoder2 = down(width * 2)
-        self.encoder3 = down(width * 4)
-        self.encoder4 = down(width * 8)
-        self.bottleneck = down(width * 16)
-        self.upconv4 = UpConv(width * 8)
+        self.encoder1 = stage(width)
+        self.encoder2 = stage(width * 2)
+        self.encoder3 = stage(width * 4)
+        self.encoder4 = stage(width * 8)
+        self.bottleneck = stage(width * 16)
+        self.upconv4 = up(width * 8)
         self.decoder4 = stage(width * 8)
-        self.upconv3 = UpConv(width * 4)
+        self.upconv3 = up(width * 4)
         self.decoder3 = stage(width * 4)
-        self.upconv2 = UpConv(width * 2)
+        self.upconv2 = up(width * 2)
         self.decoder2 = stage(width * 2)
-        self.upconv1 = UpConv(width)
+        self.upconv1 = up(width)
         self.decoder1 = stage(width)
         self.conv = Conv(self.out_channels, (1, 1))
 
@@ -62,7 +62,13 @@ class UNet(nn.Module):
         Raises:
             ValueError: see `encode`.
         """
-        x, (skip1, skip2, skip3, skip4) = self.encode(images, train)
+        return self.ascend(*self.encode(images, train), train)
+
+    def ascend(
+        self, x: Float[Array, "batch _ _ _"], skips: tuple[Float[Array, "batch _ _ _"], ...], train: bool
+    ) -> Float[Array, "batch height width masks"]:
+        """The way up, from what `encode` gives: mask logits."""
+        skip1, skip2, skip3, skip4 = skips
         for upconv, skip, decoder in (
             (self.upconv4, skip4, self.decoder4),
             (self.upconv3, skip3, self.decoder3),
@@ -70,7 +76,7 @@ class UNet(nn.Module):
             (self.upconv1, skip1, self.decoder1),
         ):
             x = decoder(jnp.concatenate([upconv(x), skip], axis=-1), train=train)
-        return self.conv(x)
+        return self.conv(x.astype(jnp.float32))
 
     def encode(
         self, images: Float[Array, "batch height width channel"], train: bool
@@ -117,7 +123,7 @@ class UNet(nn.Module):
 
 def _check_images(images: Float[Array, "batch height width channel"], channels: int) -> None:
     shape = images.shape
-    if shape[-1] != channels:
+    if channels not in (0, shape[-1]):
         raise ValueError(f"this U-Net needs images of {channels} channels, got shape {shape}")
     if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:
         raise ValueError(f"U-Net needs images whose height and width are multiples of 16, got shape {shape}")

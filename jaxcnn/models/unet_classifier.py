@@ -44,6 +44,7 @@ class UNetClassifier(Classifier):
         head: ``reference``: an 8x8 convolution and two dense layers; ``pooled``: a dense layer behind global pooling.
         head_features: width of the reference head's convolution.
         hidden_features: width of its first dense layer.
+        in_channels: of the U-Net; the grey image is repeated so often.
         frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
     """
 
@@ -52,12 +53,13 @@ class UNetClassifier(Classifier):
     head_features: int = 256
     hidden_features: int = 128
     frozen_stages: int = 4
+    in_channels: int = 3
 
     def setup(self) -> None:
         """The U-Net, of which only the way down is used."""
         if not 0 <= self.frozen_stages <= STAGES:
             raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {STAGES}")
-        self.unet = UNet(features=self.features, axis_name=self.axis_name, dtype=self.dtype)
+        self.unet = UNet(self.in_channels, features=self.features, axis_name=self.axis_name, dtype=self.dtype)
 
     def __call__(self, images: Float[Array, "batch height width 1"], *, train: bool) -> Float[Array, "batch classes"]:
         """Logits for grey images, normalised as the U-Net expects; with `train`, a `dropout` key is needed.
@@ -69,7 +71,7 @@ class UNetClassifier(Classifier):
         return self.classify(self.encode(images), train=train)
 
     def encode(self, images: Float[Array, "batch height width 1"]) -> Float[Array, "batch _ _ _"]:
-        """The activations at the border, what the frozen stages make of the images in three equal channels.
+        """The activations at the border, what the frozen stages make of the images in `in_channels` equal channels.
 
         With four frozen stages and 128x128 images they are (batch, 8, 8, 8 * features).
 
@@ -78,7 +80,7 @@ class UNetClassifier(Classifier):
         """
         if self.head == "reference" and min(images.shape[1:3]) < 128:
             raise ValueError(f"UNetClassifier needs images of at least 128x128 pixels, got shape {images.shape}")
-        x = jnp.repeat(images, self.unet.in_channels, axis=-1)
+        x = jnp.repeat(images, self.in_channels, axis=-1)
         border = self.unet.descend(x, False, stop=self.frozen_stages)
         return jax.lax.stop_gradient(border).astype(jnp.float32)
 
@@ -127,16 +129,14 @@ def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module
     """The network that the options describe, as wide as the encoder if there is one.
 
     Raises:
-        ValueError: the encoder is no U-Net for images of three channels.
+        ValueError: the encoder is no U-Net.
     """
     standard = UNetClassifier()
-    features = scaled(standard.features, options.width)
+    features, in_channels = scaled(standard.features, options.width), standard.in_channels
     if encoder is not None:
         if not isinstance(encoder, UNet):
-            raise ValueError(f"is a {type(encoder).__name__}, not a UNet; python -m convert unet writes one")
-        if encoder.in_channels != UNet.in_channels:
-            raise ValueError(f"takes images of {encoder.in_channels} channels; give one of {UNet.in_channels}")
-        features = encoder.features
+            raise ValueError(f"is a {type(encoder).__name__}, not a UNet; give converted weights, or a run to segment")
+        features, in_channels = encoder.features, encoder.in_channels
     return UNetClassifier(
         classes=classes,
         features=features,
@@ -144,6 +144,7 @@ def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module
         head_features=scaled(standard.head_features, options.width),
         hidden_features=scaled(standard.hidden_features, options.width),
         frozen_stages=len(frozen_stages(options)),
+        in_channels=in_channels,
     )
 
 

@@ -5,17 +5,19 @@ data.json           which images those are: protocol, counts, fingerprints
 environment.json    versions, device, git revision
 metrics.jsonl       one flat line an epoch
 predictions/        SPLIT.npz: logits, labels, groups (near-duplicates, patients), names; in external/ the same for
-                    other data sets, NAME.npz, and NAME-unseen.npz without copies of training images
+                    other data sets, NAME.npz, and NAME-unseen.npz without copies of training images; of a run that
+                    segments, masks in the place of logits and labels
 checkpoints/        the last two, to go on from
 best/               the classifier that was best on the validation images
 figures/            PNG files
 .lock               held by the process that works on the run (`jaxcnn.runs.lock`); marks the folder as one of ours
 """
 
+import contextlib
 import dataclasses
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
@@ -23,7 +25,9 @@ import msgspec
 import numpy as np
 
 from jaxcnn.errors import UserError, printable
+from jaxcnn.evaluation.masks import MaskPredictions
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.tasks import task_of
 from jaxcnn.runs.files import clear_leftovers, is_temporary, whole_file
 from jaxcnn.runs.json_files import (
     Count,
@@ -36,7 +40,6 @@ from jaxcnn.runs.json_files import (
 )
 
 SPLITS = ("train", "validation", "test")
-_SCORES = [f"{split}_{score}" for split in SPLITS for score in ("loss", "accuracy", "f1_macro", "f1_weighted")]
 _WAY_OUT = "restore the file from a copy, or train again"
 
 Value = TypeVar("Value")
@@ -246,7 +249,8 @@ def read_epochs(run: Run) -> list[dict[str, Any]]:
         for place, line in enumerate(lines, start=1):
             if line.get("epoch") != place:
                 raise ValueError(f"line {place} is not of epoch {place}")
-            if missing := [name for name in _SCORES if name not in line]:
+            needed = [f"{split}_{score}" for split in SPLITS for score in task_of(line).scores_of(split)]
+            if missing := [name for name in needed if name not in line]:
                 raise ValueError(f"line {place} has no {missing[0]}")
     return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
@@ -257,12 +261,12 @@ def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def rank(epoch: Mapping[str, Any]) -> tuple[float, float]:
-    """Rank an epoch, higher is better: macro F1 on the validation images, then their loss; NaN is worst."""
-    f1, loss = epoch["validation_f1_macro"], epoch["validation_loss"]
-    return (f1, -loss) if math.isfinite(f1) and math.isfinite(loss) else (-math.inf, -math.inf)
+    """Rank an epoch, higher is better: macro F1 on the validation images, or Dice, then their loss; NaN is worst."""
+    score, loss = epoch[f"validation_{task_of(epoch).best}"], epoch["validation_loss"]
+    return (score, -loss) if math.isfinite(score) and math.isfinite(loss) else (-math.inf, -math.inf)
 
 
-def write_predictions(run: Run, split: str, predictions: Predictions) -> None:
+def write_predictions(run: Run, split: str, predictions: Predictions | MaskPredictions) -> None:
     """Write predictions/SPLIT.npz; strings are stored as unicode arrays, nothing is pickled."""
     path = run.predictions(split)
     with whole_file(path) as temporary:
@@ -275,7 +279,41 @@ def read_predictions(run: Run, split: str) -> Predictions:
     Raises:
         UserError: the run has none, since it didn't end; or the file can't be read or is damaged.
     """
-    path = run.predictions(split)
+    with _opened(run.predictions(split)) as stored:
+        if "predicted" in stored:
+            raise UserError(
+                f"{run.folder}: is a run that segments, and has masks in the place of classes; give another"
+            )
+        arrays = {name: stored[name] for name in ("logits", "labels", "groups", "names", "classes")}
+        _check_predictions(**arrays)
+        names, classes = (tuple(arrays[name].tolist()) for name in ("names", "classes"))
+    return Predictions(arrays["logits"], arrays["labels"], arrays["groups"], names, classes)
+
+
+def read_masks(run: Run, split: str) -> MaskPredictions:
+    """Read predictions/SPLIT.npz of a run that segments.
+
+    Raises:
+        UserError: it is a run of another kind, or didn't end; or the file can't be read or is damaged.
+    """
+    with _opened(run.predictions(split)) as stored:
+        if "logits" in stored:
+            raise UserError(f"{run.folder}: is a run that classifies; give one of python -m train segmentation")
+        arrays = {name: stored[name] for name in ("predicted", "true", "patients", "names", "classes")}
+        masks, count = (arrays["predicted"], arrays["true"]), arrays["names"].size
+        for mask in masks:
+            if mask.dtype != np.uint8 or mask.ndim != 3 or mask.shape != (count, *masks[0].shape[1:]):
+                raise ValueError(f"masks are {mask.dtype}{mask.shape}, of {count} images")
+            if mask.max(initial=0) >= arrays["classes"].size:
+                raise ValueError(f"masks go up to {mask.max()}, but there are {arrays['classes'].size} classes")
+        names, patients, classes = (tuple(map(str, arrays[name])) for name in ("names", "patients", "classes"))
+        if not count or len(patients) != count or len(classes) < 2:
+            raise ValueError(f"{count} images, {len(patients)} patients, {len(classes)} classes")
+    return MaskPredictions(*masks, patients, names, classes)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file; finish the run first (continue it with --resume)")
     with (
@@ -284,10 +322,7 @@ def read_predictions(run: Run, split: str) -> Predictions:
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as stored,
     ):
-        arrays = {name: stored[name] for name in ("logits", "labels", "groups", "names", "classes")}
-        _check_predictions(**arrays)
-        names, classes = (tuple(arrays[name].tolist()) for name in ("names", "classes"))
-    return Predictions(arrays["logits"], arrays["labels"], arrays["groups"], names, classes)
+        yield stored
 
 
 def _check_predictions(

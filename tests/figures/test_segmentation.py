@@ -26,7 +26,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
 # Patient b has slices 0, 2 and 4: one found, one half found, one missed. In patient a there is nothing.
 TRUE = np.stack([square(8, 10), NOTHING, square(8, 10), NOTHING, square(20, 30)])
 PREDICTED = np.stack([square(8, 10), NOTHING, square(8, 12), NOTHING, NOTHING])
-SLICES = Slices(IMAGES, TRUE, ("b", "a", "b", "a", "b"))
+SLICES = Slices(IMAGES, TRUE.astype(np.uint8), ("b", "a", "b", "a", "b"))
 
 
 @pytest.fixture

@@ -42,15 +42,12 @@ def test_the_encoder_is_the_one_that_was_named(tmp_path):
         ),
         ("nothing", r"nothing: holds no weights"),
         ("simplecnn", r"simplecnn: is a SimpleCNN, not a UNet"),
-        ("grey", r"grey: takes images of 1 channels; give one of 3"),
     ],
 )
 def test_without_a_fitting_encoder_nothing_is_written(tmp_path, monkeypatch, capsys, encoder, message):
     if encoder == "simplecnn":
         simplecnn = SimpleCNN(stem_features=(2, 3), skip_features=2, head_features=3, hidden_features=4)
         save_random_weights(tmp_path / encoder, simplecnn, (64, 64, 1))
-    if encoder == "grey":
-        save_random_weights(tmp_path / encoder, UNet(in_channels=1, features=2), (32, 48, 1))
     named = [] if encoder is None else ["--encoder", str(tmp_path / encoder)]
     monkeypatch.setattr(sys, "argv", ["train", "unet", *named, "--run-dir", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as error:

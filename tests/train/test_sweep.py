@@ -15,7 +15,6 @@ from scipy import stats
 
 import train.sweep.groups
 from jaxcnn.errors import UserError
-from jaxcnn.evaluation.counts import Scores
 from jaxcnn.runs.folder import Run, open_run, open_sweep
 from jaxcnn.runs.lock import lock_run
 from train.__main__ import main
@@ -169,10 +168,19 @@ def test_a_sweep_is_stopped_and_kept_from_other_hands(tmp_path, monkeypatch, cap
     assert "exists but is not a sweep; choose another" in capsys.readouterr().err
 
 
+def f1_of(macro, weighted):
+    return {"f1_macro": macro, "f1_weighted": weighted}
+
+
 def test_the_table_is_sorted_by_validation_and_never_by_test(tmp_path):
     def row(name: str, validation: float, test: float) -> Row:
         f1 = {"train": 1.0, "validation": validation, "test": test}
-        return Row(name, {"seed": 0}, 3, {split: Scores(0.0, 0.0, value, value) for split, value in f1.items()})
+        return Row(
+            name,
+            {"seed": 0},
+            3,
+            {split: f1_of(value, value) for split, value in f1.items()},
+        )
 
     rows = [row("1", 0.5, 0.9), Row("2", {"seed": 1}, diverged="the loss is nan at step 3"), row("3", 0.6, 0.1)]
     assert [row.name for row in sort_rows(rows)] == ["3", "1", "2"]
@@ -186,9 +194,7 @@ def test_the_mean_over_seeds_is_scipys_confidence_interval(tmp_path):
     """Against its own function for it, with two settings, a model that diverged and a setting of one model."""
 
     def row(rate: float, seed: int, score: float | None) -> Row:
-        splits = (
-            {split: Scores(0.0, 0.0, score, score / 2) for split in ("train", "validation", "test")} if score else {}
-        )
+        splits = {split: f1_of(score, score / 2) for split in ("train", "validation", "test")} if score else {}
         return Row(f"{rate}-{seed}", {"learning_rate": rate, "seed": seed}, None, splits)
 
     values = [0.61, 0.65, 0.64, 0.58]
@@ -210,7 +216,7 @@ def test_the_mean_over_seeds_is_scipys_confidence_interval(tmp_path):
 
 def test_the_mean_over_folds_counts_each_fold_once_whatever_its_seeds():
     def row(fold: int, seed: int, score: float) -> Row:
-        splits = {split: Scores(0.0, 0.0, score, score) for split in ("train", "validation", "test")}
+        splits = {split: f1_of(score, score) for split in ("train", "validation", "test")}
         return Row(f"{fold}-{seed}", {"dropout": 0.1, "seed": seed, "fold": fold}, None, splits)
 
     rows = [row(1, 0, 0.5), row(1, 1, 0.7), row(2, 0, 0.8), row(2, 1, 0.8), row(3, 0, 0.9)]

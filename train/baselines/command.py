@@ -13,8 +13,8 @@ from tyro.conf import Positional
 from jaxcnn.data.dataset import Split
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.evaluation.counts import Scores
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.runs.folder import Run, check_run_folder, create_run, write_predictions
 from jaxcnn.runs.lock import lock_run
 from train.baselines.gradient_histograms import gradient_histograms
@@ -61,7 +61,7 @@ def baseline(
         for split, of in predictions.items():
             write_predictions(run, split, of)
     results = {split: (len(of.labels), _scores(of)) for split, of in predictions.items()}
-    print(f"\nScores, protocol {config.protocol}:\n\n{score_table(results)}")
+    print(f"\nScores, protocol {config.protocol}:\n\n{score_table(results, TASKS['classification'])}")
 
 
 def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str, ...]) -> dict[str, Predictions]:
@@ -85,6 +85,8 @@ def _environment(name: BaselineName) -> dict[str, Any]:
     }
 
 
-def _scores(predictions: Predictions) -> Scores:
+def _scores(predictions: Predictions) -> dict[str, float]:
     found = measures(predictions.logits, predictions.labels)
-    return Scores(*(float(values[0]) for values in (found.log_loss, found.accuracy, found.f1_macro, found.f1_weighted)))
+    return {"loss": float(found.log_loss[0])} | {
+        name: float(getattr(found, name)[0]) for name in ("accuracy", "f1_macro", "f1_weighted")
+    }

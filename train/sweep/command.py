@@ -4,15 +4,25 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Union
 
+import numpy as np
 import tyro
 
 from jaxcnn.data.load import load_dataset
+from jaxcnn.evaluation.patients import (
+    PatientScores,
+    score_patients,
+    summarise_patients,
+    summary_table,
+    write_patients,
+)
+from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.models.table import MODELS
 from jaxcnn.program_cache import keep_programs
+from jaxcnn.runs.folder import read_masks
 from jaxcnn.runs.lock import lock_file
 from train.devices import Placement, pick_devices
 from train.folder import check_intention
@@ -113,7 +123,9 @@ def _fold(model: Model) -> int:
 
 def _images_by_fold(config: Config) -> Callable[[int], Images]:
     """What gives the images of a fold, or with 0 those of a sweep without folds; the last ones are kept."""
-    loaded = load_dataset(config.training.data, config.training.max_images)
+    loaded = load_dataset(
+        config.training.data, config.training.max_images, masks=config.architecture.task == "segmentation"
+    )
 
     @functools.lru_cache(maxsize=1)
     def images_of(fold: int) -> Images:
@@ -123,18 +135,20 @@ def _images_by_fold(config: Config) -> Callable[[int], Images]:
 
 
 def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
-    diverged = read_diverged(folder)
+    diverged, task = read_diverged(folder), models[0].config.architecture.task
     rows = sort_rows(
         [
-            Row(model.name, model.values, diverged=diverged[model.name])
+            Row(model.name, model.values, diverged=diverged[model.name], task=TASKS[task])
             if model.name in diverged
-            else read_row(folder.run(model.name), model.values)
+            else read_row(folder.run(model.name), model.values, task)
             for model in models
         ]
     )
     by_first(lambda: write_models(folder.table, rows))
-    title = f"The best checkpoint of each model, sorted by validation F1 ({folder.table}):"
+    title = f"The best checkpoint of each model, sorted by validation {TASKS[task].sorts_by} ({folder.table}):"
     report(f"\n{title}\n\n{format_models(rows)}")
+    if task == "segmentation":
+        _conclude_patients(rows, folder)
     if any("fold" in row.values for row in rows if row.splits):
         settings = average_over_folds(rows)
         by_first(lambda: write_settings(folder.folds, settings, "folds"))
@@ -144,3 +158,22 @@ def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
         settings = average_over_seeds(rows)
         by_first(lambda: write_settings(folder.seeds, settings))
         report(f"\nMean over the seeds, and 95% interval ({folder.seeds}):\n\n{format_settings(settings)}")
+
+
+def _conclude_patients(rows: Sequence[Row], folder: SweepFolder) -> None:
+    """Score the test patients of all models, which are all patients where these are folds."""
+    scored = []
+    for row in rows:
+        if row.splits:
+            masks = read_masks(folder.run(row.name), "test")
+            scored.append(({"model": row.name, **row.values}, masks, score_patients(masks)))
+    if not scored:
+        return
+    by_first(lambda: write_patients(folder.patients, scored))
+    settings: dict[str, list[PatientScores]] = {}
+    for of, _, scores in scored:
+        name = " ".join(f"{option}={value}" for option, value in of.items() if option not in ("model", "fold"))
+        settings.setdefault(name or "all models", []).append(scores)
+    joined = [{name: np.concatenate([of[name] for of in parts]) for name in parts[0]} for parts in settings.values()]
+    title = f"The test patients ({folder.patients}), and 95% intervals from resampled patients:"
+    report(f"\n{title}\n\n{summary_table(list(settings), list(map(summarise_patients, joined)))}")

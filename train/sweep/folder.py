@@ -5,6 +5,7 @@ diverged.json    of each model that diverged, at which step
 table.csv        the models, the best on the validation images first
 seeds.csv        of a sweep over seeds: mean and interval of the models that differ in nothing else
 folds.csv        of cross-validation: the same over the folds
+patients.csv     of models that segment: the scores of each test patient
 figures/         the report and pictures
 .lock            held by the process that works on the sweep; marks the folder as one of ours
 """
@@ -46,6 +47,7 @@ class SweepFolder:
     table = Inside("table.csv")
     seeds = Inside("seeds.csv")
     folds = Inside("folds.csv")
+    patients = Inside("patients.csv")
     figures = Inside("figures")
     lock = Inside(".lock")
 
@@ -98,6 +100,7 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             sweep.table.unlink(missing_ok=True)
             sweep.seeds.unlink(missing_ok=True)
             sweep.folds.unlink(missing_ok=True)
+            sweep.patients.unlink(missing_ok=True)
             sweep.diverged.unlink(missing_ok=True)
         write_json(sweep.asked, asked)
     except OSError as error:

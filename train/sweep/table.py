@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from jaxcnn.evaluation.counts import Scores, Tally, scores
+from jaxcnn.evaluation.counts import Tally
+from jaxcnn.evaluation.tasks import TASKS, Task
 from jaxcnn.inference.trained import read_epoch
+from jaxcnn.models.architecture import TaskName
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import Run, read_predictions
+from jaxcnn.runs.folder import Run, read_masks, read_predictions
 from jaxcnn.tables import format_table
 
-SCORES = (("train", "f1_macro"), ("validation", "f1_macro"), ("test", "f1_macro"), ("test", "f1_weighted"))
-SCORE_NAMES = tuple(f"{split} {measure.removeprefix('f1_')} F1" for split, measure in SCORES)
-SCORE_COLUMNS = tuple(f"{split}_{measure}" for split, measure in SCORES)
-_VALIDATION = SCORES.index(("validation", "f1_macro"))
 _CONFIDENCE = 0.95
 
 
@@ -36,18 +34,20 @@ class Row:
         best_epoch: by the validation images; None if it diverged.
         splits: the scores of that epoch's weights; of a model that diverged, none.
         diverged: what happened to it; empty where nothing did.
+        task: of the models of the sweep.
     """
 
     name: str
     values: Mapping[str, Any]
     best_epoch: int | None = None
-    splits: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
+    splits: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     diverged: str = ""
+    task: Task = TASKS["classification"]
 
     @property
     def scores(self) -> list[float]:
-        """In the order of `SCORES`; none of a model that diverged."""
-        return [getattr(self.splits[split], measure) for split, measure in SCORES if self.splits]
+        """In the order of the task's `in_sweeps`; none of a model that diverged."""
+        return [self.splits[split][measure] for split, measure in self.task.in_sweeps if self.splits]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,30 +71,42 @@ class Setting:
     Attributes:
         values: of the other swept options.
         models: how many of them finished; of cross-validation, how many folds have one that did.
-        scores: in the order of `SCORES`.
+        scores: in the order of the task's `in_sweeps`.
+        task: of the models.
     """
 
     values: Mapping[str, Any]
     models: int
     scores: tuple[Estimate, ...]
+    task: Task
+
+    @property
+    def rank(self) -> float:
+        """Lower is better, on the validation images."""
+        return -self.scores[self.task.in_sweeps.index(("validation", self.task.best))].mean
 
 
-def read_row(run: Run, values: Mapping[str, Any]) -> Row:
+def read_row(run: Run, values: Mapping[str, Any], task: TaskName) -> Row:
     """Make the row of a finished model."""
-    confusions = {split: read_predictions(run, split).confusion() for split in ("train", "validation", "test")}
+    splits = {split: _read_scores(run, split, task) for split in ("train", "validation", "test")}
+    return Row(run.name, values, read_epoch(run), splits, task=TASKS[task])
+
+
+def _read_scores(run: Run, split: str, task: TaskName) -> dict[str, float]:
+    if task == "segmentation":
+        return read_masks(run, split).scores()
     # F1 doesn't need the losses.
-    splits = {split: scores(Tally(np.float64(0), confusion)) for split, confusion in confusions.items()}
-    return Row(run.name, values, read_epoch(run), splits)
+    return TASKS[task].scores(Tally(np.float64(0), read_predictions(run, split).confusion()))
 
 
 def sort_rows(rows: Sequence[Row]) -> list[Row]:
-    """Sort by macro F1 on the validation images, highest first; models that diverged come last."""
-    return sorted(rows, key=lambda row: (-row.splits["validation"].f1_macro if row.splits else 1, row.name))
+    """Sort by the best score on the validation images, highest first; models that diverged come last."""
+    return sorted(rows, key=lambda row: (-row.splits["validation"][row.task.best] if row.splits else 1, row.name))
 
 
 def format_models(rows: Sequence[Row]) -> str:
     """Format the models as a table, each named by the number at the start of its folder."""
-    lines = [["model", *rows[0].values, "best epoch", *SCORE_NAMES]]
+    lines = [["model", *rows[0].values, "best epoch", *_score_names(rows[0].task)]]
     for row in rows:
         best = "diverged" if row.diverged else str(row.best_epoch)
         found = [f"{score:.3f}" for score in row.scores]
@@ -104,12 +116,21 @@ def format_models(rows: Sequence[Row]) -> str:
 
 def write_models(path: Path, rows: Sequence[Row]) -> None:
     """The same as CSV, with all digits."""
-    head: list[Any] = ["model", *rows[0].values, "best_epoch", *SCORE_COLUMNS, "diverged"]
+    columns = _score_columns(rows[0].task)
+    head: list[Any] = ["model", *rows[0].values, "best_epoch", *columns, "diverged"]
     lines = [
-        [row.name, *row.values.values(), row.best_epoch, *(row.scores or [""] * len(SCORES)), row.diverged]  # type: ignore[list-item]
+        [row.name, *row.values.values(), row.best_epoch, *(row.scores or [""] * len(columns)), row.diverged]  # type: ignore[list-item]
         for row in rows
     ]
     _write_csv(path, [head, *lines])
+
+
+def _score_names(task: Task) -> list[str]:
+    return [f"{split} {task.titles[measure]}" for split, measure in task.in_sweeps]
+
+
+def _score_columns(task: Task) -> list[str]:
+    return [f"{split}_{measure}" for split, measure in task.in_sweeps]
 
 
 def mean_and_interval(values: Sequence[float]) -> Estimate:
@@ -129,7 +150,7 @@ def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
         if row.splits:
             groups.setdefault(tuple(value for name, value in row.values.items() if name != "seed"), []).append(row)
     settings = [_setting(members) for members in groups.values()]
-    return sorted(settings, key=lambda setting: -setting.scores[_VALIDATION].mean)
+    return sorted(settings, key=lambda setting: setting.rank)
 
 
 def average_over_folds(rows: Sequence[Row]) -> list[Setting]:
@@ -143,19 +164,19 @@ def average_over_folds(rows: Sequence[Row]) -> list[Setting]:
     for members in settings.values():
         values = {name: value for name, value in members[0].values.items() if name != "fold"}
         columns = zip(*([score.mean for score in of_fold.scores] for of_fold in members), strict=True)
-        averaged.append(Setting(values, len(members), tuple(map(mean_and_interval, columns))))
-    return sorted(averaged, key=lambda setting: -setting.scores[_VALIDATION].mean)
+        averaged.append(Setting(values, len(members), tuple(map(mean_and_interval, columns)), members[0].task))
+    return sorted(averaged, key=lambda setting: setting.rank)
 
 
 def _setting(members: Sequence[Row]) -> Setting:
     values = {name: value for name, value in members[0].values.items() if name != "seed"}
     columns = zip(*(row.scores for row in members), strict=True)
-    return Setting(values, len(members), tuple(map(mean_and_interval, columns)))
+    return Setting(values, len(members), tuple(map(mean_and_interval, columns)), members[0].task)
 
 
 def format_settings(settings: Sequence[Setting], over: str = "seeds") -> str:
     """Format the settings as a table of mean ± half of the interval's width."""
-    lines = [[*settings[0].values, over, *SCORE_NAMES]]
+    lines = [[*settings[0].values, over, *_score_names(settings[0].task)]]
     for setting in settings:
         found = [f"{score.mean:.3f} ± {score.half_width:.3f}" for score in setting.scores]
         lines.append([*map(str, setting.values.values()), str(setting.models), *found])
@@ -164,7 +185,7 @@ def format_settings(settings: Sequence[Setting], over: str = "seeds") -> str:
 
 def write_settings(path: Path, settings: Sequence[Setting], over: str = "seeds") -> None:
     """The same as CSV, with all digits."""
-    columns = (column for name in SCORE_COLUMNS for column in (name, f"{name}_half_width"))
+    columns = (column for name in _score_columns(settings[0].task) for column in (name, f"{name}_half_width"))
     lines: list[list[Any]] = [[*settings[0].values, over, *columns]]
     for setting in settings:
         numbers = (number for score in setting.scores for number in (score.mean, score.half_width))

@@ -1,11 +1,13 @@
 """Read DICOM files with pydicom: one image, or several frames."""
 
+import dataclasses
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import between, luma, to_bytes
@@ -33,6 +35,15 @@ def read_dicom(encoded: bytes) -> Scan:
         FileError: the file holds no pixels, or is compressed in a way that no installed package can read.
         Exception: any other, of pydicom: the file is no DICOM file, or is damaged.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of each value that breaks the standard.
+        dataset = _open(encoded)
+        frames = _decode(dataset)
+    parts = ("",) if len(frames) == 1 else tuple(str(number + 1) for number in range(len(frames)))
+    return Scan(tuple(map(Slice, frames, parts)), _patient(dataset))
+
+
+def _open(encoded: bytes) -> Any:
     try:
         import pydicom
     except ImportError as error:
@@ -40,14 +51,73 @@ def read_dicom(encoded: bytes) -> Scan:
             "DICOM files: need pydicom, which is not installed: pip install -c constraints.txt -e '.[dicom]'"
         ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of each value that breaks the standard.
+        warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(io.BytesIO(encoded))
         if not any(name in dataset for name in _PIXELS):
             raise FileError("is a DICOM file without pixels, such as a report or a plan; leave it out")
-        frames = _decode(dataset)
-    parts = ("",) if len(frames) == 1 else tuple(str(number + 1) for number in range(len(frames)))
-    patient = str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or "").strip()
-    return Scan(tuple(map(Slice, frames, parts)), patient)
+    return dataset
+
+
+def _patient(dataset: Any) -> str:
+    return str(dataset.get("PatientID") or dataset.get("StudyInstanceUID") or "").strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Slices of a DICOM series in their order in space.
+
+    Attributes:
+        pictures: rescaled values, not windowed.
+        places: of the slices among the files.
+        spacing: distance of the slices, height and width of a pixel, in mm; None where the files don't tell.
+        patient: PatientID, or else StudyInstanceUID.
+    """
+
+    pictures: Float32[np.ndarray, "n height width"]
+    places: tuple[int, ...]
+    spacing: tuple[float, float, float] | None
+    patient: str
+
+
+def read_series(files: Sequence[bytes]) -> Series:
+    """Read files of one image each as one series, ordered by position, or else by instance number.
+
+    Raises:
+        UserError, FileError: as `read_dicom`, or the images are of several sizes or in colours.
+    """
+    from pydicom.pixels import apply_modality_lut
+
+    datasets = [_open(encoded) for encoded in files]
+    normal = np.cross(
+        *np.reshape([float(x) for x in datasets[0].get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))], (2, 3))
+    )
+    positions = [np.dot(normal, [float(x) for x in of.get("ImagePositionPatient", (0, 0, 0))]) for of in datasets]
+    order = sorted(
+        range(len(files)), key=lambda place: (positions[place], int(datasets[place].get("InstanceNumber") or 0))
+    )
+    for of in datasets:
+        if _is_colour(of) or int(of.get("NumberOfFrames") or 1) > 1:
+            raise FileError("is a DICOM file of colours or several frames; give a series of grey images")
+        _decode(of)  # Which tells what is wrong with it.
+    pictures = [
+        np.asarray(apply_modality_lut(datasets[place].pixel_array, datasets[place]), np.float32) for place in order
+    ]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise FileError("is in a series of images of several sizes; give series of one size")
+    steps = np.abs(np.diff([positions[place] for place in order]))
+    between = float(np.median(steps)) if len(steps) and steps.min() > 0 else datasets[0].get("SliceThickness")
+    pixel = datasets[0].get("PixelSpacing")
+    spacing = (float(between), float(pixel[0]), float(pixel[1])) if between and pixel else None
+    return Series(np.stack(pictures), tuple(order), spacing, _patient(datasets[0]))
+
+
+def series_uid(encoded: bytes) -> str:
+    """The series that a DICOM file belongs to; "" where it doesn't tell.
+
+    Raises:
+        UserError, FileError: as `read_dicom`.
+    """
+    return str(_open(encoded).get("SeriesInstanceUID", ""))
 
 
 def _decode(dataset: Any) -> UInt8[np.ndarray, "frames height width"]:

@@ -4,8 +4,9 @@ A file is an image file if its name ends as one of the table says, in any case, 
 whose names often have no ending. A new format is one file beside this one and one line here.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -100,11 +101,18 @@ def read_scan(encoded: bytes, reader: Reader) -> Scan:
     """
     if not encoded:
         raise FileError("is empty")
+    with telling_damage(reader.format):
+        return reader.read(encoded)
+
+
+@contextlib.contextmanager
+def telling_damage(kind: str) -> Iterator[None]:
+    """Raise FileError for whatever a damaged file of this format makes its package raise."""
     try:
         # Numbers that overflow would be seen as black or white.
         with np.errstate(over="raise", invalid="raise"):
-            return reader.read(encoded)
+            yield
     except (FileError, UserError):
         raise
     except Exception as error:  # The packages that read damaged files raise many kinds.
-        raise FileError(f"is not a {reader.format} file, or is damaged ({error})") from error
+        raise FileError(f"is not a {kind} file, or is damaged ({error})") from error

@@ -55,7 +55,7 @@ def test_a_flat_folder_of_grey_images(tmp_path, suffix, monkeypatch):
     write_image(np.full((16, 16), 77, np.uint8), tmp_path / "patient" / f"scan{suffix}")
     monkeypatch.chdir(tmp_path / "patient")
     slices = load_slices(tmp_path / "patient")
-    assert slices.images.shape == (1, 16, 16, 3)
+    assert slices.images.shape == (1, 16, 16, 1)
     np.testing.assert_allclose(slices.images, 77, atol=1)
     assert (slices.patients, slices.masks) == (("patient",), None)
     assert load_slices(tmp_path.joinpath("patient").relative_to(tmp_path / "patient")).patients == ("patient",)
@@ -67,13 +67,16 @@ def test_a_flat_folder_of_grey_images(tmp_path, suffix, monkeypatch):
         ({"masks": MASKS}, r"`images` must be uint8 .* and is missing"),
         ({"images": IMAGES / 255}, r"and is float64 of shape \(3, 16, 32, 3\)"),
         ({"images": IMAGES[0]}, r"and is uint8 of shape \(16, 32, 3\)"),
-        ({"images": IMAGES[..., :1]}, r"and is uint8 of shape \(3, 16, 32, 1\)"),
+        ({"images": np.repeat(IMAGES, 2, axis=-1)}, r"and is uint8 of shape \(3, 16, 32, 6\)"),
         ({"images": IMAGES[:0]}, r"and is uint8 of shape \(0, 16, 32, 3\)"),
         (
             {"images": IMAGES, "masks": MASKS[:2]},
-            r"`masks` must be bool of shape \(3, 16, 32\), and is .*\(2, 16, 32\)",
+            r"`masks` must be numbers of shape \(3, 16, 32\), and is .*\(2, 16, 32\)",
         ),
-        ({"images": IMAGES, "masks": MASKS.astype(np.uint8)}, r"`masks` must be bool .* and is uint8"),
+        ({"images": IMAGES, "masks": MASKS.astype(str)}, r"`masks` must be numbers .* and is <U5"),
+        ({"images": IMAGES, "masks": MASKS * 0.5}, "its mask holds 0 to 0.5, which are no numbers of classes"),
+        ({"images": IMAGES, "masks": IMAGES[..., 0] // 4}, "hold 64 levels up to 63, more than 16"),
+        ({"images": IMAGES, "masks": MASKS * np.array([1, 255, 0])[:, None, None]}, "has 1 and .* have 255"),
         ({"images": IMAGES, "patients": np.array(["a"])}, r"`patients` must be 3 names, and is <U1 of shape \(1,\)"),
         ({"images": IMAGES, "patients": np.array(["a", 1, None], object)}, "is not an NPZ file of plain arrays"),
     ],
@@ -113,14 +116,17 @@ def test_a_folder_of_something_else(tmp_path):
 def test_images_and_masks_of_several_sizes(tmp_path):
     write_image(IMAGES[0], tmp_path / "a.png")
     write_image(IMAGES[0, :8], tmp_path / "b.png")
-    with pytest.raises(UserError, match=r"b.png: it or its mask differs in size from a.png"):
+    with pytest.raises(UserError, match=r"b.png: it differs in size from a.png"):
         load_slices(tmp_path)
     write_image(IMAGES[1], tmp_path / "b.png")
     write_image(np.zeros((16, 32), np.uint8), tmp_path / "a_mask.png")
     with pytest.raises(UserError, match=r"b.png: has no mask beside it \(NAME_mask\), but other images have"):
         load_slices(tmp_path)
     write_image(np.zeros((8, 32), np.uint8), tmp_path / "b_mask.png")
-    with pytest.raises(UserError, match=r"b.png: it or its mask differs in size"):
+    with pytest.raises(UserError, match=r"b_mask.png: differs in size from b.png \(32x8, not 32x16\)"):
+        load_slices(tmp_path)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(UserError, match=r"b_mask.png: is the mask of no image"):
         load_slices(tmp_path)
 
 
@@ -130,7 +136,26 @@ def test_masks_are_black_and_white_or_zeros_and_numbers(tmp_path, levels):
     for name, mask in zip("ab", MASKS, strict=False):
         write_image(IMAGES[0], tmp_path / f"{name}.png")
         write_image(np.where(mask, levels[1], levels[0]).astype(np.uint8), tmp_path / f"{name}_mask.png")
-    np.testing.assert_array_equal(load_slices(tmp_path).masks, MASKS[:2])
+    slices = load_slices(tmp_path)
+    np.testing.assert_array_equal(slices.masks, MASKS[:2])
+    assert slices.classes == ("background", "tumor")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_black_and_white_with_grey_edges_is_still_black_and_white(tmp_path, suffix):
+    mask = Image.fromarray(255 * MASKS[0].astype(np.uint8)).resize((128, 64), Image.Resampling.BICUBIC)
+    write_image(np.asarray(mask), tmp_path / f"a_mask{suffix}")
+    write_image(np.zeros((64, 128), np.uint8), tmp_path / "a.png")
+    slices = load_slices(tmp_path)
+    assert slices.classes == ("background", "tumor")
+    assert (slices.masks == (np.asarray(mask) > 127)).mean() > 0.98
+
+
+def test_the_numbers_of_regions_become_classes(tmp_path):
+    labels = RANDOM.choice(np.array([0, 1, 2, 4], np.uint8), (3, 16, 32))
+    slices = load_slices(write_npz(tmp_path, images=IMAGES, masks=labels))
+    assert slices.classes == ("background", "1", "2", "4")
+    np.testing.assert_array_equal(slices.masks, np.where(labels == 4, 3, labels))
 
 
 @pytest.mark.real_data

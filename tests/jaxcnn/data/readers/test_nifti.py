@@ -114,7 +114,7 @@ def test_what_is_refused(content: bytes, problem: str, capfd: pytest.CaptureFixt
 def test_a_gzip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxcnn.data.readers import nifti as module
 
-    monkeypatch.setattr(module, "_MOST_BYTES", 100_000)
+    monkeypatch.setattr(module, "MOST_BYTES", 100_000)
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="w") as file:
         file.write(bytes(200_000))

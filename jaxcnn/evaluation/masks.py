@@ -1,0 +1,106 @@
+"""Compare predicted masks with true ones: Dice, IoU, sensitivity and precision by slice and by patient, and distances.
+
+Each class but the background is compared by itself. Where neither mask holds any of it Dice and IoU are 1: to find no
+tumour where there is none is right. Where only one of them does they are 0. Sensitivity is undefined where there is
+none of the class, precision where none is predicted, and the distance of the outlines where either holds. What is
+undefined is NaN, and means leave it out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Shaped, UInt8
+from scipy import ndimage
+
+from jaxcnn.data.dataset import Split
+
+MEASURES = ("dice", "iou", "sensitivity", "precision")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPredictions:
+    """The masks that a network predicts for the images of a split, in the split's order.
+
+    Attributes:
+        predicted: the class of each pixel, at the size that the network sees.
+        true: the same of the true masks.
+        patients: the patient of each image; where that isn't known the name of the image stands for one.
+        names: of the images.
+        classes: names, the background first.
+    """
+
+    predicted: UInt8[np.ndarray, "n height width"]
+    true: UInt8[np.ndarray, "n height width"]
+    patients: tuple[str, ...]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def patient_names(self) -> tuple[str, ...]:
+        """Each patient once."""
+        return tuple(dict.fromkeys(self.patients))
+
+    def confusions(self) -> Int[np.ndarray, "n classes classes"]:
+        """Count the pixels of each image; see `count_pixels`."""
+        return count_pixels(self.true, self.predicted, len(self.classes))
+
+    def scores(self) -> dict[str, float]:
+        """Dice of all pixels together, and the mean of the patients' Dice over their slices; means over the classes."""
+        counts = by_patient(self.confusions(), self.patients)
+        found = {"dice": overlaps(counts.sum(axis=0)), "patient_dice": overlaps(counts)}
+        return {name: float(of["dice"].mean()) for name, of in found.items()}
+
+
+def patients_of(split: Split) -> tuple[str, ...]:
+    """The patient of each image; where that isn't known the name of the image stands for one."""
+    return tuple(patient or name for patient, name in zip(split.patients or split.names, split.names, strict=True))
+
+
+def count_pixels(
+    true: Shaped[np.ndarray, " n *space"], predicted: Shaped[np.ndarray, " n *space"], classes: int
+) -> Int[np.ndarray, "n classes classes"]:
+    """Count the pixels of each image with each true class (row) and predicted class (column)."""
+    cells = true.astype(np.int64) * classes + predicted
+    counts = [np.bincount(of.ravel(), minlength=classes**2) for of in cells]
+    return np.array(counts, np.int64).reshape(-1, classes, classes)
+
+
+def by_patient(
+    confusions: Int[np.ndarray, "n classes classes"], patients: Sequence[str]
+) -> Int[np.ndarray, "patients classes classes"]:
+    """Add up the pixels of each patient's slices; patients are in the order of their first slice."""
+    place_of = {name: place for place, name in enumerate(dict.fromkeys(patients))}
+    added = np.zeros((len(place_of), *confusions.shape[1:]), confusions.dtype)
+    np.add.at(added, [place_of[name] for name in patients], confusions)
+    return added
+
+
+def overlaps(confusions: Int[np.ndarray, "*of classes classes"]) -> dict[str, Float64[np.ndarray, "*of masks"]]:
+    """Compute the `MEASURES` of each class but the background, by the pixels that were counted."""
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)[..., 1:].astype(np.float64)
+    true, predicted = (confusions.sum(axis=axis)[..., 1:] for axis in (-1, -2))
+
+    def divide(part: np.ndarray, whole: np.ndarray, otherwise: float) -> Float64[np.ndarray, "*of masks"]:
+        return np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
+
+    return {
+        "dice": divide(2 * hits, true + predicted, 1.0),
+        "iou": divide(hits, true + predicted - hits, 1.0),
+        "sensitivity": divide(hits, true, np.nan),
+        "precision": divide(hits, predicted, np.nan),
+    }
+
+
+def hausdorff95(predicted: Bool[np.ndarray, "*space"], true: Bool[np.ndarray, "*space"]) -> float:
+    """The 95th percentile of the distances, in pixels, from the outline of each mask to the nearest of the other's.
+
+    As MedPy's `hd95` takes it, over the distances of both directions. NaN where a mask is empty.
+    """
+    if not predicted.any() or not true.any():
+        return np.nan
+    outlines = [mask & ~ndimage.binary_erosion(mask) for mask in (predicted, true)]
+    distances = [
+        ndimage.distance_transform_edt(~other)[outline] for outline, other in zip(outlines, outlines[::-1], strict=True)
+    ]
+    return float(np.percentile(np.concatenate(distances), 95))

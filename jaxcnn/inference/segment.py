@@ -1,0 +1,99 @@
+"""python -m train segment: write masks for volumes, series and stacks of slices."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image
+from scipy import ndimage
+
+from jaxcnn.errors import UserError
+from jaxcnn.inference.segmentation import (
+    Masks,
+    Preset,
+    default_preset,
+    keep_largest_component,
+    load_segmenter,
+    segment_stack,
+)
+from jaxcnn.inference.stacks import Stack, read_stacks
+from jaxcnn.program_cache import keep_programs
+from jaxcnn.runs.files import whole_file
+from jaxcnn.tables import format_table
+
+# Of a picture: slices that have a mask, evenly spread, and the colours of the classes' outlines.
+_SHOWN, _COLUMNS = 12, 4
+_COLOURS = np.array([(255, 159, 28), (46, 196, 241), (230, 75, 160), (120, 220, 90)], np.uint8)
+
+
+def segment(
+    network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|WEIGHTS")],
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")] = (),
+    *,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    preset: Preset | None = None,
+    largest_component: bool = False,
+) -> None:
+    """Segment volumes and stacks of slices with a U-Net, and write their masks. Not a medical device.
+
+    Args:
+        network: Run of `python -m train segmentation`, or folder of a converted U-Net.
+        inputs: NIfTI volumes, DICOM series, TIFF stacks, pictures, or folders of them with a folder per patient.
+        out: Folder for the masks, for segments.csv and for a picture of each patient with outlines.
+        preset: Preprocessing: `as-trained`, as the run's options say; `per-image-z-score`, each slice by itself;
+            `hub`, as the network on PyTorch hub was trained: cropped to the brain, 256x256, normalised by patient. By
+            default that of the run, `hub` for the hub's own weights, and `per-image-z-score` for other weights.
+        largest_component: Keep only the largest connected component of each class.
+    """
+    if not inputs:
+        raise UserError("INPUT: none is given; name volumes, series, pictures, or folders of them")
+    keep_programs()
+    trained, chosen = load_segmenter(network), preset or default_preset(network)
+    stacks = [stack for path in inputs for stack in read_stacks(path)]
+    names = [stack.name for stack in stacks]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UserError(f"{twice}: two inputs have this name; rename one, or segment them into different folders")
+    rows: list[list[str]] = [["name", "class", "slices", "marked slices", "voxels", "ml"]]
+    for stack in stacks:
+        try:
+            masks = segment_stack(trained, stack.images, chosen)
+        except ValueError as error:
+            raise UserError(f"{stack.name}: {error}; give other images") from error
+        masks = keep_largest_component(masks) if largest_component else masks
+        for label, name in enumerate(trained.classes[1:], 1):
+            found = masks == label
+            counts = [len(found), int(found.any(axis=(1, 2)).sum()), int(found.sum())]
+            millilitres = "" if stack.voxel is None else f"{found.sum() * stack.voxel / 1000:.3f}"
+            rows.append([stack.name, name, *map(str, counts), millilitres])
+        try:
+            stack.write(out, masks)
+            with whole_file(out / f"{stack.name}_overlay.png") as temporary:
+                draw_outlines(stack, masks).save(temporary)
+            with whole_file(out / "segments.csv") as temporary, temporary.open("w", newline="") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            raise UserError(f"--out {out}: can't be written: {error.strerror or error}; choose another") from error
+    print(format_table(rows))
+    print(f"\nmasks, segments.csv and pictures in {out}; preprocessing {chosen}")
+
+
+def draw_outlines(stack: Stack, masks: Masks) -> Image.Image:
+    """Some slices side by side, with the outlines of what was found; any slices where nothing was."""
+    marked = np.flatnonzero(masks.any(axis=(1, 2)))
+    places = marked if len(marked) else np.arange(len(masks))
+    places = places[np.linspace(0, len(places) - 1, min(_SHOWN, len(places))).round().astype(int)]
+    tiles = []
+    for place in places:
+        # The middle channel is FLAIR in the LGG data, where a tumour is bright.
+        grey = stack.images[place, ..., stack.images.shape[3] // 2]
+        tile = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+        for label in range(1, int(masks.max(initial=0)) + 1):
+            region = masks[place] == label
+            tile[region & ~ndimage.binary_erosion(region)] = _COLOURS[(label - 1) % len(_COLOURS)]
+        tiles.append(tile)
+    columns = min(_COLUMNS, len(tiles))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
+    return Image.fromarray(np.concatenate(rows))

@@ -1,0 +1,200 @@
+"""python -m train segmentation, as a user types it: masks move with images, and a run goes on to the same bits."""
+
+import csv
+import itertools
+import os
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train.program
+from jaxcnn.data.augment import BRAIN_MRI
+from jaxcnn.data.load import load_dataset
+from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
+from jaxcnn.inference.tta import average_probabilities
+from jaxcnn.models.example_keys import keys_at
+from jaxcnn.models.segmentation import SegmentationUNet
+from jaxcnn.models.unet import UNet
+from jaxcnn.runs.folder import best_epoch, open_run, read_data, read_epochs, read_masks
+from train.__main__ import main
+from train.devices import distribute
+from train.losses import LOSSES
+
+# 57 of 64 images are left to train on: 7 steps of 8 an epoch.
+OPTIONS = ["--width", "0.06", "--max-images", "64", "--epochs", "2", "--batch-size", "8", "--image-size", "32"]
+OPTIONS += ["--augment", "brain-mri", "--dropout", "0.2", "--ema", "0.9", "--tta", "flip"]
+STEPS = 7
+
+
+def run_train(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as error:
+        main()
+    return error.value.code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run_train(monkeypatch, "segmentation", *OPTIONS, "--run-dir", folder) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_leaves_masks_whose_scores_are_those_of_its_best_epoch(finished):
+    run = open_run(finished)
+    best = best_epoch(read_epochs(run))
+    assert read_data(run)["images"]["test"] == {"background": 16, "tumor": 48}
+    for split, count in [("train", 57), ("validation", 7), ("test", 64)]:
+        masks = read_masks(run, split)
+        assert masks.predicted.shape == (count, 32, 32)
+        if split != "train":  # Whose scores in the line of an epoch are those of the steps.
+            found = masks.scores()
+            assert found == {name: pytest.approx(best[f"{split}_{name}"]) for name in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_batch", [3, STEPS + 2])  # In an epoch, and while the first one is evaluated.
+def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, at_batch):
+    batches = itertools.count(-1)
+
+    def distribute_and_signal(parallel, batch):
+        if next(batches) == at_batch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return distribute(parallel, batch)
+
+    arguments = ("segmentation", *OPTIONS, "--run-dir", tmp_path / "run", "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(train.program, "distribute", distribute_and_signal)
+        assert run_train(monkeypatch, *arguments) == 128 + signal.SIGINT
+    assert run_train(monkeypatch, *arguments) == 0
+    runs = open_run(tmp_path / "run"), open_run(finished)
+    epochs, expected = ([{**of, "seconds": 0, "images_per_second": 0} for of in read_epochs(run)] for run in runs)
+    assert epochs == expected
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(*(read_masks(run, split).predicted for run in runs))
+
+
+@pytest.mark.slow
+def test_folds_by_patient_come_together_in_one_table(tmp_path, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    masks = np.zeros((48, 32, 32), np.uint8)
+    for mask, (row, column) in zip(masks[::2], random.integers(4, 20, (24, 2)), strict=True):
+        mask[row : row + 8, column : column + 8] = 255
+    images = (random.integers(0, 60, (48, 32, 32, 2)) + masks[..., None] // 2).astype(np.uint8)
+    patients = np.repeat([f"p{n}" for n in range(12)], 4)
+    np.savez(tmp_path / "scans.npz", images=images, masks=masks, patients=patients)
+    options = [
+        "--data",
+        tmp_path / "scans.npz",
+        "--width",
+        "0.06",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--folds",
+        "3",
+    ]
+    assert run_train(monkeypatch, "sweep", "segmentation", *options, "--sweep-dir", tmp_path / "sweep") == 0
+    shown = capsys.readouterr().out
+    assert "test Dice by patient" in shown
+    tested = [read_masks(open_run(folder), "test").patient_names for folder in sorted((tmp_path / "sweep").glob("*/"))]
+    assert sorted(itertools.chain(*tested)) == sorted(set(patients.tolist()))
+    with (tmp_path / "sweep" / "patients.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["patient"]: line["fold"] for line in lines}.keys() == set(patients.tolist())
+    assert all(float(line["slices"]) == 4 and float(line["marked_slices"]) == 2 for line in lines)
+    assert "Dice by patient, median" in shown
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_mask_is_moved_as_its_image(augmented):
+    """An image that shows its own mask still shows it after framing and augmentation."""
+    masks = np.zeros((4, 64, 64), np.uint8)
+    masks[:, 16:40, 20:52] = 1
+    masks[:, 24:30, 40:48] = 2
+    pictures = (100 * masks[..., None]).astype(np.uint8)
+    if augmented:
+        geometry = BRAIN_MRI.__class__(**{n: getattr(BRAIN_MRI, n) for n in ("horizontal_flip", "rotation", "zoom")})
+        keys = keys_at(jax.random.key(0), jnp.arange(4))
+        seen = np.asarray(geometry(keys, jnp.asarray(pictures, jnp.float32) / 255)) * 255
+        moved = np.asarray(geometry.move_masks(keys, jnp.asarray(masks, jnp.int32), 3))
+        assert (moved != masks).any()
+    else:
+        halved = Preprocessing(image_size=32)
+        seen, moved = np.asarray(frame(pictures, halved)), np.asarray(frame_masks(masks, halved, 3))
+    # Between two regions the image passes through the levels of others.
+    assert (np.round(seen[..., 0] / 100) == moved).mean() > 0.99
+
+
+def test_intensities_of_channels_change_each_by_itself_and_their_geometry_alike():
+    images = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 1), np.float32))
+    keys = keys_at(jax.random.key(1), jnp.arange(2))
+    both = BRAIN_MRI(keys, jnp.repeat(images, 2, axis=-1))
+    np.testing.assert_allclose(both[..., :1], BRAIN_MRI(keys, images), atol=1e-5)
+    assert jnp.abs(both[..., 0] - both[..., 1]).max() > 0.05
+    geometry = BRAIN_MRI.__class__(rotation=20, zoom=0.2)
+    np.testing.assert_array_equal(*jnp.moveaxis(geometry(keys, jnp.repeat(images, 2, axis=-1)), -1, 0))
+
+
+def test_soft_dice_of_sure_masks_is_the_dice_coefficient_and_of_no_tumour_the_smoothing_alone():
+    true = np.zeros((3, 32, 32), np.int32)
+    predicted = np.zeros((3, 32, 32), np.int32)
+    true[0, 4:20, 4:20], predicted[0, 8:24, 4:20], predicted[1, :4] = 1, 1, 1
+    logits = 50.0 * jax.nn.one_hot(predicted, 2)
+    # The pixels: 256 and 256, 192 of them common; none and 128; none and none. A thousandth of 1,024 is added.
+    expected = [1 - (2 * 192 + 1.024) / (512 + 1.024), 1 - 1.024 / (128 + 1.024), 0]
+    np.testing.assert_allclose(LOSSES["dice"](logits, true), expected, atol=1e-5)
+    total = LOSSES["dice"](logits, true) + LOSSES["cross-entropy"](logits, true)
+    np.testing.assert_allclose(LOSSES["dice-cross-entropy"](logits, true), total, rtol=1e-6)
+
+
+def test_the_network_is_a_u_net_whose_background_has_the_logit_0():
+    images = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 2), np.float32))
+    model = SegmentationUNet(features=1, classes=3, out_channels=2)
+    variables = model.init(jax.random.key(0), images, train=False)
+    logits = model.apply(variables, images, train=False)
+    np.testing.assert_array_equal(logits[..., 0], 0)
+    plain = UNet(in_channels=2, out_channels=2, features=1).apply(variables, images, train=False)
+    np.testing.assert_array_equal(logits[..., 1:], plain)
+
+
+def test_views_are_laid_upon_each_other_before_their_mean():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32))
+    mirrored = jnp.stack([logits, logits[:, :, ::-1]], axis=1).reshape(-1, *logits.shape[1:])
+    np.testing.assert_allclose(average_probabilities(mirrored, 2), jax.nn.log_softmax(logits), atol=1e-6)
+
+
+def test_the_masks_of_the_phantom_lie_where_its_images_differ_from_healthy_ones():
+    split = load_dataset("phantom", max_images=32, masks=True).splits["train"]
+    assert (split.masks.any(axis=(1, 2)) == split.labels).all()
+    assert split.labels.reshape(-1, 4).tolist() == [[1, 1, 0, 1]] * 8
+    # A meningioma takes up contrast agent evenly: brighter than what lies around it.
+    for image, mask in zip(split.images[1::4, ..., 0], split.masks[1::4] > 0, strict=True):
+        assert image[mask].mean() > 1.3 * image[~mask & (image > 25)].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["simplecnn", "--loss", "dice"], "--loss dice: needs masks, and simplecnn gives classes"),
+        (["segmentation", "--loss", "double-softmax"], "--loss double-softmax: is no loss of masks"),
+        (["segmentation", "--crop", "head"], "--crop head: works only on images without masks"),
+        (["segmentation", "--data", "missing.npz"], "missing.npz: no such file or folder"),
+        (["segmentation", "--max-images", "32", "--image-size", "40"], "--image-size 40: U-Net needs images whose"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_train(monkeypatch, *options) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
