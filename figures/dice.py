@@ -39,7 +39,7 @@ def dice_figure(scores: dict[str, float], title: str) -> Figure:
     for text in panel.get_yticklabels():
         text.set_parse_math(False)
     panel.set(xlim=(0, 1), ylim=(-0.6, len(names) - 0.4), xlabel="Dice over all slices of the patient")
-    panel.set_title(title, parse_math=False)
+    panel.set_title(title)
     panel.legend(loc="upper left", frameon=True)
     return figure
 
@@ -59,10 +59,9 @@ def gallery_figure(images: UInt8[np.ndarray, "n height width channel"], masks: M
             panel.set(xticks=[], yticks=[], frame_on=False)
         for panel, place in zip(row, places.tolist(), strict=False):
             _draw(panel, images[place], masks, place)
-            panel.set_title(
-                f"{masks.names[place].split('/')[-1]}: {dice[place]:.2f}", fontsize="small", parse_math=False
-            )
-    figure.suptitle(title, parse_math=False)
+            slice_name = masks.names[place].split("/")[-1]
+            panel.set_title(f"{slice_name}: {dice[place]:.2f}", fontsize="small", parse_math=False)
+    figure.suptitle(title)
     lines = [Line2D([], [], color=COLOURS[name], linestyle=LINES[name]) for name in LINES]
     figure.legend(lines, list(LINES), loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -102,7 +101,8 @@ def dice(
         if twice := scores.keys() & own.keys():
             raise UserError(f"{folder}: {min(twice)} is a test patient of several runs; give one run, or folds")
         scores |= own
-    save_figure(dice_figure(scores, f"{folder.resolve().name}: {len(scores)} test patients"), path)
+    title = run_title(runs[0]) if len(runs) == 1 else f"{len(runs)} folds, {len(scores)} test patients"
+    save_figure(dice_figure(scores, title), path)
 
 
 def _images(run: Run, masks: MaskPredictions) -> UInt8[np.ndarray, "n rows columns channel"]:

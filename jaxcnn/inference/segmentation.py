@@ -117,7 +117,7 @@ def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width ch
 def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
     """As the network's folder says, at the size that it was trained with.
 
-    Where it was trained on squares, other slices are made squares by copies of their border, so that heads keep their shape.
+    Where it was trained on squares, other slices are made squares by copies of their border: heads keep their shape.
     """
     height, width = images.shape[1:3]
     rows, columns, _ = trained.preprocessing.framed_shape(trained.image_shape)
