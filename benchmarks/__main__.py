@@ -42,8 +42,8 @@ def benchmarks(
     """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
 
     Args:
-        names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training, uncached-transfer-training,
-            data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
+        names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training,
+            uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
             every layer against float64; roofline, the operations and bytes of a step, on paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.

@@ -34,8 +34,8 @@ def dice(
 
     The coefficient is (2 sum pt + s) / (sum p + sum t + s) for probabilities p and the true mask t (Milletari et al.,
     "V-Net", 2016, without the squares), with s a hundredth of the image's pixels. Where there is no tumour it is
-    s / (sum p + s): 1 if none is predicted, and the lower the larger a predicted one is. It is taken of each image, not of
-    the batch, so that it doesn't depend on which images come together, nor on how many devices share them.
+    s / (sum p + s): 1 if none is predicted, and the lower the larger a predicted one is. It is taken of each image, not
+    of the batch, so that it doesn't depend on which images come together, nor on how many devices share them.
     """
     probabilities, true = jax.nn.softmax(logits)[..., 1:], _one_hot(labels, logits)[..., 1:]
     smoothing = _DICE_SMOOTHING * math.prod(labels.shape[1:])
