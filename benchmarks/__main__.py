@@ -19,6 +19,7 @@ CONTESTS = {
     "simplecnn-training": Contest("simplecnn_training", 32),
     "simplecnn-inference": Contest("simplecnn_inference", 32),
     "unet-inference": Contest("unet_inference", 8),
+    "unet-training": Contest("unet_training", 8),
     "transfer-training": Contest("transfer_training", 32),
     "uncached-transfer-training": Contest("uncached_transfer_training", 32),
     "data-preparation": Contest("data_preparation", 32),
@@ -41,8 +42,8 @@ def benchmarks(
     """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
 
     Args:
-        names: simplecnn-training, simplecnn-inference, unet-inference, transfer-training, uncached-transfer-training,
-            data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
+        names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training,
+            uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
             every layer against float64; roofline, the operations and bytes of a step, on paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.

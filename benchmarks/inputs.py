@@ -21,6 +21,11 @@ def random_labels(batch: int) -> Int32[np.ndarray, " batch"]:
     return np.random.default_rng(1).integers(0, 4, batch, np.int32)
 
 
+def random_masks(batch: int, size: int) -> UInt8[np.ndarray, "batch size size"]:
+    """Of one class beside the background."""
+    return np.random.default_rng(1).integers(0, 2, (batch, size, size), np.uint8)
+
+
 def random_weights(shapes: Mapping[str, Any]) -> dict[str, Any]:
     """Small parameters, and batch statistics of 1, for variables of these shapes."""
     random = np.random.default_rng(3)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks.inputs import encoded_images, random_images, random_labels, random_weights
+from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks, random_weights
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.batch import Batch
@@ -46,12 +46,20 @@ def uncached_transfer_training(batch: int, size: int) -> Work:
     return _training(make_config("unet", encoder="random", cache=False), random_images(batch, size, 1), size)
 
 
+def unet_training(batch: int, size: int) -> Work:
+    """A step of training the U-Net itself, on masks: gradients, AdamW, Dice and cross-entropy."""
+    return _training(make_config("segmentation", width=1.0), random_images(batch, size, 3), size)
+
+
 def _training(config: Config, inputs: np.ndarray, size: int) -> Work:
-    network = build_network(config, 4, (size, size, 1))
+    segments = config.architecture.task == "segmentation"
+    shape = (size, size, inputs.shape[-1] if segments else 1)
+    labels = random_masks(len(inputs), size) if segments else random_labels(len(inputs))
+    network = build_network(config, 2 if segments else 4, shape)
     optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0, {})
-    shapes, draw = initial_state(network, optimizer, (size, size, 1), seed=0)
+    shapes, draw = initial_state(network, optimizer, shape, seed=0)
     network = dataclasses.replace(network, on_features=inputs.dtype != np.uint8)
-    batch = Batch(inputs, random_labels(len(inputs)), np.ones(len(inputs), bool))
+    batch = Batch(inputs, labels, np.ones(len(inputs), bool))
     key = jax.random.key(0)
     # As `compile_learner` does: the weights are drawn meanwhile.
     with ThreadPoolExecutor(max_workers=1) as background:

@@ -1,6 +1,8 @@
 """The same work with PyTorch, written as its users would: NCHW, eager, all cores."""
 
 import io
+import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.inputs import encoded_images, random_images, random_labels
+from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks
 from convert.networks import HubUNet, ReferenceSimpleCNN, ReferenceUNetClassifier
 
 Work = Callable[[], object]
@@ -42,6 +44,48 @@ def _training(model: nn.Module, parameters: object, batch: int, size: int) -> Wo
         optimizer.step()
 
     return work
+
+
+def unet_training(batch: int, size: int) -> Work:
+    """A step of training the U-Net, in the fastest of three ways: eager, with channels last, and that compiled."""
+    images, masks = _to_torch(random_images(batch, size, 3)), torch.from_numpy(random_masks(batch, size)).float()
+
+    def training(channels_last: bool, compiled: bool) -> Work:
+        model = HubUNet(3, 1, 32).train()
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+
+        def loss(images: torch.Tensor) -> torch.Tensor:
+            # The hub's module gives probabilities; the loss takes logits, as a user who trains it would.
+            scaled = images.float().to(memory_format=layout) / 255
+            z_scores = (scaled - scaled.mean((2, 3), keepdim=True)) / (scaled.std((2, 3), keepdim=True) + 1e-3)
+            probabilities = model(z_scores)[:, 0]
+            entropy = nn.functional.binary_cross_entropy(probabilities, masks)
+            both, either = (probabilities * masks).sum((1, 2)), (probabilities + masks).sum((1, 2))
+            return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
+
+        run = torch.compile(loss) if compiled else loss
+
+        def work() -> None:
+            optimizer.zero_grad()
+            run(images).backward()
+            optimizer.step()
+
+        return work
+
+    ways = {"eager": (False, False), "channels last": (True, False), "compiled": (True, True)}
+    seconds: dict[str, float] = {}
+    works = {name: training(*way) for name, way in ways.items()}
+    for name, work in works.items():
+        work()
+        start = time.perf_counter()
+        for _ in range(3):
+            work()
+        seconds[name] = (time.perf_counter() - start) / 3
+    best = min(seconds, key=lambda name: seconds[name])
+    print(", ".join(f"PyTorch {name} {of:.2f} s" for name, of in seconds.items()), file=sys.stderr)
+    return works[best]
 
 
 def simplecnn_inference(batch: int, size: int) -> Work:

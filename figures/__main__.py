@@ -1,6 +1,7 @@
 """The command line: python -m figures NAME."""
 
 from figures.confusion_matrices import confusion_matrices
+from figures.dice import dice
 from figures.learning_curves import learning_curves
 from figures.manual_convolution import manual_convolution
 from figures.models import models
@@ -23,6 +24,7 @@ def main(program: str = "python -m figures") -> None:
             "reliability": reliability_diagram,
             "roc-curves": roc_curves,
             "segmentation": segmentation,
+            "dice": dice,
             "report": report,
         },
         "Draw a figure and print its path.",

@@ -17,12 +17,10 @@ from figures.score_colours import ON_WHITE
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, best_epoch, rank, read_epochs
 
-PANELS = {
-    "train_loss": "training loss",
-    "test_loss": "test loss",
-    "train_f1_macro": "training F1 (macro)",
-    "test_f1_macro": "test F1 (macro)",
-}
+_LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
+PANELS = {**_LOSSES, "train_f1_macro": "training F1 (macro)", "test_f1_macro": "test F1 (macro)"}
+# Of networks that segment.
+DICE_PANELS = {**_LOSSES, "train_dice": "training Dice", "test_dice": "test Dice"}
 
 _COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 _HIGHLIGHTED = 3
@@ -45,7 +43,8 @@ def learning_curves_figure(runs: Mapping[str, Epochs]) -> Figure:
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(9, 6.3 + 0.2 * rows), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
-    for panel, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
+    panels = DICE_PANELS if all("test_dice" in epoch for epochs in runs.values() for epoch in epochs) else PANELS
+    for panel, (column, title) in zip(axes.flat, panels.items(), strict=True):
         for place, name in enumerate(names):
             epochs = runs[name]
             panel.plot(
@@ -125,6 +124,8 @@ def learning_curves(folders: Folders, out: Path | None = None) -> None:
             )
     if not epochs:
         raise UserError(f"{folders[0]}: no run has finished an epoch yet; wait until one has")
+    if len({"test_dice" in of[0] for of in epochs.values()}) > 1:
+        raise UserError(f"{folders[0]}: some of the runs segment and others classify; draw them one kind at a time")
     save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")
 
 

@@ -16,8 +16,8 @@ from jaxcnn.inference.segmentation import Preset, default_preset, dice, load_seg
 from jaxcnn.tables import format_table
 
 # Colour-blind people can tell these apart, and they differ in grey.
-_COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}
-_LINES: dict[str, Literal["solid", "dashed"]] = {"predicted": "solid", "true": "dashed"}
+COLOURS = {"predicted": "#ff9f1c", "true": "#2ec4f1"}
+LINES: dict[str, Literal["solid", "dashed"]] = {"predicted": "solid", "true": "dashed"}
 
 # The table has all patients; the figure shows at most this many patients and slices.
 _ROWS = 6
@@ -37,7 +37,7 @@ def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height wi
             _draw(panel, slices, predicted, int(places[number]))
             panel.set_title(f"slice {number + 1} of {len(places)}", fontsize="small")
     names = ["predicted"] if slices.marked is None else ["predicted", "true"]
-    lines = [Line2D([], [], color=_COLOURS[name], linestyle=_LINES[name]) for name in names]
+    lines = [Line2D([], [], color=COLOURS[name], linestyle=LINES[name]) for name in names]
     figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -72,7 +72,7 @@ def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height wid
     for name, mask in masks.items():
         # Some versions of Matplotlib warn where there is no contour.
         if mask[place].any() and not mask[place].all():
-            panel.contour(mask[place], levels=[0.5], colors=_COLOURS[name], linestyles=_LINES[name], linewidths=1.2)
+            panel.contour(mask[place], levels=[0.5], colors=COLOURS[name], linestyles=LINES[name], linewidths=1.2)
 
 
 def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> str:

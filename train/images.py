@@ -12,9 +12,11 @@ from jaxtyping import UInt8
 from jaxcnn.data.batch import Examples
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.load import load_dataset
+from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
 from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
 from jaxcnn.data.protocol import Fold, Leakage, Protocol, describe, partition
 from jaxcnn.errors import UserError
+from jaxcnn.evaluation.masks import patients_of
 from jaxcnn.inference.tta import views_of
 from train.options import ImageOptions, TrainOptions
 from train.progress import report
@@ -71,8 +73,19 @@ def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
     except ValueError as error:
         option = f"--folds {fold.count}" if fold else f"--validation-fraction {options.validation_fraction}"
         raise UserError(f"{option}: {error}; use more images") from error
+    if options.empty_slices < 1:
+        dataset = _without_empty_slices(dataset, options.empty_slices)
     origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
     return Images(dataset, leakage, describe(dataset, leakage, options.protocol) | {"test_images": origin})
+
+
+def _without_empty_slices(dataset: Dataset, share: float) -> Dataset:
+    """Keep this share of the training slices whose masks are empty, evenly spread."""
+    train = dataset.splits["train"]
+    empty, marked = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels)
+    kept = np.linspace(0, len(empty) - 1, round(share * len(empty))).round().astype(int)
+    chosen = train.take(np.sort(np.concatenate([marked, empty[kept]])))
+    return dataclasses.replace(dataset, splits={**dataset.splits, "train": chosen})
 
 
 def report_images(images: Images, protocol: Protocol) -> None:
@@ -102,7 +115,10 @@ def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]
     """
 
     def framed(split: Split) -> Examples:
-        views = tuple(_frame_all(view, options.preprocessing) for view in views_of(split.images, options.tta))
+        images = split.images
+        if options.normalization in BY_VOLUME:
+            images = standardize_volumes(images, patients_of(split))
+        views = tuple(_frame_all(view, options.preprocessing) for view in views_of(images, options.tta))
         if split.masks is None:
             return Examples(views, split.labels)
         return Examples(views, np.asarray(frame_masks(split.masks, options.preprocessing, len(dataset.classes))))

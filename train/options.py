@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from jaxcnn.data.augment import AUGMENTATIONS
-from jaxcnn.data.normalization import NORMALIZATIONS
+from jaxcnn.data.normalization import BY_VOLUME, NORMALIZATIONS
 from jaxcnn.data.preprocessing import CROPS, Preprocessing
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.inference.tta import TTAName
@@ -39,6 +39,8 @@ class ImageOptions:
     """Number of folds for cross-validation; a patient's images and copies stay in one fold."""
     fold: int | None = None
     """With --folds, the fold to test on, from 1; the data set's own test images are then not used."""
+    empty_slices: float = 1.0
+    """To segment: share of the training slices without a mask to keep, evenly spread; fewer train faster."""
     split_seed: int = 0
     """Seed for holding out validation and test images; runs that differ only in --seed share them."""
 
@@ -55,6 +57,7 @@ class ImageOptions:
         if self.fold is not None:
             require(self, "fold", self.folds is not None, "needs --folds: give their number")
             require(self, "fold", 1 <= self.fold <= (self.folds or 1), f"must be 1 to {self.folds}")
+        require(self, "empty_slices", 0 < self.empty_slices <= 1, "must be above 0 and at most 1")
         require(self, "split_seed", 0 <= self.split_seed < 2**32, "must be at least 0 and below 2**32")
 
 
@@ -81,7 +84,8 @@ class TrainOptions(ImageOptions):
     image_size: int | None = None
     """Height and width to resize images to, by default those of the data; smaller images train faster."""
     normalization: str = "none"
-    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, or `imagenet` (for the ResNets' weights)."""
+    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet` (for the ResNets' weights), or, to
+    segment, `volume-z-score` of all slices of a patient."""
     augment: str = "none"
     """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve."""
     loss: str = "cross-entropy"
@@ -161,6 +165,9 @@ class Config:
         options, task = self.training, self.architecture.task
         if task == "classification":
             require(options, "loss", options.loss not in MASK_LOSSES, f"needs masks, and {self.model} gives classes")
+            require(options, "empty_slices", options.empty_slices == 1, "works only on images with masks")
+            by_volume = options.normalization in BY_VOLUME
+            require(options, "normalization", not by_volume, "works only on images with masks")
         else:
             require(options, "loss", options.loss != "double-softmax", f"is no loss of masks, which {self.model} gives")
             require(options, "crop", options.crop == "none", "works only on images without masks")

@@ -6,10 +6,11 @@ normalization on MR image synthesis", 2019) compare ways to make them comparable
 itself, so that nothing has to be known of a scan but its pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
 
 Images = Float[Array, "batch height width channel"]
 
@@ -18,6 +19,10 @@ _IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 # A quarter of an 8-bit grey level: an image whose intensities differ by less is blank, and must not be blown up.
 _LEAST_CONTRAST = 1e-3
+
+VOLUME_PERCENTILES = (10, 99)
+# Black is about half a deviation below the mean of a stack, and the brightest tissue three to six above.
+_LEAST_DEVIATIONS, _MOST_DEVIATIONS = -2.0, 6.0
 
 
 def unchanged(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
@@ -73,6 +78,31 @@ def imagenet(images: Float[Array, "batch height width channel"]) -> Float[Array,
     return (images - mean) / deviation
 
 
+def volume_z_score(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
+    """What `standardize_volumes` stored, as floats of mean 0 and standard deviation 1 over a patient's slices."""
+    return images * (_MOST_DEVIATIONS - _LEAST_DEVIATIONS) + _LEAST_DEVIATIONS
+
+
+def standardize_volumes(
+    images: UInt8[np.ndarray, "n height width channel"], patients: Sequence[str]
+) -> UInt8[np.ndarray, "n height width channel"]:
+    """Normalise the slices of each patient together, as the hub's network was trained, and store them as bytes.
+
+    Intensities are clipped at the 10th and the 99th percentile of the patient's stack, over all channels; then each
+    channel has its mean over the stack subtracted, and is divided by its standard deviation. A slice by itself can't
+    tell how bright a tumour is: where it shows little, its own deviation blows up what there is.
+    """
+    standardized, of = np.empty_like(images), np.array(patients)
+    for patient in dict.fromkeys(patients):
+        stack = images[of == patient].astype(np.float32) / 255
+        clipped = np.clip(stack, *np.percentile(stack, VOLUME_PERCENTILES))
+        mean, deviation = (moment(clipped, axis=(0, 1, 2)) for moment in (np.mean, np.std))
+        scores = (clipped - mean) / np.maximum(deviation, _LEAST_CONTRAST)
+        shares = (scores - _LEAST_DEVIATIONS) / (_MOST_DEVIATIONS - _LEAST_DEVIATIONS)
+        standardized[of == patient] = np.round(255 * np.clip(shares, 0, 1)).astype(np.uint8)
+    return standardized
+
+
 # The names that --normalization takes.
 NORMALIZATIONS: dict[str, Callable[[Images], Images]] = {
     "none": unchanged,
@@ -80,4 +110,7 @@ NORMALIZATIONS: dict[str, Callable[[Images], Images]] = {
     "foreground-z-score": foreground_z_score,
     "percentile": percentile,
     "imagenet": imagenet,
+    "volume-z-score": volume_z_score,
 }
+# Of these the images have had `standardize_volumes` before they are framed.
+BY_VOLUME = ("volume-z-score",)

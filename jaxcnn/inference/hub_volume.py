@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from scipy import ndimage
 
+from jaxcnn.data.normalization import VOLUME_PERCENTILES
+
 SIZE = 256
 # Below this share of the brightest value of the stack is background, which is also made black.
 _BACKGROUND = 0.1
-_LOW, _HIGH = 10, 99
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -36,8 +37,7 @@ def prepare_hub_volume(
     padded = np.pad(cropped, missing)
     zoom = SIZE / square
     resized = np.clip(_zoom(padded, zoom), padded.min(), padded.max())
-    low, high = np.percentile(resized, [_LOW, _HIGH])
-    clipped = np.clip(resized, low, high)
+    clipped = np.clip(resized, *np.percentile(resized, VOLUME_PERCENTILES))
     deviation = clipped.std(axis=(0, 1, 2))
     scaled = (clipped - clipped.mean(axis=(0, 1, 2))) / np.where(deviation > 0, deviation, 1)
     inputs = np.zeros((len(images), SIZE, SIZE, images.shape[3]), np.float32)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float32, UInt8
 from scipy import ndimage
 
 from jaxcnn.data.dataset import Split
+from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs, frame, frame_masks, resize_masks
 from jaxcnn.data.slices import BINARY, with_channels
 from jaxcnn.errors import UserError
@@ -116,13 +117,16 @@ def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width ch
 def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
     """As the network's folder says, at the size that it was trained with.
 
-    Where it was trained on squares, other slices are made squares by black borders, so that heads keep their shape.
+    Where it was trained on squares, other slices are made squares by copies of their border: heads keep their shape.
     """
     height, width = images.shape[1:3]
     rows, columns, _ = trained.preprocessing.framed_shape(trained.image_shape)
     side = max(height, width) if rows == columns else 0
     top, left = max(0, side - height) // 2, max(0, side - width) // 2
-    padded = np.pad(images, [(0, 0), (top, max(0, side - height - top)), (left, max(0, side - width - left)), (0, 0)])
+    if trained.preprocessing.normalization in BY_VOLUME:
+        images = standardize_volumes(images, [""] * len(images))
+    border = [(0, 0), (top, max(0, side - height - top)), (left, max(0, side - width - left)), (0, 0)]
+    padded = np.pad(images, border, mode="edge")
     resized = np.asarray(frame(padded, Preprocessing(image_size=rows if side else None)))
     inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
 
@@ -190,6 +194,8 @@ def predict_split(trained: Trained, split: Split) -> MaskPredictions:
     if split.images.shape[1:3] != trained.image_shape[:2]:
         sized = dataclasses.replace(sized, image_size=sized.image_size or trained.image_shape[0])
     images = with_channels(split.images, trained.image_shape[2])
+    if sized.normalization in BY_VOLUME:
+        images = standardize_volumes(images, patients_of(split))
     as_classes = partial(jnp.argmax, axis=-1)
     predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
     true = np.asarray(frame_masks(split.masks, sized, len(trained.classes)))

@@ -149,8 +149,8 @@ def test_soft_dice_of_sure_masks_is_the_dice_coefficient_and_of_no_tumour_the_sm
     predicted = np.zeros((3, 32, 32), np.int32)
     true[0, 4:20, 4:20], predicted[0, 8:24, 4:20], predicted[1, :4] = 1, 1, 1
     logits = 50.0 * jax.nn.one_hot(predicted, 2)
-    # The pixels: 256 and 256, 192 of them common; none and 128; none and none. A thousandth of 1,024 is added.
-    expected = [1 - (2 * 192 + 1.024) / (512 + 1.024), 1 - 1.024 / (128 + 1.024), 0]
+    # The pixels: 256 and 256, 192 of them common; none and 128; none and none. A hundredth of 1,024 is added.
+    expected = [1 - (2 * 192 + 10.24) / (512 + 10.24), 1 - 10.24 / (128 + 10.24), 0]
     np.testing.assert_allclose(LOSSES["dice"](logits, true), expected, atol=1e-5)
     total = LOSSES["dice"](logits, true) + LOSSES["cross-entropy"](logits, true)
     np.testing.assert_allclose(LOSSES["dice-cross-entropy"](logits, true), total, rtol=1e-6)
