@@ -40,10 +40,7 @@ _REFERENCE_HEAD_SIZES = {
     "head_features": ("classifier.0.weight", 0),
     "hidden_features": ("classifier.5.weight", 0),
 }
-_POOLED_HEAD_SIZES = {
-    "classes": ("classifier.2.weight", 0),
-    "features": ("unet.encoder1.enc1conv1.weight", 0),
-}
+_POOLED_HEAD_SIZES = {"classes": ("classifier.2.weight", 0), "features": ("unet.encoder1.enc1conv1.weight", 0)}
 _RESNET_SIZES = {"classes": ("fc.weight", 0), "features": ("conv1.weight", 0)}
 
 

@@ -1,4 +1,4 @@
-"""What every test shares: strict dtype promotion, a cache of programs, and the way to real data, if there is some."""
+"""What every test shares: strict dtype promotion, how programs are compiled, and the way to real data."""
 
 import os
 import tempfile
@@ -12,18 +12,34 @@ import pytest
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 # A silent promotion to a wider dtype is a bug on an accelerator; in the tests it is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# What one test compiles the next one finds, and nothing of it is kept in the developer's home.
-_CACHE = tempfile.TemporaryDirectory(prefix="jaxcnn-tests-")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# Most of the tests' time is compilation. What one test compiles the next one finds, here and in the processes that
+# tests start, and XLA takes no time to optimize it, except in tests that are marked `optimized`.
+_PROGRAMS = tempfile.TemporaryDirectory(prefix="jaxcnn-tests-")
+_COMPILER = {
+    "jax_compilation_cache_dir": _PROGRAMS.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_disable_most_optimizations": True,
+}
+for name, value in _COMPILER.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 
 def pytest_sessionstart():
     # Not above: the first import of the project must come after the checks of its signatures are in place.
-    from jaxcnn.program_cache import keep_programs
+    from phantoms import keep_drawn
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", _CACHE.name)
-        keep_programs()
+    keep_drawn(Path(_PROGRAMS.name))
+
+
+def pytest_runtest_setup(item):
+    """Optimize the programs of tests that are marked so, whatever was compiled before."""
+    quick = item.get_closest_marker("optimized") is None
+    if jax.config.read("jax_disable_most_optimizations") != quick:
+        jax.config.update("jax_disable_most_optimizations", quick)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

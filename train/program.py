@@ -10,14 +10,7 @@ import jax
 
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.evaluation.counts import Tally
-from train.devices import (
-    Parallel,
-    compile_eval_step,
-    compile_train_step,
-    distribute,
-    replicate,
-    replicated_shapes,
-)
+from train.devices import Parallel, compile_eval_step, compile_train_step, distribute, replicate, replicated_shapes
 from train.learner import Learner, first_batches, make_steps, report_model
 from train.processes import Agreement
 from train.progress import report

@@ -15,13 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Float64
 from PIL import Image
 
-from jaxcnn.convolution import (
-    conv2d,
-    gaussian_kernel,
-    horizontal_edge_kernel,
-    manual_conv2d,
-    sharpening_kernel,
-)
+from jaxcnn.convolution import conv2d, gaussian_kernel, horizontal_edge_kernel, manual_conv2d, sharpening_kernel
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.errors import UserError
 from jaxcnn.models.simplecnn import SimpleCNN

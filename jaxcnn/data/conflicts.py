@@ -27,8 +27,7 @@ def conflicts(dataset: Dataset) -> list[Conflict]:
     patients = images.patients or ("",) * len(images)
     return [
         Conflict(
-            (images.names[i], images.names[j]),
-            (dataset.classes[images.labels[i]], dataset.classes[images.labels[j]]),
+            (images.names[i], images.names[j]), (dataset.classes[images.labels[i]], dataset.classes[images.labels[j]])
         )
         for i, j in _pairs(images)
         if images.labels[i] != images.labels[j] and not (patients[i] and patients[i] == patients[j])

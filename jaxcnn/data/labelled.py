@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,23 +44,26 @@ class LabelledImage:
     digest: str
 
 
-def read_images(listing: Listing, size: int) -> Iterator[LabelledImage | LeftOut]:
-    """Read every file, with a progress bar on a terminal; files that can't be used come as `LeftOut` with the reason.
+def read_images(listing: Listing, size: int) -> tuple[list[LabelledImage], list[LeftOut]]:
+    """Read every file, with a progress bar on a terminal, and list those that can't be used.
 
     Raises:
         UserError: a format needs a package that is not installed, or the images wouldn't fit into memory.
     """
+    found: list[LabelledImage] = []
+    broken: list[LeftOut] = []
     count = len(listing.files)
     _check_total_size(count, size)
     for file in tqdm(listing.files, unit=" files", disable=None):  # None: on a terminal only.
         try:
             images = _read(file, size)
         except FileError as error:
-            yield LeftOut(file.name, str(error))
+            broken.append(LeftOut(file.name, str(error)))
             continue
         count += len(images) - 1
         _check_total_size(count, size)
-        yield from images
+        found += images
+    return found, broken
 
 
 def _read(file: LabelledFile, size: int) -> list[LabelledImage]:

@@ -49,8 +49,7 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.describe(
-            "Labelled scans; 8-bit grey, resized with an antialiased triangle filter.",
-            patient=tfds.features.Text(),
+            "Labelled scans; 8-bit grey, resized with an antialiased triangle filter.", patient=tfds.features.Text()
         )
 
     def describe(self, description: str, homepage: str | None = None, **features: Any) -> tfds.core.DatasetInfo:

@@ -85,7 +85,7 @@ def prepare(
         target = out / builder.name / f"{size}x{size}" / VERSION
         if target.exists() and not overwrite:
             raise UserError(f"{target}: already exists; replace it with --overwrite")
-        images, broken = _read(listing, size)
+        images, broken = read_images(listing, size)  # All, so that one pass finds every broken file.
     if broken and not skip_broken:
         raise UserError(f"{source}: {_summary(broken)}")
     _check_left(source, listing, images)
@@ -105,12 +105,6 @@ def _is_archive(listing: Listing) -> bool:
     splits, labels = {file.split for file in listing.files}, {file.label for file in listing.files}
     arranged = listing.layout == "SPLIT/CLASS/image" and splits == {"Training", "Testing"} and labels == set(CLASSES)
     return arranged and not any(file.patient or file.reader.volumes for file in listing.files)
-
-
-def _read(listing: Listing, size: int) -> tuple[list[LabelledImage], list[LeftOut]]:
-    """All are read before anything is written, so that one pass finds every broken file."""
-    found = list(read_images(listing, size))
-    return [of for of in found if isinstance(of, LabelledImage)], [of for of in found if isinstance(of, LeftOut)]
 
 
 def _summary(broken: Sequence[LeftOut]) -> str:

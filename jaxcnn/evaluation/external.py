@@ -11,8 +11,7 @@ from jaxtyping import Bool, UInt8
 from jaxcnn.data.class_names import agree, meaning
 from jaxcnn.data.dataset import Dataset, Split, joined
 from jaxcnn.data.duplicates import THRESHOLD, closest, make_thumbnails
-from jaxcnn.data.files import LeftOut
-from jaxcnn.data.labelled import LabelledImage, as_dataset, read_images, tell_left_out
+from jaxcnn.data.labelled import as_dataset, read_images, tell_left_out
 from jaxcnn.data.layouts import open_labelled
 from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
@@ -60,11 +59,10 @@ def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[D
         dataset, lines = load_dataset(source), list[str]()
     else:
         with open_labelled(Path(source)) as listing:
-            found = list(read_images(listing, size))
-        images = [of for of in found if isinstance(of, LabelledImage)]
+            images, broken = read_images(listing, size)
         if not images:
             raise UserError(f"{source}: no image can be read; give a data set with readable images")
-        lines = tell_left_out([*listing.left_out, *(of for of in found if isinstance(of, LeftOut))])
+        lines = tell_left_out([*listing.left_out, *broken])
         dataset = as_dataset(Path(source), images)
     if missing := [name for name in splits if name not in dataset.splits]:
         raise UserError(f"{source}: has no {missing[0]} images; it has {', '.join(dataset.splits)}")

@@ -1,7 +1,8 @@
 """What the table of models says about a network: how it is built, what of it is frozen, how fast its parts learn."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -71,6 +72,11 @@ class EncoderOptions:
             ValueError: `views` is below 1.
         """
         require(self, "views", self.views >= 1, "must be at least 1")
+
+
+def stages_before(first: str, stages: Sequence[str]) -> tuple[str, ...]:
+    """The stages that are frozen where `first` is the first that learns; all of them before the head."""
+    return tuple(itertools.takewhile(lambda stage: stage != first, stages))
 
 
 def no_frozen_part(options: Any) -> Paths:

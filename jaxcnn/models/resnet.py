@@ -19,6 +19,7 @@ from jaxcnn.models.architecture import (
     require,
     require_width,
     scaled,
+    stages_before,
 )
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, batch_norm
@@ -199,11 +200,7 @@ class ResNetClassifier(Classifier):
         if not 0 <= self.frozen_stages <= len(STAGE_NAMES):
             raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {len(STAGE_NAMES)}")
         self.resnet = ResNet(
-            block=self.block,
-            blocks=self.blocks,
-            features=self.features,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
+            block=self.block, blocks=self.blocks, features=self.features, axis_name=self.axis_name, dtype=self.dtype
         )
 
     def __call__(
@@ -262,18 +259,14 @@ def build_resnet_classifier(
         if not isinstance(encoder, ResNet) or (encoder.block, encoder.blocks) != (block, blocks):
             raise ValueError(f"is no {name}; python -m convert {name} writes one")
         features = encoder.features
-    frozen = len(_stages_before(options.train_from))
+    frozen = len(stages_before(options.train_from, STAGE_NAMES))
     return ResNetClassifier(classes=classes, block=block, blocks=blocks, features=features, frozen_stages=frozen)
-
-
-def _stages_before(first: str) -> tuple[str, ...]:
-    return STAGE_NAMES[: (*STAGE_NAMES, "head").index(first)]
 
 
 def frozen_layers(options: ResNetOptions) -> Paths:
     """The layers of the stages before the first one that learns."""
     layers_of = {"stem": ("conv1", "bn1")}
-    stages = _stages_before(options.train_from)
+    stages = stages_before(options.train_from, STAGE_NAMES)
     return tuple(("resnet", layer) for stage in stages for layer in layers_of.get(stage, (stage,)))
 
 

@@ -14,10 +14,10 @@ from jaxcnn.models.architecture import (
     Classifier,
     EncoderOptions,
     FeatureMap,
-    Paths,
     require,
     require_width,
     scaled,
+    stages_before,
 )
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, MeanMaxPool, batch_norm
@@ -143,15 +143,9 @@ def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module
         head=options.head,
         head_features=scaled(standard.head_features, options.width),
         hidden_features=scaled(standard.hidden_features, options.width),
-        frozen_stages=len(frozen_stages(options)),
+        frozen_stages=len(stages_before(options.train_from, STAGE_NAMES)),
         in_channels=in_channels,
     )
-
-
-def frozen_stages(options: UNetOptions) -> Paths:
-    """The stages before the first one that learns."""
-    stages = (*STAGE_NAMES, "head")
-    return tuple(("unet", stage) for stage in STAGE_NAMES[: stages.index(options.train_from)])
 
 
 UNET_CLASSIFIER = Architecture(
@@ -163,7 +157,7 @@ UNET_CLASSIFIER = Architecture(
     feature_map=FeatureMap(("conv", "pool"), first=7.5, stride=16),
     # The weights work best with the normalisation that they were trained with.
     defaults={"normalization": "per-image-z-score"},
-    frozen=frozen_stages,
+    frozen=lambda options: tuple(("unet", stage) for stage in stages_before(options.train_from, STAGE_NAMES)),
     learning_rates={"unet": "unet_learning_rate"},
     encoder="unet",
 )

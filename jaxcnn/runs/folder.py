@@ -115,12 +115,7 @@ class Run:
 
 
 def create_run(
-    folder: Path,
-    config: Mapping[str, Any],
-    data: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    *,
-    overwrite: bool,
+    folder: Path, config: Mapping[str, Any], data: Mapping[str, Any], environment: Mapping[str, Any], *, overwrite: bool
 ) -> Run:
     """Make a new run folder, and remove what is left of a run that was killed before it was made.
 

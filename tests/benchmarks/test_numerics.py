@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 from benchmarks.numerics import LAYERS, MODELS, layer_errors, network_errors
 
+pytestmark = pytest.mark.optimized
 BATCH = 4
 
 

@@ -1,7 +1,7 @@
 """Commands in processes of their own, which can be killed, limited, and given other devices.
 
 The fork server of `multiprocessing` imports the commands once, so that a process costs no seconds for that; and what
-one process compiles, the next finds in a cache. Each is a whole process otherwise: it sets up JAX by itself.
+one process compiles, the next finds in the tests' cache. Each is a whole process otherwise: it sets up JAX by itself.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from phantoms import keep_drawn
 
 # What takes seconds to import: JAX and whatever the commands use.
 _IMPORTED = ["train.__main__", __name__]
@@ -61,7 +62,7 @@ class Processes:
     """Starts processes.
 
     Attributes:
-        folder: for what they print and what they compile.
+        folder: for what they print.
     """
 
     folder: Path
@@ -86,11 +87,11 @@ class Processes:
         out, err = (self.folder / f"{number}.{suffix}" for suffix in ("out", "err"))
         for path in (out, err):
             path.touch()
-        cache = {
-            "jax_compilation_cache_dir": str(self.folder / "compiled"),
+        compiler = {
+            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
-        process = context.Process(target=_run, args=(call, out, err, cache | dict(options or {}), before))
+        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), before))
         process.start()
         return Started(process, out, err)
 
@@ -114,6 +115,7 @@ def _run(
         jax.config.update(name, value)
     # Adds itself to the table of models, in this process alone.
     importlib.import_module("tiny")
+    keep_drawn(Path(jax.config.jax_compilation_cache_dir))
     if before is not None:
         before()
     try:

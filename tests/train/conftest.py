@@ -24,11 +24,3 @@ def expected(processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "expected"
     assert train(processes, folder).code == 0
     return folder
-
-
-@pytest.fixture
-def quick_compilation():
-    """Compile to something slow in little time: for tests that take a step or two."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -79,7 +79,6 @@ def test_the_same_on_several_devices(batch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_norm_sees_one_micro_batch_at_a_time(batch):
     """The running mean moves with each micro-batch, and where all are the same, as with a small batch twice."""
     model = SimpleCNN(

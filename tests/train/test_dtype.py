@@ -27,7 +27,6 @@ NETWORKS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_all_that_is_kept_stays_float32_and_the_step_is_nearly_the_same(name):
     build, model, shape = NETWORKS[name]

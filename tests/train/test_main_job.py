@@ -13,6 +13,7 @@ from train.__main__ import main
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_default_run_ends_with_a_test_f1_above_0_9(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "simplecnn", "--image-size", "64", "--run-dir", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as error:

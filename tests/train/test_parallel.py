@@ -13,8 +13,7 @@ from spreads import SPREADS, write_results
 @pytest.fixture(scope="module")
 def found(processes, tmp_path_factory):
     path = tmp_path_factory.mktemp("spreads") / "results"
-    # Nine compilations; what they compile to need not be fast.
-    options = {"jax_num_cpu_devices": 8, "jax_disable_most_optimizations": True}
+    options = {"jax_num_cpu_devices": 8}
     finished = processes.start(partial(write_results, path), options=options).wait()
     assert finished.code == 0, finished
     return pickle.loads(path.read_bytes())

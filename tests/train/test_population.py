@@ -47,8 +47,7 @@ def test_u_nets_with_random_encoders_of_other_seeds_are_trained_apart():
 @pytest.fixture(scope="module")
 def found(processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("populations")
-    # Nine compilations; what they compile to need not be fast.
-    options = {"jax_num_cpu_devices": 8, "jax_disable_most_optimizations": True}
+    options = {"jax_num_cpu_devices": 8}
     finished = processes.start(partial(write_results, folder), options=options).wait()
     assert finished.code == 0, finished
     return pickle.loads((folder / "results.pickle").read_bytes()), finished.out
@@ -80,7 +79,6 @@ def test_members_are_shared_out_to_the_devices_and_their_memory_is_told(found):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_as_many_are_trained_at_once_as_the_memory_holds(capsys):
     """By the memory that the program of one needs; that of four, which is compiled to compare, needs four times it."""
     config = make_config("simplecnn", width=0.05, image_size=50, max_images=24, batch_size=4)

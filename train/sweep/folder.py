@@ -97,11 +97,8 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             # The list of what is to go goes last, so that a kill leaves a sweep that can be replaced again.
             _remove_runs([sweep.run(name) for name in before["models"]])
             shutil.rmtree(sweep.figures, ignore_errors=True)
-            sweep.table.unlink(missing_ok=True)
-            sweep.seeds.unlink(missing_ok=True)
-            sweep.folds.unlink(missing_ok=True)
-            sweep.patients.unlink(missing_ok=True)
-            sweep.diverged.unlink(missing_ok=True)
+            for path in (sweep.table, sweep.seeds, sweep.folds, sweep.patients, sweep.diverged):
+                path.unlink(missing_ok=True)
         write_json(sweep.asked, asked)
     except OSError as error:
         way_out = "choose a folder that can be written"

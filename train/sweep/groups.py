@@ -119,11 +119,7 @@ def _stand_together(runs: Sequence[Run]) -> bool:
 
 
 def _most_at_once(
-    models: Sequence[Model],
-    placement: Placement,
-    images: Images,
-    framed: Mapping[str, Examples],
-    folder: SweepFolder,
+    models: Sequence[Model], placement: Placement, images: Images, framed: Mapping[str, Examples], folder: SweepFolder
 ) -> int | None:
     """How many of the models the devices' memory holds; None where it isn't known."""
     devices = pick_devices(placement)

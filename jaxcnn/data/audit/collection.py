@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn.data.dataset import Dataset, joined
 from jaxcnn.data.duplicates import SIDE, Thumbnails, make_thumbnails
 from jaxcnn.data.files import LeftOut
-from jaxcnn.data.labelled import LabelledImage, read_images
+from jaxcnn.data.labelled import read_images
 from jaxcnn.data.layouts import open_labelled
 from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
@@ -77,12 +77,9 @@ def _from_dataset(dataset: Dataset) -> Collection:
 
 def _from_files(path: Path) -> Collection:
     with open_labelled(path) as listing:
-        found = list(read_images(listing, SIDE))
-    images = [of for of in found if isinstance(of, LabelledImage)]
-    broken = {of.name: of.reason for of in found if isinstance(of, LeftOut)}
+        images, broken = read_images(listing, SIDE)
     if not images:
-        name, reason = next(iter(broken.items()))
-        raise UserError(f"{path}: no image can be read; the first, {name}, {reason}")
+        raise UserError(f"{path}: no image can be read; the first, {broken[0].name}, {broken[0].reason}")
     return Collection(
         source=str(path),
         thumbnails=np.stack([image.pixels for image in images]),
@@ -92,7 +89,7 @@ def _from_files(path: Path) -> Collection:
         labels=tuple(image.label for image in images),
         splits=tuple(image.split or "all" for image in images),
         sizes=tuple(image.size for image in images),
-        broken=broken,
+        broken={of.name: of.reason for of in broken},
         patients=tuple(image.patient for image in images),
         left_out=listing.left_out,
     )

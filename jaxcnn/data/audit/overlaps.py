@@ -125,10 +125,7 @@ def _describe(of: Overlap) -> dict[str, Any]:
         "copied": len(of.places),
         "by_split_and_class": counts,
         "disagreements": [
-            {
-                "images": [of.of.names[i], of.within.names[j]],
-                "labels": [of.of.labels[i], of.within.labels[j]],
-            }
+            {"images": [of.of.names[i], of.within.names[j]], "labels": [of.of.labels[i], of.within.labels[j]]}
             for i, j in of.disagreements
         ],
         "pairs": [

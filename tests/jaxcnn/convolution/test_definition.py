@@ -17,6 +17,8 @@ odd = st.integers(0, 5).map(lambda half: 2 * half + 1)
 kernel_shapes = st.tuples(odd, odd)
 seeds = st.integers(0, 2**32 - 1)
 
+pytestmark = pytest.mark.optimized
+
 
 def draw(seed, *shapes, dtype=np.float64):
     """Random arrays; integers from -100 to 100, and normal numbers of all other types."""

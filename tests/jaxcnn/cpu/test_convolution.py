@@ -22,6 +22,7 @@ from jaxcnn.convolution import manual_conv2d
 from jaxcnn.cpu import conv_general_dilated, winograd, xla_only
 from jaxcnn.cpu.convolution import MATMUL, PATCHES, WINOGRAD, XLA, choose_method
 
+pytestmark = pytest.mark.optimized
 NHWC = ("NHWC", "HWIO", "NHWC")
 NO_PADS = ((0, 0), (0, 0))
 

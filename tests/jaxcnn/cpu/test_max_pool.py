@@ -13,6 +13,8 @@ from jax import lax
 
 from jaxcnn.cpu import max_pool, xla_only
 
+pytestmark = pytest.mark.optimized
+
 
 def xla(x, window):
     shape = (1, window, window, 1)

@@ -8,6 +8,7 @@ import pytest
 
 # Pages that are wiped while a jitted function writes and frees side x side numbers, at the least of four times: now and
 # then something small takes a place in what was freed, and the next large piece doesn't fit in there any more.
+pytestmark = pytest.mark.optimized
 COUNT_FAULTS = """
 import resource
 import sys

@@ -14,6 +14,7 @@ from jax.test_util import check_grads
 from jaxcnn.cpu.multilinear import ELSEWHERE, multilinear
 
 # The sum of y * scale * (a @ b), linear in a, b and y; what a CPU computes can be told by its cosine, which is 1.
+pytestmark = pytest.mark.optimized
 FORM = multilinear(
     "scaled_product",
     {

@@ -28,6 +28,7 @@ from jaxcnn.data.phantom import (
 )
 
 HEADS = 48
+pytestmark = pytest.mark.optimized
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,10 @@ from planted import smooth_images
 from jaxcnn.data.phantom import phantom_images
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs, frame, preprocess
 
-HEADS = phantom_images(0, np.arange(2))[0]
+
+@pytest.fixture(scope="module")
+def heads():
+    return phantom_images(0, np.arange(2))[0]
 
 
 def test_bytes_become_floats_in_the_unit_range():
@@ -26,9 +29,9 @@ def test_then_they_are_normalised():
         assert image.std() == pytest.approx(1, abs=1e-2)
 
 
-def test_images_that_are_to_stay_are_not_touched():
-    assert frame(HEADS, Preprocessing()) is HEADS
-    assert frame(HEADS, Preprocessing(image_size=128)) is HEADS
+def test_images_that_are_to_stay_are_not_touched(heads):
+    assert frame(heads, Preprocessing()) is heads
+    assert frame(heads, Preprocessing(image_size=128)) is heads
 
 
 @pytest.mark.parametrize("size", [64, 96, 200])
@@ -43,18 +46,18 @@ def test_the_size_is_that_of_pillows_bilinear_filter(size):
 
 
 @pytest.mark.slow
-def test_crop_and_size_are_one_resampling():
+def test_crop_and_size_are_one_resampling(heads):
     """Cropped at 128 and then reduced by Pillow is nearly the same; the crop of a reduced image is another."""
-    cropped = np.asarray(frame(HEADS, Preprocessing(crop="head")))
-    small = np.asarray(frame(HEADS, Preprocessing(crop="head", image_size=64)), float)
+    cropped = np.asarray(frame(heads, Preprocessing(crop="head")))
+    small = np.asarray(frame(heads, Preprocessing(crop="head", image_size=64)), float)
     for image, other in zip(cropped, small, strict=True):
         expected = np.asarray(Image.fromarray(image[..., 0]).resize((64, 64), Image.Resampling.BILINEAR), float)
         assert np.abs(other[..., 0] - expected).mean() < 1.5
 
 
 @pytest.mark.slow
-def test_use_is_training_without_chance():
+def test_use_is_training_without_chance(heads):
     preprocessing = Preprocessing(crop="head", image_size=80, normalization="foreground-z-score")
-    framed = jax.jit(frame, static_argnums=1)(HEADS, preprocessing)
+    framed = jax.jit(frame, static_argnums=1)(heads, preprocessing)
     # One grey level apart where rounding differs.
-    np.testing.assert_allclose(as_inputs(framed, preprocessing), preprocess(HEADS, preprocessing), atol=0.1)
+    np.testing.assert_allclose(as_inputs(framed, preprocessing), preprocess(heads, preprocessing), atol=0.1)
