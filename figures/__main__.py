@@ -7,6 +7,7 @@ from figures.manual_convolution import manual_convolution
 from figures.models import models
 from figures.reliability import reliability_diagram
 from figures.report import report
+from figures.risk_coverage import risk_coverage
 from figures.roc_curves import roc_curves
 from figures.segmentation import segmentation
 from jaxcnn import cli
@@ -23,6 +24,7 @@ def main(program: str = "python -m figures") -> None:
             "confusion-matrices": confusion_matrices,
             "reliability": reliability_diagram,
             "roc-curves": roc_curves,
+            "risk-coverage": risk_coverage,
             "segmentation": segmentation,
             "dice": dice,
             "report": report,

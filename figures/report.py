@@ -15,11 +15,13 @@ from matplotlib.colors import Colormap, to_hex
 from matplotlib.figure import Figure
 
 from figures.confusion_matrices import confusion_matrices_figure
+from figures.ensembles import ensembles_html
 from figures.external_data import external_table_html
 from figures.learning_curves import learning_curves_figure, read_learning_curves
 from figures.reliability import reliability_figure
 from figures.report_facts import facts_html
 from figures.report_table import chart_json, headers_html, in_order, rows_html
+from figures.risk_coverage import risk_coverage_of
 from figures.roc_curves import roc_curves_figure
 from figures.run_folders import Folders
 from figures.run_title import run_title
@@ -81,6 +83,8 @@ def _pictures(models: Sequence[Model], best: Model) -> str:
             "Loss and macro F1 over the epochs on training and test images, one line per model",
         )
         sections.append(_section("Learning curves", picture))
+    if table := ensembles_html(models):
+        sections.append(_section("One model, the mean of the seeds, and their ensemble", table))
     sections.append(_section(f"The best model: {best.name}", _pictures_of_best(best, predictions)))
     if table := external_table_html(best.run):
         sections.append(_section(f"The best model on other data sets: {best.name}", table))
@@ -97,6 +101,8 @@ def _pictures_of_best(best: Model, predictions: Mapping[str, Predictions]) -> st
         _picture(matrices, "Confusion matrices on training and test images: counts and shares of each true class"),
         "<h3>Reliability</h3>",
         _reliability(best, predictions),
+        "<h3>Risk and coverage</h3>",
+        _picture(risk_coverage_of(best.run.folder), "Share of wrong answers by the share of test images answered"),
         "<h3>ROC curves</h3>",
         _roc(best, test),
     ]

@@ -15,6 +15,7 @@ from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.counts import Tally, total
 from jaxcnn.inference.trained import Trained, load_best, save_trained
+from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
@@ -347,4 +348,10 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
             predictions = learner.task.predictions(outputs, targets, split, classes)
             by_first(partial(write_predictions, learner.run, name, predictions))
             results[place][name] = len(split), _scores(learner, name, evaluated[place])
+    splits = training.first.dataset.splits
+    for place in positions:
+        folder, best = program.learners[place].run.best, load_best(program.learners[place].run)
+        fitted = fit_unlike(best, splits["train"].images, splits["validation"].images)
+        if fitted is not best:
+            save_trained(folder, fitted)
     return results

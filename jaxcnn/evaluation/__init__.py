@@ -2,7 +2,7 @@
 
 from jaxcnn.evaluation.bootstrap import interval, resampled_measures
 from jaxcnn.evaluation.calibration import Reliability, fit_temperature, reliability
-from jaxcnn.evaluation.estimates import Estimates, Interval, estimate
+from jaxcnn.evaluation.estimates import Estimates, Interval, estimate, mean_estimates
 from jaxcnn.evaluation.measures import OVERALL, PER_CLASS, Measures, measures
 from jaxcnn.evaluation.roc import RocCurve, roc_curve
 
@@ -17,6 +17,7 @@ __all__ = [
     "estimate",
     "fit_temperature",
     "interval",
+    "mean_estimates",
     "measures",
     "reliability",
     "resampled_measures",

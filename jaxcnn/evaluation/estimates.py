@@ -1,6 +1,7 @@
 """Measures with intervals, for one set of predictions or for the difference of two."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
@@ -36,6 +37,15 @@ class Estimates:
         """Return the measure of this name, a field of `Measures`."""
         value = getattr(self.value, measure)[0]
         return Interval(np.asarray(value), *interval(getattr(self.resampled, measure)))
+
+
+def mean_estimates(members: Sequence[Estimates]) -> Estimates:
+    """Average the measures of several models, of their images and of each resample of these."""
+
+    def mean(of: Sequence[Measures]) -> Measures:
+        return Measures(**{name: np.mean([getattr(one, name) for one in of], axis=0) for name in vars(of[0])})
+
+    return Estimates(mean([of.value for of in members]), mean([of.resampled for of in members]))
 
 
 def estimate(

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.errors import UserError
-from jaxcnn.evaluation import estimate, fit_temperature
+from jaxcnn.evaluation import estimate, fit_temperature, mean_estimates, measures
 from jaxcnn.evaluation.bootstrap import RESAMPLES
 from jaxcnn.evaluation.masks import MaskPredictions
 from jaxcnn.evaluation.patients import (
@@ -24,19 +24,22 @@ from jaxcnn.evaluation.patients import (
     summary_table,
     write_patients,
 )
-from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.predictions import Predictions, ensemble
 from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import (
     EXTERNAL,
     UNSEEN,
     Run,
+    open_ensemble,
+    open_folders,
     open_run,
     read_config,
     read_data,
     read_masks,
     read_predictions,
     write_predictions,
+    write_unlike,
 )
 from jaxcnn.runs.json_files import json_text
 from jaxcnn.runs.trees import read_manifest
@@ -62,7 +65,9 @@ def evaluate(
     matches: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="map", metavar="A=B")] = (),
     unseen: bool = False,
     compare: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
+    together: Annotated[bool, tyro.conf.arg(name="ensemble")] = False,
     temperature: bool = False,
+    unlike: bool = False,
     protocol: Protocol | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -72,7 +77,8 @@ def evaluate(
     """Score finished runs side by side, each score with a 95% interval.
 
     Args:
-        runs: Run folders, or folders of converted classifiers, which need --data the first time.
+        runs: Run folders, sweep folders for all their runs, or folders of converted classifiers, which need --data the
+            first time.
         split: Images to score; by default the test images, or with --data all images.
         data: Evaluate the best checkpoints on this data set instead of the runs' own: a prepared data set, `phantom`,
             or a folder, zip or table of labelled images.
@@ -81,7 +87,11 @@ def evaluate(
         unseen: Leave out test images that have a near-duplicate or an image of the same patient among the training
             images of the data set; with --data, leave out copies of the run's training and validation images.
         compare: Also report the difference between each run and this one; all must have the same images.
+        together: Instead of each run, score the one that is best on the validation images, the mean of all their
+            scores, and the ensemble that averages their probabilities; and report the differences to the ensemble.
         temperature: Divide the logits by the temperature that gives the lowest log loss on the validation images.
+        unlike: Also measure what the runs' measure of unlike images is worth: on test images, and on noise, clouds,
+            scenes and phantoms. Takes the images of the runs.
         protocol: Refuse runs that were trained under another protocol.
         resamples: Number of resamples for the intervals; each resample draws whole groups of near-duplicates and
             patients.
@@ -102,13 +112,14 @@ def evaluate(
         raise UserError("--temperature: is fitted on the validation images; evaluate on --split test instead")
     if unseen and data is None and split not in (None, "test"):
         raise UserError(f"--unseen: applies to test images only; leave out --split {split}")
+    if together and compare:
+        raise UserError("--compare: the runs are compared with their ensemble; leave it or --ensemble out")
     # Everything is read and checked before anything takes time.
+    opened = open_ensemble(runs) if together else open_folders([folder for folder in (*runs, compare) if folder])
     # A converted classifier has predictions once it was evaluated on some data.
-    opened = [
-        Run(folder) if data is not None and Run(folder).manifest.is_file() else open_run(folder)
-        for folder in (*runs, compare)
-        if folder
-    ]
+    opened = opened if data is not None else [open_run(run.folder) for run in opened]
+    if together and len(opened) < 2:
+        raise UserError("--ensemble: needs at least two runs; name more, or a sweep over seeds")
     for run in opened:
         _check_protocol(run, protocol)
     if any(map(_segments, opened)):
@@ -120,7 +131,14 @@ def evaluate(
             seed,
             csv_file,
             machine_readable,
-            refused={"--map": matches, "--unseen": unseen, "--compare": compare, "--temperature": temperature},
+            refused={
+                "--map": matches,
+                "--unseen": unseen,
+                "--compare": compare,
+                "--ensemble": together,
+                "--temperature": temperature,
+                "--unlike": unlike,
+            },
         )
         return
     if data is None:
@@ -131,27 +149,39 @@ def evaluate(
         images = f"images of {data}{' without a copy in the training images' if unseen else ''}"
     predictions = [of.predictions for of in evaluated]
     _check_same_classes(opened, predictions)
-    if compare:
+    if compare or together:
         _check_same_images(opened, predictions)
-    columns = []
-    for run, of in zip(opened, evaluated, strict=True):
-        by = _fit_temperature(run, of.predictions.classes) if temperature else None
+
+    def column(name: str, runs: Sequence[Run], of: _Predicted) -> Evaluated:
+        by = _fit_temperature(runs, of.predictions.classes) if temperature else None
         estimates = estimate(of.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
-        columns.append(Evaluated(run.folder, _protocol(run), of.predictions, by, estimates, of.copies))
+        return Evaluated(name, _common([_protocol(run) for run in runs]), of.predictions, by, estimates, of.copies)
+
+    columns = [column(str(run.folder), [run], of) for run, of in zip(opened, evaluated, strict=True)]
+    if together:
+        copies = _common([of.copies for of in evaluated])
+        every = dataclasses.replace(evaluated[0], predictions=ensemble(predictions), copies=copies)
+        columns = _together(columns, opened, column(f"ensemble of {len(opened)}", opened, every))
     evaluation = Evaluation(
         split or ("test" if data is None else "all"),
         resamples,
         seed,
         tuple(columns),
-        compared=compare is not None,
+        compared=together or compare is not None,
         unseen=unseen,
         images=images,
         data=data,
         classes=evaluated[0].classes,
     )
-    print(json_text(scores_document(evaluation), indent=2) if machine_readable else table(evaluation))
+    measured, texts = _measure_unlike(opened, together=together) if unlike else ({}, {})
+    if machine_readable:
+        print(json_text(scores_document(evaluation) | ({"unlike": measured} if unlike else {}), indent=2))
+    else:
+        print(table(evaluation))
+        for name, text in texts.items():
+            print(f"\n{name}: images unlike the training images\n\n{text}")
     if csv_file is not None:
-        _write_csv(csv_file, evaluation)
+        _write_csv(csv_file, [columns[0], columns[-1]] if together else columns)
 
 
 def _segments(run: Run) -> bool:
@@ -309,18 +339,18 @@ def _keep(run: Run, data: str, dataset: "Dataset", external: "External") -> None
         print(f"note: {run.folder}: can't save the predictions for figures: {reason}", file=sys.stderr)
 
 
-def _write_csv(path: Path, evaluation: Evaluation) -> None:
+def _write_csv(path: Path, columns: Sequence[Evaluated]) -> None:
     try:
         with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            classes = evaluation.runs[0].predictions.classes
+            classes = columns[0].predictions.classes
             writer.writerow(["run", "image", "label", "class", *classes])
-            for of in evaluation.runs:
+            for of in columns:
                 logits = of.predictions.logits.astype(np.float64) / (of.temperature or 1.0)
                 rows = zip(of.predictions.names, of.predictions.labels, softmax(logits, axis=1), strict=True)
                 for name, label, probabilities in rows:
                     given = classes[int(probabilities.argmax())]
-                    writer.writerow([of.folder, name, classes[label], given, *probabilities.tolist()])
+                    writer.writerow([of.name, name, classes[label], given, *probabilities.tolist()])
     except OSError as error:
         raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
 
@@ -352,10 +382,51 @@ def _without_copies(run: Run, predictions: Predictions) -> Predictions:
     return predictions.take(np.flatnonzero(kept))
 
 
-def _fit_temperature(run: Run, classes: tuple[str, ...]) -> float:
-    validation = read_predictions(run, "validation")
-    if validation.classes != classes:
+def _measure_unlike(opened: Sequence[Run], *, together: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """For each run, or for the ensemble, as JSON and as text; that of a run is kept in its folder, for figures."""
+    # Scores alone need neither JAX nor images.
+    from jaxcnn.evaluation.rejection import OWN, measure_unlike, unlike_document, unlike_table
+    from jaxcnn.inference.classifier import Classifier
+    from jaxcnn.inference.converted import load_members
+    from jaxcnn.program_cache import keep_programs
+
+    keep_programs()
+    found = {}
+    for runs in [opened] if together else [[run] for run in opened]:
+        scores = measure_unlike(runs, Classifier(load_members(runs)))
+        if len(runs) == 1:
+            write_unlike(runs[0], scores)
+        name = f"ensemble of {len(runs)}" if together else str(runs[0].folder)
+        of = {split: ensemble([read_predictions(run, split) for run in runs]) for split in OWN}
+        found[name] = unlike_document(scores, of)
+    return found, {name: unlike_table(document) for name, document in found.items()}
+
+
+def _together(columns: Sequence[Evaluated], runs: Sequence[Run], every: Evaluated) -> list[Evaluated]:
+    """The best run on the validation images, the mean of all, and the ensemble."""
+    f1 = [
+        float(measures(of.logits, of.labels).f1_macro[0])
+        for of in (read_predictions(run, "validation") for run in runs)
+    ]
+    mean = mean_estimates([of.estimates for of in columns])
+    return [
+        columns[int(np.argmax(f1))],
+        dataclasses.replace(every, name=f"mean of {len(columns)}", temperature=None, estimates=mean),
+        every,
+    ]
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """The value that all have; "unknown" where they differ."""
+    return values[0] if all(value == values[0] for value in values) else "unknown"
+
+
+def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:
+    run, found = runs[0], [read_predictions(run, "validation") for run in runs]
+    if any(of.classes != classes for of in found):
         raise UserError(f"{run.predictions('validation')}: has other classes than the run; train again")
+    _check_same_images(runs, found)
+    validation = ensemble(found)
     try:
         return fit_temperature(validation.logits, validation.labels)
     except ValueError as error:
@@ -373,13 +444,13 @@ def _check_same_classes(runs: list[Run], predictions: list[Predictions]) -> None
             )
 
 
-def _check_same_images(runs: list[Run], predictions: list[Predictions]) -> None:
-    """Refuse to pair predictions of different images; runs are compared with the last one."""
+def _check_same_images(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
+    """Refuse to pair or combine predictions of different images; runs are compared with the last one."""
     *compared, reference = zip(runs, predictions, strict=True)
     for run, of in compared:
         same = of.names == reference[1].names and np.array_equal(of.labels, reference[1].labels)
         if not (same and np.array_equal(of.groups, reference[1].groups)):
             raise UserError(
-                f"--compare {reference[0].folder}: its images, labels or groups are not those of {run.folder};"
-                " compare runs that were trained with the same --data and evaluate them on --split test"
+                f"{reference[0].folder}: its images, labels or groups are not those of {run.folder};"
+                " compare or combine runs that were trained with the same --data, and evaluate them on --split test"
             )

@@ -144,19 +144,22 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
     """
     if run.manifest.is_file():
         raise UserError(f"{run.folder} holds converted weights, whose training images are unknown")
+    return make_thumbnails(np.concatenate([own_images(run, name).images for name in ("train", "validation")]))
+
+
+def own_images(run: Run, split: str) -> Split:
+    """The images of a run's split, in the order of its predictions, from where the run had them.
+
+    Raises:
+        UserError: they are not where they were, or are others.
+    """
     data = read_data(run)
     every = joined(list(load_dataset(data["source"]).splits.values()))
     place_of = {name: place for place, name in enumerate(every.names)}
-    parts: list[Split] = []
-    for split in ("train", "validation"):
-        names = read_predictions(run, split).names
-        places = np.array([place_of.get(name, -1) for name in names])
-        if (places < 0).any():
-            raise UserError(f"{data['source']}: no longer holds the images of {run.folder}")
-        parts.append(every.take(places))
-        if parts[-1].fingerprint() != data["fingerprints"][split]:
-            raise UserError(f"{data['source']}: no longer holds the images of {run.folder}")
-    return make_thumbnails(np.concatenate([part.images for part in parts]))
+    places = np.array([place_of.get(name, -1) for name in read_predictions(run, split).names])
+    if (places < 0).any() or (found := every.take(places)).fingerprint() != data["fingerprints"][split]:
+        raise UserError(f"{data['source']}: no longer holds the images of {run.folder}")
+    return found
 
 
 def external_name(source: str) -> str:

@@ -89,7 +89,7 @@ def measures(
     # Diagonal, column sums and row sums of the confusion matrix.
     hits, given, occurring = weights @ (one_hot * given_one_hot), weights @ given_one_hot, weights @ one_hot
     recall, f1 = _divide(hits, occurring), _divide(2 * hits, given + occurring)
-    auc = np.stack([_auc(p, labels == c, weights) for c, p in enumerate(probabilities.T)], axis=1)
+    auc = np.stack([area_under_roc(p, labels == c, weights) for c, p in enumerate(probabilities.T)], axis=1)
     has_images = np.isin(np.arange(logits.shape[1]), labels)
     named = has_images | np.isin(np.arange(logits.shape[1]), logits.argmax(axis=1))
     return Measures(
@@ -109,7 +109,7 @@ def measures(
     )
 
 
-def _auc(
+def area_under_roc(
     scores: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float64[np.ndarray, "resamples n"]
 ) -> Float64[np.ndarray, " resamples"]:
     """The share of the pairs of a positive and a negative in which the positive scores higher; equal scores are half.

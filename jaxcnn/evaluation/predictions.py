@@ -1,9 +1,11 @@
 """The predictions of a model for the images of a split."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
+from scipy.special import log_softmax, logsumexp
 
 from jaxcnn.evaluation.counts import confusion_matrix
 
@@ -30,3 +32,16 @@ class Predictions:
     def confusion(self) -> np.ndarray:
         """Count the predictions: rows are true classes, columns are predicted classes."""
         return confusion_matrix(self.labels, self.logits.argmax(axis=1), len(self.classes))
+
+
+def ensemble(members: Sequence[Predictions]) -> Predictions:
+    """Combine the predictions of several models for the same images: the mean of their probabilities.
+
+    Its logarithm serves as logits.
+    """
+    first = members[0]
+    if len(members) == 1:
+        return first
+    log_probabilities = [log_softmax(of.logits.astype(np.float64), axis=1) for of in members]
+    mean = logsumexp(log_probabilities, axis=0) - np.log(len(members))
+    return dataclasses.replace(first, logits=mean.astype(np.float32))

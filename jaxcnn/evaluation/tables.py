@@ -31,19 +31,19 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """A run on a split.
+    """A run on a split, or several together.
 
     Attributes:
-        folder: of the run.
+        name: the folder of the run, or what several are together.
         protocol: that it was trained under.
-        predictions: as the run has them, before the temperature.
+        predictions: before the temperature; of a mean over runs, those of one of them.
         temperature: that the logits were divided by; None if they were not.
         estimates: the scores.
         copies: how many images of another data set are copies of images that the run was trained on or chosen by;
             None for the run's own images, and for those of which it can't be told any more "unknown".
     """
 
-    folder: Path
+    name: str
     protocol: str
     predictions: Predictions
     temperature: float | None
@@ -91,9 +91,9 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
         "runs": [_describe(run) | _scores(run.estimates, classes) for run in evaluation.runs],
     }
     if evaluation.compared:
-        reference = str(evaluation.runs[-1].folder)
+        reference = evaluation.runs[-1].name
         content["differences"] = [
-            {"run": str(run.folder), "minus": reference, **_scores(difference, classes)}
+            {"run": run.name, "minus": reference, **_scores(difference, classes)}
             for run, difference in zip(evaluation.runs, evaluation.differences(), strict=False)
         ]
     return content
@@ -107,7 +107,7 @@ def _data_json(evaluation: Evaluation) -> dict[str, Any]:
 def _describe(run: Evaluated) -> dict[str, Any]:
     counts, known = _images(run), None if run.copies == "unknown" else run.copies
     return {
-        "run": str(run.folder),
+        "run": run.name,
         "protocol": run.protocol,
         "temperature": run.temperature,
         "images": sum(counts),
@@ -142,7 +142,7 @@ def _interval(found: Interval, place: tuple[int, ...]) -> dict[str, float]:
 def table(evaluation: Evaluation) -> str:
     """Format the scores with one column for each run, and one for each difference."""
     head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of groups"
-    names = _column_names([run.folder for run in evaluation.runs])
+    names = _column_names([run.name for run in evaluation.runs])
     parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
     if evaluation.compared:
         found = evaluation.differences()
@@ -164,10 +164,10 @@ def _class_lines(evaluation: Evaluation) -> list[str]:
     return [format_table(rows)]
 
 
-def _column_names(folders: list[Path]) -> list[str]:
+def _column_names(paths: list[str]) -> list[str]:
     """The names of the folders where that tells them apart, else their paths."""
-    names = [folder.name or str(folder) for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    names = [Path(path).name or path for path in paths]
+    return names if len(set(names)) == len(names) else paths
 
 
 def _run_rows(runs: tuple[Evaluated, ...]) -> Iterator[tuple[str, ...]]:
@@ -176,9 +176,8 @@ def _run_rows(runs: tuple[Evaluated, ...]) -> Iterator[tuple[str, ...]]:
     yield ("groups (copies, patients)", *(str(_groups(run)) for run in runs))
     if any(run.copies is not None for run in runs):
         yield ("copies of training images", *(str(run.copies) for run in runs))
-    temperatures = [run.temperature for run in runs if run.temperature is not None]
-    if temperatures:
-        yield ("temperature", *(f"{temperature:.3f}" for temperature in temperatures))
+    if any(run.temperature is not None for run in runs):
+        yield ("temperature", *("–" if run.temperature is None else f"{run.temperature:.3f}" for run in runs))
     yield ()
     estimates = tuple(run.estimates for run in runs)
     yield from _overall_rows(estimates)

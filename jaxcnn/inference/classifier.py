@@ -3,11 +3,10 @@
 import dataclasses
 import io
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
@@ -18,10 +17,12 @@ from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.data.readers.scan import Slice
 from jaxcnn.data.readers.table import find_reader
 from jaxcnn.errors import UserError
-from jaxcnn.inference.converted import load_classifier
+from jaxcnn.inference.converted import load_members
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.saliency import explain
-from jaxcnn.inference.trained import Trained, compile_classifier
+from jaxcnn.inference.trained import Members, compile_with_weights
+from jaxcnn.inference.unlike import judge
+from jaxcnn.runs.folder import open_ensemble
 
 AnyImages = Any
 """Paths of image files, Pillow images or arrays: one of them, or a sequence.
@@ -35,18 +36,18 @@ _BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A trained classifier. Research software, not a medical device.
+    """A trained classifier, or several whose probabilities are averaged. Research software, not a medical device.
 
     Attributes:
-        trained: the network with its weights, and what is done to images before it.
+        members: each a network with its weights, and what is done to images before it; of one run there is one.
     """
 
-    trained: Trained
+    members: Members
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the probabilities."""
-        return self.trained.classes
+        return self.members[0].classes
 
     def __call__(self, images: AnyImages) -> Float32[np.ndarray, "n classes"]:
         """Compute the probability of each class for each image.
@@ -54,7 +55,7 @@ class Classifier:
         Raises:
             ValueError: something is no image; the message names it.
         """
-        return self._probabilities(self._squares(images))
+        return self._judged(self._squares(images))[0]
 
     def predict(self, images: AnyImages) -> tuple[str, ...]:
         """Return the name of the most probable class of each image.
@@ -64,36 +65,45 @@ class Classifier:
         """
         return tuple(self.classes[label] for label in self(images).argmax(axis=1))
 
+    def unlike(self, images: AnyImages) -> Float32[np.ndarray, " n"] | None:
+        """Tell how unlike the training images each image is: above 1, and its probabilities mean nothing.
+
+        See `jaxcnn.inference.unlike`. Of the validation images of a run 5 % are above 1. None where that isn't known:
+        of a run that hasn't ended, an older one, or a converted classifier.
+
+        Raises:
+            ValueError: something is no image; the message names it.
+        """
+        return self._judged(self._squares(images))[1]
+
     def saliency(self, images: AnyImages) -> Float32[np.ndarray, "n height width"]:
         """Compute Grad-CAM maps: where each image shows evidence for its most probable class, from 0 to 1.
 
         A map is as large as what the network sees of the image: cropped and resized as the run's options say.
 
         Raises:
-            ValueError: something is no image, or the network has no feature map.
+            ValueError: something is no image, or a network has no feature map, or the runs see images at other sizes.
         """
         squares = self._squares(images)
-        labels = self._probabilities(squares).argmax(axis=1).astype(np.int32)
-        maps = [
-            np.asarray(self._explain(self.trained.variables, squares[i : i + 1], labels[i : i + 1])[1])
-            for i in range(len(squares))
-        ]
+        labels = self._judged(squares)[0].argmax(axis=1).astype(np.int32)
+        maps = [np.asarray(self._explain(squares[i : i + 1], labels[i : i + 1])[1]) for i in range(len(squares))]
         return np.concatenate(maps)
 
     @cached_property
-    def _classify(self) -> Any:
-        return compile_classifier(self.trained)
+    def _judge(self) -> Any:
+        return compile_with_weights(judge, self.members)
 
     @cached_property
     def _explain(self) -> Any:
-        return jax.jit(partial(explain, self.trained))
+        return compile_with_weights(explain, self.members)
 
-    def _probabilities(self, squares: UInt8[np.ndarray, "n size size 1"]) -> Float32[np.ndarray, "n classes"]:
-        parts = [np.asarray(self._classify(squares[i : i + _BATCH_SIZE])) for i in range(0, len(squares), _BATCH_SIZE)]
-        return np.concatenate(parts)
+    def _judged(self, squares: UInt8[np.ndarray, "n size size 1"]) -> tuple[np.ndarray, np.ndarray | None]:
+        parts = [self._judge(squares[i : i + _BATCH_SIZE]) for i in range(0, len(squares), _BATCH_SIZE)]
+        probabilities, unlike = zip(*parts, strict=True)
+        return np.concatenate(probabilities), None if unlike[0] is None else np.concatenate(unlike)
 
     def _squares(self, images: AnyImages) -> UInt8[np.ndarray, "n size size 1"]:
-        size = self.trained.image_shape[0]  # The images of every data set are squares.
+        size = self.members[0].image_shape[0]  # The images of every data set are squares.
         several = images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
         found = [of.pixels for one in several for of in _slices(one)]
         if not found:
@@ -101,16 +111,17 @@ class Classifier:
         return np.stack([to_square(pixels, size) for pixels in found])
 
 
-def load(folder: Path | str) -> Classifier:
-    """Load the best classifier of a run, or a converted classifier.
+def load(folder: Path | str | Sequence[Path | str]) -> Classifier:
+    """Load the best classifier of a run, or a converted classifier; several, or a sweep over seeds, become one.
 
     Args:
-        folder: of the run, or of the converted classifier.
+        folder: of the run, the sweep or the converted classifier; or several.
 
     Raises:
-        UserError: it is neither, or its classifier is missing or damaged.
+        UserError: one is none of these, or its classifier is missing or damaged, or they have other classes.
     """
-    return Classifier(load_classifier(Path(folder)))
+    folders = [folder] if isinstance(folder, str | Path) else folder
+    return Classifier(load_members(open_ensemble([Path(one) for one in folders])))
 
 
 def _slices(image: AnyImages) -> Sequence[Slice]:

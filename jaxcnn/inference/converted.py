@@ -5,6 +5,7 @@ that a run folder has for predictions, so that the figures of both are drawn ali
 """
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.pretrained import load_pretrained
-from jaxcnn.inference.trained import Trained, load_best
+from jaxcnn.inference.trained import Members, Trained, load_best
 from jaxcnn.models.unet import UNet
 from jaxcnn.runs.folder import SPLITS, Run, open_run, write_predictions
 from jaxcnn.runs.json_files import write_json
@@ -24,6 +25,24 @@ UNKNOWN = "unknown"
 """The protocol of what was trained elsewhere."""
 
 _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "numpy")
+
+
+def load_members(runs: Sequence[Run]) -> Members:
+    """Load the classifiers of several runs or converted classifiers, which are to be used as one.
+
+    Raises:
+        UserError: see `load_classifier`; or they have other classes, or images of another size.
+    """
+    members = tuple(load_classifier(run.folder) for run in runs)
+    for run, of in zip(runs, members, strict=True):
+        for what in ("classes", "image_shape"):
+            its, first = (", ".join(map(str, getattr(one, what))) for one in (of, members[0]))
+            if its != first:
+                name = what.replace("_", " ")
+                raise UserError(
+                    f"{run.folder}: has the {name} {its}, but {runs[0].folder} has {first}; combine runs that agree"
+                )
+    return members
 
 
 def load_classifier(folder: Path) -> Trained:

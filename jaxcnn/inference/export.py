@@ -1,9 +1,10 @@
-"""python -m train export: write the best classifier of a run as one file that needs only JAX, not this project."""
+"""python -m train export: write a classifier as one file that needs only JAX or ONNX Runtime, not this project."""
 
 import dataclasses
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,57 +14,71 @@ from jax import export as jax_export
 from jaxcnn.cpu import xla_only
 from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.inference.converted import load_classifier
+from jaxcnn.inference.converted import load_members
+from jaxcnn.inference.onnx_program import OPSET, onnx_classifier
 from jaxcnn.inference.pretrained import open_pretrained
-from jaxcnn.inference.trained import Trained, classify
-from jaxcnn.inference.tta import TTAName
+from jaxcnn.inference.trained import Members, Trained, classify
 from jaxcnn.runs.files import replace_folder, temporary_neighbour
-from jaxcnn.runs.folder import Run, read_data, read_environment, read_epochs
+from jaxcnn.runs.folder import Run, open_ensemble, read_data, read_environment, read_epochs
 from jaxcnn.runs.json_files import json_text
 
-ARTIFACT = "classifier.jax"
+ARTIFACTS = {"jax": "classifier.jax", "onnx": "classifier.onnx"}
 METADATA = "classifier.json"
 README = "README.md"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...] OUT")],
     *,
+    format: Literal["jax", "onnx"] = "jax",  # noqa: A002  (the option's name)
     overwrite: bool = False,
 ) -> None:
-    """Export the best classifier of a run as a program that JAX runs without this project. Not a medical device.
+    """Export the best classifier of a run as a program that runs without this project. Not a medical device.
 
     Args:
-        run: Run folder, or folder of a converted classifier.
-        out: Folder to write: the program, its metadata, and a README.md that shows how to use it.
+        folders: Run folders, folders of converted classifiers, or folders of sweeps over seeds; several become one
+            program that gives the mean of their probabilities. The last is the folder to write: the program, its
+            metadata, and a README.md that shows how to use it.
+        format: Of the program: `jax` for JAX on CPU, CUDA and TPU, or `onnx` for ONNX Runtime and others.
         overwrite: Replace an older export.
     """
+    if len(folders) < 2:
+        raise UserError("RUN OUT: name the run, and behind it the folder to write")
+    *runs, out = folders
     _check_free(out, overwrite=overwrite)
-    trained = load_classifier(run)
-    metadata = _metadata(Run(run), trained)
+    opened = open_ensemble(runs)
+    members = load_members(opened)
+    artifact = ARTIFACTS[format]
+    made: dict[str, Any] = {"jax": version("jax"), "platforms": PLATFORMS}
+    if format == "onnx":
+        program, difference = onnx_classifier(members)
+        made = {"opset": OPSET, "jax": version("jax"), "jax2onnx": version("jax2onnx")}
+        told = f"ONNX opset {OPSET}; within {difference:.0e} of the probabilities in JAX"
+    else:
+        program, told = bytes(serialize_classifier(members)), f"for {', '.join(PLATFORMS)}"
+    metadata = _metadata(opened, members) | made
     files = {
-        ARTIFACT: bytes(serialize_classifier(trained)),
+        artifact: program,
         METADATA: (json_text(metadata, indent=2) + "\n").encode(),
-        README: _readme(metadata).encode(),
+        README: _readme(metadata, artifact).encode(),
     }
     try:
         _write_folder(out, files)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
-    print(f"{out / ARTIFACT}  {len(files[ARTIFACT]) / 1e6:.1f} MB, for {', '.join(PLATFORMS)}")
+    print(f"{out / artifact}  {len(program) / 1e6:.1f} MB, {told}")
     print(f"{out / README}  how to use it")
 
 
-def serialize_classifier(trained: Trained) -> bytearray:
+def serialize_classifier(members: Members) -> bytearray:
     """The classifier with its weights and its preprocessing, as `jax.export` writes it.
 
     It takes uint8 (batch, height, width, 1) for any batch and gives float32 (batch, classes).
     """
     (batch,) = jax_export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.uint8)
-    program = jax.jit(lambda images: classify(trained, images))
+    images = jax.ShapeDtypeStruct((batch, *members[0].image_shape), jnp.uint8)
+    program = jax.jit(lambda images: classify(members, images))
     # What is fastest on a CPU depends on the batch, which isn't known here.
     with xla_only():
         return jax_export.export(program, platforms=PLATFORMS)(images).serialize()
@@ -72,25 +87,31 @@ def serialize_classifier(trained: Trained) -> bytearray:
 def _check_free(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
-    if not (out / ARTIFACT).is_file():
-        raise UserError(f"{out}: exists but is not an exported classifier (no {ARTIFACT}); choose another folder")
-    if others := sorted({path.name for path in out.iterdir()} - {ARTIFACT, METADATA, README}):
+    if not any((out / artifact).is_file() for artifact in ARTIFACTS.values()):
+        names = " or ".join(ARTIFACTS.values())
+        raise UserError(f"{out}: exists but is not an exported classifier (no {names}); choose another folder")
+    if others := sorted({path.name for path in out.iterdir()} - {*ARTIFACTS.values(), METADATA, README}):
         raise UserError(f"{out}: contains {others[0]} beside an exported classifier; choose another folder")
     if not overwrite:
         raise UserError(f"{out}: exists; replace it with --overwrite")
 
 
-def _metadata(run: Run, trained: Trained) -> dict[str, Any]:
-    """What is known of a classifier: what it takes, and where it comes from."""
+def _metadata(runs: Sequence[Run], members: Members) -> dict[str, Any]:
+    """What is known of a classifier: what it takes, and where it comes from; of several, each under `members`."""
+    of_runs = [_origin(run, trained) for run, trained in zip(runs, members, strict=True)]
+    return {
+        "classes": members[0].classes,
+        "image_shape": members[0].image_shape,
+        **(of_runs[0] if len(of_runs) == 1 else {"members": of_runs}),
+    }
+
+
+def _origin(run: Run, trained: Trained) -> dict[str, Any]:
     about = {
-        "classes": trained.classes,
-        "image_shape": trained.image_shape,
         "preprocessing": dataclasses.asdict(trained.preprocessing),
         "tta": trained.tta,
         "model": type(trained.model).__name__,
         "run": run.name,
-        "jax": version("jax"),
-        "platforms": PLATFORMS,
     }
     if trained.epoch is None:
         manifest, _ = open_pretrained(run.folder)
@@ -126,34 +147,32 @@ def _write_folder(out: Path, files: dict[str, bytes]) -> None:
         replace_folder(out, written, replaced=temporary / "replaced")
 
 
-def _readme(metadata: dict[str, Any]) -> str:
+def _readme(metadata: dict[str, Any], artifact: str) -> str:
     height, width, _ = metadata["image_shape"]
     classes = metadata["classes"]
+    members = metadata.get("members", [metadata])
     listed = "\n".join(f"{place}. {name}" for place, name in enumerate(classes))
+    needs, use, compiles, lasts = _of_jax(metadata) if "platforms" in metadata else _of_onnx(metadata)
+    networks = " and ".join(f"the {of['model']} of the run `{of['run']}`" for of in members)
     return f"""# A classifier of brain-MRI slices
 
-`{ARTIFACT}` is the {metadata["model"]} of the run `{metadata["run"]}` as one program, with its weights and its
-preprocessing. It needs `pip install jax flatbuffers`, and `pillow` to read image files.
+`{artifact}` is {networks} as one program,
+with weights and preprocessing. It needs `pip install {needs}`, and `pillow` to read image files.
 
 This is research software, not a medical device.
 
 ## Use
 
 ```python
-from pathlib import Path
-from jax import export
-
-classify = export.deserialize(bytearray(Path("{ARTIFACT}").read_bytes())).call
-probabilities = classify(images)
+{use}
 ```
 
-- `images`: uint8 (n, {height}, {width}, 1), grey, 0 is black and 255 is white, for any n; each new n compiles once.
-- `probabilities`: float32 (n, {len(classes)}){_averaged(metadata["tta"])}, for the classes
+- `images`: uint8 (n, {height}, {width}, 1), grey, 0 is black and 255 is white, for any n{compiles}.
+- `probabilities`: float32 (n, {len(classes)}){_averaged(members)}, for the classes
 
 {listed}
 
-The program runs on {", ".join(metadata["platforms"])}. It was made by JAX {metadata["jax"]}; versions up to 3 weeks
-older and 6 months newer are promised to run it.
+{lasts}
 
 ## Images
 
@@ -183,15 +202,44 @@ DICOM, NIfTI and MATLAB files, and PNG files with colours of 16 bits, need the r
 
 ## Where it comes from
 
-{_origin(metadata)}
+{chr(10).join(map(_origin_lines, members))}
 """
 
 
-def _averaged(tta: TTAName) -> str:
-    return "" if tta == "none" else ", the mean of those of the image and of its mirror image"
+def _of_jax(metadata: dict[str, Any]) -> tuple[str, str, str, str]:
+    """What the README of a program for JAX says of packages, use, batches, and how long it can be used."""
+    use = f"""from pathlib import Path
+from jax import export
+
+classify = export.deserialize(bytearray(Path("{ARTIFACTS["jax"]}").read_bytes())).call
+probabilities = classify(images)"""
+    lasts = (
+        f"The program runs on {', '.join(metadata['platforms'])}. It was made by JAX {metadata['jax']}; versions up to"
+        " 3 weeks\nolder and 6 months newer are promised to run it."
+    )
+    return "jax flatbuffers", use, "; each new n compiles once", lasts
 
 
-def _origin(metadata: dict[str, Any]) -> str:
+def _of_onnx(metadata: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The same of an ONNX program."""
+    use = f"""import onnxruntime
+
+session = onnxruntime.InferenceSession("{ARTIFACTS["onnx"]}", providers=["CPUExecutionProvider"])
+probabilities = session.run(None, {{"images": images}})[0]"""
+    lasts = (
+        f"It is an ONNX program of opset {metadata['opset']}, made by jax2onnx {metadata['jax2onnx']} from JAX"
+        f" {metadata['jax']}.\nWhatever runs ONNX of this opset runs it; it was checked with ONNX Runtime."
+    )
+    return "onnxruntime numpy", use, "", lasts
+
+
+def _averaged(members: Sequence[dict[str, Any]]) -> str:
+    parts = [f"the {len(members)} networks"] * (len(members) > 1)
+    parts += ["the image and its mirror image"] * any(of["tta"] != "none" for of in members)
+    return f", the mean over {' and over '.join(parts)}" if parts else ""
+
+
+def _origin_lines(metadata: dict[str, Any]) -> str:
     if "source" in metadata:
         return (
             f"- Converted from the PyTorch checkpoint {metadata['source']} (SHA-256 {metadata['source_sha256']}), and\n"

@@ -1,7 +1,6 @@
 """Draw saliency maps over images."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +10,7 @@ from PIL import Image
 
 from jaxcnn.errors import UserError
 from jaxcnn.inference.saliency import explain
-from jaxcnn.inference.trained import Trained
+from jaxcnn.inference.trained import Members, compile_with_weights
 from jaxcnn.runs.files import whole_file
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
@@ -24,7 +23,7 @@ _SCALE = 3
 Draw = Callable[[Sequence[str], UInt8[np.ndarray, "batch height width 1"], Int[np.ndarray, " batch"]], list[Path]]
 
 
-def open_gallery(trained: Trained, folder: Path) -> Draw:
+def open_gallery(members: Members, folder: Path) -> Draw:
     """Build `draw(names, images, labels)`, which writes one picture per image, FOLDER/NAME-CLASS.png.
 
     Images of the same name and class are numbered: NAME-CLASS-2.png.
@@ -32,14 +31,14 @@ def open_gallery(trained: Trained, folder: Path) -> Draw:
     Raises:
         UserError: the folder can't be made; `draw` raises it where a picture can't be written.
     """
-    compiled = jax.jit(partial(explain, trained))
+    compiled = compile_with_weights(explain, members)
     taken: set[str] = set()
 
     def draw(names: Sequence[str], images: np.ndarray, labels: np.ndarray) -> list[Path]:
-        seen, maps = jax.device_get(compiled(trained.variables, images, labels))
+        seen, maps = jax.device_get(compiled(images, labels))
         written = []
         for name, label, image, saliency in zip(names, labels, seen, maps, strict=False):
-            written.append(folder / _unused(f"{name}-{trained.classes[label]}".replace("/", "-"), taken))
+            written.append(folder / _unused(f"{name}-{members[0].classes[label]}".replace("/", "-"), taken))
             _save(draw_overlay(image, saliency), written[-1])
         return written
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from tqdm import tqdm
 from jaxcnn.data.files import shown
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
-from jaxcnn.inference.converted import load_classifier
+from jaxcnn.inference.converted import load_members
 from jaxcnn.inference.image_files import Found, ImageFile, ImageName, Skipped, decode_in_batches, open_images
 from jaxcnn.inference.overlay import open_gallery
-from jaxcnn.inference.trained import Trained, compile_classifier
+from jaxcnn.inference.trained import Members, compile_with_weights
+from jaxcnn.inference.unlike import judge
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.folder import is_run, open_ensemble
 from jaxcnn.runs.json_files import json_text
 
 # Of more classes the table shows the most probable ones alone.
@@ -34,11 +37,13 @@ class Prediction:
     Attributes:
         name: of the image.
         probabilities: of the classes.
+        unlike: the training images, above 1 (`jaxcnn.inference.unlike`); None where the run doesn't know.
         saliency: picture of what speaks for the most probable one, if that was asked for.
     """
 
     name: ImageName
     probabilities: Float32[np.ndarray, " classes"]
+    unlike: float | None
     saliency: Path | None
 
 
@@ -51,12 +56,13 @@ def predict(
     saliency: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     batch_size: int = 32,
 ) -> int:
-    """Classify image files with the best classifier of a run. Not a medical device.
+    """Classify image files with the best classifier of a run, or with several as one. Not a medical device.
 
     Files that are not images are skipped and reported on stderr, and the exit code is then 2.
 
     Args:
-        run: Run folder, or folder of a converted classifier.
+        run: Run folder, folder of a converted classifier, or folder of a sweep over seeds. Further run folders may
+            follow before the images; the probabilities are the mean of theirs.
         images: Image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), or folders or zips of them.
         as_json: Print one JSON document instead of a table.
         csv_file: Write one line per image to this file: path, class, and the probability of each class.
@@ -65,14 +71,18 @@ def predict(
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    with open_images(images) as found:
+    following = list(itertools.takewhile(is_run, images))
+    with open_images(images[len(following) :]) as found:
         if not found.files:
             raise UserError("IMAGE: none is given; name image files, or folders or zips of images")
         keep_programs()
-        trained = load_classifier(run)
-        tell = (lambda _: None) if as_json else _table(found.files, trained.classes)
+        runs = open_ensemble([run, *following])
+        members = load_members(runs)
+        classes = members[0].classes
+        measured = all(trained.unlike is not None for trained in members)
+        tell = (lambda _: None) if as_json else _table(found.files, classes, measured=measured)
         results = []
-        for result in predictions(trained, found.files, _batch_size(found.files, batch_size), saliency):
+        for result in predictions(members, found.files, _batch_size(found.files, batch_size), saliency):
             results.append(result)
             if isinstance(result, Skipped):
                 tqdm.write(f"error: {shown(result.path)} {result.reason}; skipped", file=sys.stderr)
@@ -80,10 +90,19 @@ def predict(
                 tell(result)
     for line in tell_left_out(found.left_out):
         print(line, file=sys.stderr)
+    answered = [result for result in results if isinstance(result, Prediction)]
+    if unlike := sum(result.unlike is not None and result.unlike > 1 for result in answered):
+        print(
+            f"note: {unlike} of {len(answered)} images are unlike the training images (above 1); what is said of them"
+            " means little",
+            file=sys.stderr,
+        )
     if csv_file is not None:
-        _write_csv(csv_file, trained, results)
+        _write_csv(csv_file, classes, answered, measured=measured)
     if as_json:
-        print(json_text(_document(run, trained, results, found), indent=1))
+        of_runs = [{"run": str(of.folder), "epoch": one.epoch} for of, one in zip(runs, members, strict=True)]
+        about: dict[str, Any] = of_runs[0] if len(runs) == 1 else {"runs": of_runs}
+        print(json_text(about | _document(classes, results, found), indent=1))
     return 2 if any(isinstance(result, Skipped) for result in results) else 0
 
 
@@ -93,25 +112,26 @@ def _batch_size(files: Sequence[ImageFile], most: int) -> int:
 
 
 def predictions(
-    trained: Trained, files: Sequence[ImageFile], batch_size: int, saliency: Path | None = None
+    members: Members, files: Sequence[ImageFile], batch_size: int, saliency: Path | None = None
 ) -> Iterator[Prediction | Skipped]:
     """Predict each image, batch by batch; pictures go to the folder `saliency`.
 
     Raises:
         UserError: a picture can't be written, or a format needs a package that is not installed.
     """
-    classifier = compile_classifier(trained)
-    draw = None if saliency is None else open_gallery(trained, saliency)
-    size = trained.image_shape[0]  # The images of every data set are squares.
+    judged = compile_with_weights(judge, members)
+    draw = None if saliency is None else open_gallery(members, saliency)
+    size = members[0].image_shape[0]  # The images of every data set are squares.
     for batch in decode_in_batches(files, size, batch_size):
         yield from batch.skipped
         if batch.names:
             images = _filled_up(batch.images, batch_size)
-            probabilities = np.asarray(classifier(images))
+            probabilities, unlike = map(np.asarray, judged(images))
+            scores = [None] * len(batch.names) if unlike.dtype == object else unlike.tolist()
             pictures: Sequence[Path | None] = [None] * len(batch.names)
             if draw is not None:
                 pictures = draw([name.stem for name in batch.names], images, probabilities.argmax(axis=1))
-            yield from map(Prediction, batch.names, probabilities, pictures)
+            yield from map(Prediction, batch.names, probabilities, scores, pictures)
 
 
 def _filled_up(images: UInt8[np.ndarray, "n height width 1"], batch_size: int) -> UInt8[np.ndarray, "b height width 1"]:
@@ -119,14 +139,15 @@ def _filled_up(images: UInt8[np.ndarray, "n height width 1"], batch_size: int) -
     return np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
 
 
-def _class(trained: Trained, prediction: Prediction) -> str:
-    return trained.classes[int(prediction.probabilities.argmax())]
+def _class(classes: Sequence[str], prediction: Prediction) -> str:
+    return classes[int(prediction.probabilities.argmax())]
 
 
-def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Prediction], None]:
+def _table(files: Sequence[ImageFile], classes: tuple[str, ...], *, measured: bool) -> Callable[[Prediction], None]:
     """Print the head of a table, and return a function that prints one line of it.
 
-    A line holds the image, its class, and a column a class; of many classes the most probable ones, best first.
+    A line holds the image, its class, and a column a class; of many classes the most probable ones, best first. How
+    unlike the training images it is comes last, where that is measured.
     """
     # A number of a slice has few digits.
     image = max(len(shown(file.path)) + 5 * bool(file.reader and file.reader.volumes) for file in files)
@@ -137,6 +158,8 @@ def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Pr
     else:
         row = f"{{:<{max(image, 5)}}}" + f"  {{:<{max(label, 5)}}}  {{:>5}}" * _MOST_PROBABLE
         head = ("image", "class", "", "second", "", "third", "")
+    if measured:
+        row, head = f"{row}  {{:>6}}", (*head, "unlike")
     print(row.format(*head).rstrip())
 
     def tell(prediction: Prediction) -> None:
@@ -146,42 +169,41 @@ def _table(files: Sequence[ImageFile], classes: tuple[str, ...]) -> Callable[[Pr
             cells = [classes[best[0]], *(f"{probability:.3f}" for probability in probabilities)]
         else:
             cells = [cell for place in best for cell in (classes[place], f"{probabilities[place]:.3f}")]
-        tqdm.write(row.format(prediction.name.shown, *cells))
+        tqdm.write(row.format(prediction.name.shown, *cells, f"{prediction.unlike:.2f}" if measured else ""))
         sys.stdout.flush()
 
     return tell
 
 
-def _write_csv(path: Path, trained: Trained, results: Sequence[Prediction | Skipped]) -> None:
-    answered = [result for result in results if isinstance(result, Prediction)]
+def _write_csv(path: Path, classes: Sequence[str], answered: Sequence[Prediction], *, measured: bool) -> None:
     try:
         with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "class", *trained.classes])
+            writer.writerow(["path", "class", *classes, *["unlike"] * measured])
             for result in answered:
-                writer.writerow([result.name.shown, _class(trained, result), *result.probabilities.tolist()])
+                unlike = [result.unlike] * measured
+                writer.writerow([result.name.shown, _class(classes, result), *result.probabilities.tolist(), *unlike])
     except OSError as error:
         raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
 
 
-def _document(run: Path, trained: Trained, results: Sequence[Prediction | Skipped], found: Found) -> dict[str, Any]:
-    """What --json prints."""
+def _document(classes: Sequence[str], results: Sequence[Prediction | Skipped], found: Found) -> dict[str, Any]:
+    """What --json prints of the images."""
     answered = [result for result in results if isinstance(result, Prediction)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     return {
-        "run": str(run),
-        "epoch": trained.epoch,
-        "classes": trained.classes,
-        "images": [_answer(trained, prediction) for prediction in answered],
+        "classes": classes,
+        "images": [_answer(classes, prediction) for prediction in answered],
         "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
         "left_out": [{"path": of.name, "reason": of.reason} for of in found.left_out],
     }
 
 
-def _answer(trained: Trained, prediction: Prediction) -> dict[str, Any]:
+def _answer(classes: Sequence[str], prediction: Prediction) -> dict[str, Any]:
     content = {
         "path": str(prediction.name),
-        "class": _class(trained, prediction),
-        "probabilities": dict(zip(trained.classes, prediction.probabilities.tolist(), strict=True)),
+        "class": _class(classes, prediction),
+        "probabilities": dict(zip(classes, prediction.probabilities.tolist(), strict=True)),
     }
-    return content if prediction.saliency is None else content | {"saliency": str(prediction.saliency)}
+    unlike = {} if prediction.unlike is None else {"unlike": prediction.unlike}
+    return content | unlike | ({} if prediction.saliency is None else {"saliency": str(prediction.saliency)})

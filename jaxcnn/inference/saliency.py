@@ -10,27 +10,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxcnn.data.preprocessing import preprocess
-from jaxcnn.inference.trained import Trained
-from jaxcnn.inference.tta import join_maps, views_of
+from jaxcnn.errors import UserError
+from jaxcnn.inference.trained import Members
+from jaxcnn.inference.tta import join_maps, strongest_as_1, views_of
 from jaxcnn.models.architecture import FeatureMap
 from jaxcnn.models.table import architecture_of
 
-Features = Float[Array, "batch rows columns channel"]
+Features = Float[Array, "batch rows columns feature"]
 
 
 def explain(
-    trained: Trained,
-    variables: Mapping[str, Any],
+    members: Members,
     images: UInt8[Array, "batch height width channel"],
     labels: Int[Array, " batch"],
 ) -> tuple[Float[Array, "batch rows columns channel"], Float[Array, "batch rows columns"]]:
-    """The images as a trained network sees them, but for the normalisation, and their maps over all its views.
+    """The images as the networks see them, but for the normalisation, and their maps over all members and views.
 
-    The variables are the network's; they are an argument, so that a compiled program shares them with others.
+    Raises:
+        UserError: the members don't see the same part of an image at the same size.
     """
-    visible = preprocess(images, dataclasses.replace(trained.preprocessing, normalization="none"))
-    views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
-    return visible, join_maps(tuple(grad_cam(trained.model, variables, view, labels) for view in views))
+    frames = {dataclasses.replace(trained.preprocessing, normalization="none") for trained in members}
+    if len(frames) > 1:
+        raise UserError("saliency: the runs see images at different sizes or crops; ask one of them")
+    visible = preprocess(images, *frames)
+    maps = []
+    for trained in members:
+        views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
+        maps.append(join_maps(tuple(grad_cam(trained.model, trained.variables, view, labels) for view in views)))
+    return visible, strongest_as_1(sum(maps[1:], maps[0]))
 
 
 def grad_cam(
@@ -57,10 +64,9 @@ def grad_cam(
     Raises:
         ValueError: the model is another one.
     """
+    features, logits_of = split_at_features(model, variables, images)
     layer = architecture_of(model).feature_map
-    if layer is None:
-        raise ValueError(f"{type(model).__name__} has no feature map in the table of models")
-    features, logits_of = _split(model, variables, images, layer.seen_by)
+    assert layer is not None
 
     def explained(features: Features) -> Float[Array, ""]:
         # In inference an image's logits depend on its own features alone, so one sum gives every image's gradient.
@@ -71,19 +77,25 @@ def grad_cam(
     (height, width), (rows, columns) = images.shape[1:3], cells.shape[1:3]
     down, across = _interpolation(height, rows, layer), _interpolation(width, columns, layer)
     maps = jnp.einsum("hr,brc,wc->bhw", down, cells, across)
-    largest = jnp.max(maps, axis=(1, 2), keepdims=True)
-    return maps / jnp.where(largest > 0, largest, 1)
+    return strongest_as_1(maps)
 
 
-def _split(
-    model: nn.Module, variables: Mapping[str, Any], images: Array, layer: tuple[str, ...]
+def split_at_features(
+    model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "batch height width channel"]
 ) -> tuple[Features, Callable[[Features], Float[Array, "batch classes"]]]:
-    """The input of a layer for these images, and the rest of the model: from that input to the logits."""
-    seen: list[Features] = []
+    """The last feature map of a network of the table for these images, and the rest: from it to the logits.
+
+    Raises:
+        ValueError: the table doesn't have the network, or no feature map of it.
+    """
+    layer = architecture_of(model).feature_map
+    if layer is None:
+        raise ValueError(f"{type(model).__name__} has no feature map in the table of models")
+    names, seen = layer.seen_by, list[Features]()
 
     def logits(change: Callable[[Features], Features]) -> Array:
         def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if context.module.path not in [(name,) for name in layer] or context.method_name != "__call__":
+            if context.module.path not in [(name,) for name in names] or context.method_name != "__call__":
                 return call(*args, **kwargs)
             return call(change(*args), **kwargs)
 

@@ -1,11 +1,11 @@
 """Save and load a trained classifier: training writes it; prediction, saliency and export read it.
 
 RUN/best/manifest.json      the model, what is done to images before it, its classes, and where it comes from
-RUN/best/...                Orbax's files: `params` and `batch_stats`
+RUN/best/...                Orbax's files: `params`, `batch_stats`, and `unlike` of a run that has ended
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
@@ -38,6 +38,7 @@ class _Manifest(TypedDict):
     epoch: Count
     tta: NotRequired[str]
     dtype: NotRequired[Literal["float32", "bfloat16"]]
+    unlike: NotRequired[Side]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Trained:
         classes: names, in the order of the logits.
         epoch: after which the weights were taken; None where they were converted.
         tta: the views of an image that its probabilities are the mean over.
+        unlike: `mean` and `whitening` of the training images' features (`jaxcnn.inference.unlike`); None where they
+            are not known.
     """
 
     model: nn.Module
@@ -61,6 +64,11 @@ class Trained:
     classes: tuple[str, ...]
     epoch: int | None
     tta: TTAName = "none"
+    unlike: Mapping[str, Any] | None = None
+
+
+Members = tuple[Trained, ...]
+"""Of an ensemble, at least one: they know the same classes and take the same images."""
 
 
 def save_trained(folder: Path, trained: Trained) -> None:
@@ -69,7 +77,7 @@ def save_trained(folder: Path, trained: Trained) -> None:
     Raises:
         UserError, OSError: see `jaxcnn.runs.trees.save_tree`.
     """
-    manifest = {
+    manifest: dict[str, Any] = {
         "model": type(trained.model).__name__,
         "fields": model_fields(trained.model),
         "preprocessing": dataclasses.asdict(trained.preprocessing),
@@ -80,7 +88,11 @@ def save_trained(folder: Path, trained: Trained) -> None:
         # That of the activations, in which it was judged.
         "dtype": jnp.dtype(cast(Any, trained.model).dtype).name,
     }
-    save_tree(folder, jax.device_get(trained.variables), manifest, overwrite=True)
+    tree = dict(jax.device_get(trained.variables))
+    if trained.unlike is not None:
+        tree["unlike"] = jax.device_get(dict(trained.unlike))
+        manifest["unlike"] = len(trained.unlike["mean"])
+    save_tree(folder, tree, manifest, overwrite=True)
 
 
 def load_trained(folder: Path) -> Trained:
@@ -118,10 +130,14 @@ def _load_trained(folder: Path) -> Trained:
         raise UserError(f"{folder}: {error}") from error
     except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise UserError(f"{folder}: was written by another version; train again") from error
+    if known := content.get("unlike"):
+        mean, whitening = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((known,), (known, known)))
+        shapes |= {"unlike": {"mean": mean, "whitening": whitening}}
     variables = load_tree(folder, shapes, writer=_WRITER)
+    unlike = variables.pop("unlike", None)
     model = model.clone(dtype=jnp.dtype(dtype))
     about = (preprocessing, (height, width, channels), tuple(content["classes"]), content["epoch"], tta)
-    return Trained(model, variables, *about)
+    return Trained(model, variables, *about, unlike)
 
 
 def load_best(run: Run) -> Trained:
@@ -139,10 +155,15 @@ def load_best(run: Run) -> Trained:
 
 
 def classify(
-    trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
+    members: Members, images: UInt8[Array | np.ndarray, "batch height width channel"]
 ) -> Float[Array, "batch classes"]:
-    """Compute the probability of each class for images as bytes."""
-    return jax.nn.softmax(_logits(trained, images))
+    """Compute the probability of each class for images as bytes: the mean of what the members give it.
+
+    Lakshminarayanan, Pritzel and Blundell: Simple and scalable predictive uncertainty estimation using deep ensembles.
+    NeurIPS 2017.
+    """
+    first, *others = (jax.nn.softmax(_logits(trained, images)) for trained in members)
+    return sum(others, first) / len(members)
 
 
 def _logits(
@@ -150,20 +171,27 @@ def _logits(
 ) -> Float[Array, "batch *space classes"]:
     """Of several views the logarithm of the mean probabilities."""
     views = views_of(jnp.asarray(images), trained.tta)
-    side_by_side = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
+    # No `stack`, which jax2onnx doesn't know.
+    side_by_side = jnp.concatenate([view[:, None] for view in views], axis=1).reshape(-1, *images.shape[1:])
     logits = trained.model.apply(trained.variables, preprocess(side_by_side, trained.preprocessing), train=False)
     return average_probabilities(cast(Array, logits), len(views))
 
 
-def compile_classifier(trained: Trained) -> Callable[..., Float[Array, "batch classes"]]:
-    """`classify` of these weights, compiled once for each shape of images."""
+def compile_with_weights(function: Callable[..., Any], members: Members) -> Callable[..., Any]:
+    """`function(members, *arguments)` without the members, compiled once for each shape of the arguments."""
 
     @jax.jit
-    def compiled(variables: Mapping[str, Any], images: Array) -> Array:
-        return classify(dataclasses.replace(trained, variables=variables), images)
+    def compiled(variables: Sequence[Mapping[str, Any]], *arguments: Array) -> Any:
+        pairs = zip(members, variables, strict=True)
+        return function(tuple(dataclasses.replace(of, variables=its) for of, its in pairs), *arguments)
 
     # As an argument the weights are shared; as constants of the program they would be copied into it for each shape.
-    return partial(compiled, trained.variables)
+    return partial(compiled, [trained.variables for trained in members])
+
+
+def compile_classifier(members: Members) -> Callable[..., Float[Array, "batch classes"]]:
+    """`classify` of these weights, compiled once for each shape of images."""
+    return compile_with_weights(classify, members)
 
 
 def predict_logits(
@@ -173,13 +201,11 @@ def predict_logits(
     output: Callable[[Array], Array] = lambda logits: logits.astype(jnp.float32),
 ) -> Shaped[np.ndarray, "n ..."]:
     """Compute the logits of many images in batches, or what `output` makes of them; see `classify`."""
-    compiled = jax.jit(
-        lambda variables, batch: output(_logits(dataclasses.replace(trained, variables=variables), batch))
-    )
+    compiled = compile_with_weights(lambda members, batch: output(_logits(members[0], batch)), (trained,))
     found = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         # All batches are of one size, so that one program serves them.
         filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        found.append(np.asarray(compiled(trained.variables, filled))[: len(batch)])
+        found.append(np.asarray(compiled(filled))[: len(batch)])
     return np.concatenate(found)

@@ -55,6 +55,10 @@ def join_maps(maps: tuple[Float[Array, "batch height width"], ...]) -> Float[Arr
         Their sum over its maximum, in [0, 1]; the mirror image's map is mirrored back before.
     """
     plain, *mirrored = maps
-    joined = sum((of_view[:, :, ::-1] for of_view in mirrored), plain)
-    largest = jnp.max(joined, axis=(1, 2), keepdims=True)
-    return joined / jnp.where(largest > 0, largest, 1)
+    return strongest_as_1(sum((of_view[:, :, ::-1] for of_view in mirrored), plain))
+
+
+def strongest_as_1(maps: Float[Array, "batch height width"]) -> Float[Array, "batch height width"]:
+    """Divide each map by its maximum; a map of zeros stays one."""
+    largest = jnp.max(maps, axis=(1, 2), keepdims=True)
+    return maps / jnp.where(largest > 0, largest, 1)

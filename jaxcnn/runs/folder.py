@@ -6,7 +6,8 @@ environment.json    versions, device, git revision
 metrics.jsonl       one flat line an epoch
 predictions/        SPLIT.npz: logits, labels, groups (near-duplicates, patients), names; in external/ the same for
                     other data sets, NAME.npz, and NAME-unseen.npz without copies of training images; of a run that
-                    segments, masks in the place of logits and labels
+                    segments, masks in the place of logits and labels;
+                    unlike.npz: how unlike the training images its own and foreign images are
 checkpoints/        the last two, to go on from
 best/               the classifier that was best on the validation images
 figures/            PNG files
@@ -210,6 +211,43 @@ def open_sweep(folder: Path) -> tuple[Run, ...]:
     return runs
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder is that of a run or of converted weights, and not of a sweep."""
+    return Run(folder).config.is_file() or Run(folder).manifest.is_file()
+
+
+def open_folders(folders: Sequence[Path]) -> list[Run]:
+    """Open runs, and for each sweep all its runs that have ended, sorted by name.
+
+    Raises:
+        UserError: a folder is none of these, or no run of the sweep has ended.
+    """
+    found = []
+    for folder in folders:
+        if is_run(folder) or not any(folder.glob("*/config.json")):
+            found.append(Run(folder) if Run(folder).manifest.is_file() else open_run(folder))
+        elif ended := [run for run in open_sweep(folder) if run.predictions("test").exists()]:
+            found += ended
+        else:
+            raise UserError(f"{folder}: none of its runs has ended; continue the sweep with --resume")
+    return found
+
+
+def open_ensemble(folders: Sequence[Path]) -> list[Run]:
+    """Open runs that are used as one: those that are named, and of a sweep all that have ended, if only seeds differ.
+
+    Raises:
+        UserError: they differ in more; or see `open_folders`.
+    """
+    if not folders:
+        raise UserError("RUN: name at least one run folder")
+    for folder in folders:
+        configs = [] if is_run(folder) else [read_config(run) for run in open_folders([folder])]
+        if other := [name for of in configs for name in of if name != "seed" and of[name] != configs[0].get(name)]:
+            raise UserError(f"{folder}: its runs differ in {other[0]}, not in the seed alone; name the runs to combine")
+    return open_folders(folders)
+
+
 def read_config(run: Run) -> dict[str, Any]:
     """Read the configuration of a run.
 
@@ -342,6 +380,31 @@ def _check_predictions(
         raise ValueError("some logits are infinite or NaN")
     if labels.min() < 0 or labels.max() >= classes.size:
         raise ValueError(f"labels range from {labels.min()} to {labels.max()}, but there are {classes.size} classes")
+
+
+def write_unlike(run: Run, scores: Mapping[str, Any]) -> None:
+    """Write predictions/unlike.npz: how unlike its training images a run finds its own and foreign images."""
+    with whole_file(run.predictions("unlike")) as temporary:
+        np.savez_compressed(temporary, **scores)
+
+
+def read_unlike(run: Run) -> dict[str, np.ndarray]:
+    """Read predictions/unlike.npz: a number for each image of `validation`, `test` and foreign sets; {} without one.
+
+    Raises:
+        UserError: the file can't be read or is damaged, or is not of the run's test images.
+    """
+    path = run.predictions("unlike")
+    if not path.exists():
+        return {}
+    way_out = f"make it again with python -m train evaluate {run.folder} --unlike"
+    with damage_as_user_error(path, way_out), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        scores = {name: stored[name] for name in stored.files}
+        if scores["test"].shape != (len(read_predictions(run, "test").labels),):
+            raise ValueError("it is of other test images")
+        if not all(of.ndim == 1 and of.dtype == np.float32 and np.isfinite(of).all() for of in scores.values()):
+            raise ValueError("some numbers are none, or infinite or NaN")
+    return scores
 
 
 def read_splits(run: Run, splits: Sequence[str]) -> dict[str, Predictions]:

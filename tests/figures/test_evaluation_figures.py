@@ -10,9 +10,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_auc_score
 
 from figures.reliability import reliability_figure
+from figures.risk_coverage import risk_coverage_of
 from figures.roc_curves import roc_curves_figure
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.folder import create_run, write_predictions
+from jaxcnn.runs.folder import create_run, write_predictions, write_unlike
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 
@@ -119,3 +121,24 @@ def test_wrong_input_is_told_in_one_line(tmp_path, monkeypatch, capsys):
         shown = capsys.readouterr().err
         assert message in shown
         assert shown.count("\n") == 1
+
+
+def test_the_risk_is_that_of_the_images_that_are_doubted_least(tmp_path):
+    logits, labels = random_predictions(2)
+    run = make_run(tmp_path / "run", random_predictions(3), (logits, labels))
+    panel = risk_coverage_of(run.folder).axes[0]
+    assert len(panel.lines) == 1
+    unlike = np.random.default_rng(0).uniform(0, 2, 200).astype(np.float32)
+    write_unlike(run, {"test": unlike})
+    by_probability, by_unlike, threshold = risk_coverage_of(run.folder).axes[0].lines
+    right = logits.argmax(axis=1) == labels
+    for line, doubt in ((by_probability, -softmax(logits, axis=1).max(axis=1)), (by_unlike, unlike)):
+        for share in (0.1, 0.5, 1):
+            chosen = doubt <= np.sort(doubt)[round(200 * share) - 1]
+            place = np.argmin(abs(line.get_xdata() - share))
+            assert line.get_ydata()[place] == pytest.approx(1 - right[chosen].mean())
+    assert threshold.get_xdata()[0] == pytest.approx((unlike <= 1).mean())
+    assert draw("risk-coverage", run.folder) == [run.folder / "figures" / "risk-coverage.png"]
+    write_unlike(run, {"test": unlike[1:]})
+    with pytest.raises(UserError, match="is of other test images"):
+        risk_coverage_of(run.folder)

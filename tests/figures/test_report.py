@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from figures_command import draw
-from scored_runs import DATA, options, save_baseline, save_grid, save_run
+from scored_runs import DATA, options, save_baseline, save_grid, save_predictions, save_run
 
 from figures.report import report_page
 from figures.scored_models import read_models
+from jaxcnn.evaluation import measures
+from jaxcnn.runs.folder import Run, read_predictions
 
 VOID = {"meta", "img", "link", "br", "input", "hr"}
 
@@ -167,3 +169,17 @@ def test_what_the_page_is_made_of_is_installed_with_the_package():
     others = [file.name for file in files("figures").iterdir() if file.is_file() and not file.name.endswith(".py")]
     assert sorted(others) == ["report.css", "report.html", "report.js"]
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in others)
+
+
+def test_seeds_of_one_setting_stand_beside_their_mean_and_their_ensemble(tmp_path):
+    for seed in range(3):
+        run = save_run(tmp_path / f"seed-{seed}", options() | {"seed": seed}, [(0.5, 0.5 + seed / 10, 0.5)])
+        save_predictions(run, seed)
+    page = Page(report_page("seeds", read_models([tmp_path])))
+    assert {"seed-2", "mean of 3 seeds", "ensemble of 3 seeds"} <= set(page.texts["th"])
+    every = [
+        measures(of.logits, of.labels)
+        for of in (read_predictions(Run(tmp_path / f"seed-{n}"), "test") for n in range(3))
+    ]
+    mean = sum(of.f1_macro[0] for of in every) / 3
+    assert any(cell.startswith(f"{mean:.3f} [") for cell in page.texts["td"])

@@ -14,7 +14,7 @@ SCORES = ("loss", "accuracy", "f1_macro", "f1_weighted")
 
 def random_trained(model, size, tta="none", **preprocessing):
     """A classifier of images of this size; its logits are of the order of 1, so that no class is certain."""
-    seen = Preprocessing(**preprocessing | {"image_size": size}).seen_shape((size, size, 1))
+    seen = Preprocessing(**preprocessing).seen_shape((size, size, 1))
     images, variables = random_network(model, (2, *seen))
     largest = float(jnp.abs(jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)).max())
     params = variables["params"] | {

@@ -80,7 +80,7 @@ def test_a_pooled_head_alone_learns_and_predicts_as_any_classifier(tmp_path):
     assert (trained.model.head, trained.tta) == ("pooled", "flip")
     images = load_dataset("phantom", 48).splits["test"].images
     expected = np.asarray(jax.nn.softmax(read_predictions(run, "test").logits))
-    np.testing.assert_allclose(compile_classifier(trained)(images), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(compile_classifier((trained,))(images), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

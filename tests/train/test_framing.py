@@ -36,7 +36,7 @@ def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path,
     assert images.shape[1:] == trained.image_shape == (128, 128, 1)
     expected = jax.nn.softmax(read_predictions(open_run(tmp_path / "run"), "test").logits)
     # A grey level of difference where a framed pixel is rounded the other way.
-    np.testing.assert_allclose(compile_classifier(trained)(images), expected, atol=2e-3)
+    np.testing.assert_allclose(compile_classifier((trained,))(images), expected, atol=2e-3)
 
 
 @pytest.mark.slow

@@ -1,20 +1,30 @@
 """python -m train evaluate, as a user types it, on runs whose scores are known."""
 
+import dataclasses
 import json
 import re
 import sys
 
 import numpy as np
 import pytest
+from random_run import random_trained, save_random_run
 from scipy.special import softmax
 from scored_runs import DATA, ENVIRONMENT
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
+from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
+from jaxcnn.data.load import load_dataset
+from jaxcnn.data.protocol import describe, partition
 from jaxcnn.evaluation import fit_temperature
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.folder import create_run, read_predictions, write_predictions
+from jaxcnn.inference.classifier import Classifier
+from jaxcnn.inference.trained import predict_logits, save_trained
+from jaxcnn.inference.unlike import fit_unlike, foreign_images
+from jaxcnn.runs.folder import Run, create_run, read_predictions, read_unlike, write_predictions
 from train.__main__ import main
+
+SMALL = SimpleCNN(stem_features=(2, 3), squeeze_features=2, skip_features=6, head_features=5, hidden_features=6)
 
 
 def make_run(folder, seed, *, protocol="leak-free", sharpness=1.0, labels=None, groups=None, skill=1.5):
@@ -198,7 +208,7 @@ def test_different_images_are_not_compared(tmp_path, evaluate):
     ):
         code, out, err = evaluate(run, "--compare", other.folder)
         assert (code, out, err.count("\n")) == (2, "", 1), name
-        assert f"--compare {other.folder}: its images, labels or groups are not those of {run}" in err
+        assert f"error: {other.folder}: its images, labels or groups are not those of {run}" in err
 
 
 @pytest.mark.parametrize(
@@ -234,3 +244,109 @@ def test_wrong_input_is_told_in_one_line(tmp_path, evaluate, words, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def make_sweep(folder, seeds=3, **options):
+    for seed in range(seeds):
+        run = make_run(folder / f"{seed + 1}-seed={seed}", seed, **options)
+        run.config.write_text(json.dumps({"model": "simplecnn", "seed": seed}))
+    return folder
+
+
+def test_an_ensemble_is_scored_by_the_mean_of_the_probabilities_beside_the_best_and_the_mean(tmp_path, as_json):
+    sweep = make_sweep(tmp_path / "sweep")
+    every = as_json(sweep)["runs"]
+    best, mean, ensemble = as_json(sweep, "--ensemble", "--csv", tmp_path / "all.csv")["runs"]
+    assert [of["run"] for of in (mean, ensemble)] == ["mean of 3", "ensemble of 3"]
+    f1 = {of["run"]: of["measures"]["f1_macro"]["value"] for of in as_json(sweep, "--split", "validation")["runs"]}
+    assert best == next(of for of in every if of["run"] == max(f1, key=f1.get))
+    for name in ("accuracy", "f1_macro", "log_loss"):
+        values = [of["measures"][name]["value"] for of in every]
+        assert mean["measures"][name]["value"] == pytest.approx(np.mean(values))
+        assert mean["measures"][name]["low"] < np.mean(values) < mean["measures"][name]["high"]
+
+    stored = [np.load(path) for path in sorted(sweep.glob("*/predictions/test.npz"))]
+    labels, p = stored[0]["labels"], np.mean([softmax(of["logits"], axis=1) for of in stored], axis=0)
+    assert ensemble["measures"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, p.argmax(axis=1)))
+    assert ensemble["measures"]["log_loss"]["value"] == pytest.approx(log_loss(labels, p))
+    # Each knows something that the others don't.
+    assert ensemble["measures"]["accuracy"]["value"] > mean["measures"]["accuracy"]["value"]
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in lines[1:]} == {best["run"], "ensemble of 3"}
+
+
+def test_the_differences_are_to_the_ensemble_and_its_temperature_is_its_own(tmp_path, evaluate, as_json):
+    sweep = make_sweep(tmp_path / "sweep", sharpness=4)
+    found = as_json(sweep, "--ensemble", "--temperature")
+    best, mean, ensemble = found["runs"]
+    assert mean["temperature"] is None
+    stored = [np.load(path) for path in sorted(sweep.glob("*/predictions/validation.npz"))]
+    p = np.mean([softmax(of["logits"], axis=1) for of in stored], axis=0)
+    assert ensemble["temperature"] == pytest.approx(fit_temperature(np.log(p), stored[0]["labels"]), rel=1e-4)
+    assert ensemble["temperature"] < best["temperature"]  # The mean is less sure.
+    assert [of["minus"] for of in found["differences"]] == ["ensemble of 3"] * 2
+    difference = found["differences"][1]["measures"]["accuracy"]["value"]
+    values = [of["measures"]["accuracy"]["value"] for of in (mean, ensemble)]
+    assert difference == pytest.approx(values[0] - values[1])
+    assert re.search(r"^temperature +\d\.\d+ +– +\d\.\d+$", evaluate(sweep, "--ensemble", "--temperature")[1], re.M)
+
+
+def test_what_is_no_ensemble_is_told_in_one_line(tmp_path, evaluate):
+    sweep, one = make_sweep(tmp_path / "sweep"), make_run(tmp_path / "one", 0)
+    grid = make_sweep(tmp_path / "grid", 2)
+    (grid / "2-seed=1" / "config.json").write_text('{"model": "simplecnn", "seed": 1, "dropout": 0.5}')
+    young = create_run(tmp_path / "young" / "1", {}, DATA, ENVIRONMENT, overwrite=False).folder.parent
+    others = make_run(tmp_path / "others", 0, labels=np.arange(100, dtype=np.int32) % 4)
+    for words, problem in [
+        ([one.folder], "--ensemble: needs at least two runs; name more"),
+        ([grid], f"{grid}: its runs differ in dropout, not in the seed alone; name the runs to combine"),
+        ([young], f"{young}: none of its runs has ended"),
+        ([sweep, "--compare", one.folder], "--compare: the runs are compared with their ensemble"),
+        ([sweep, others.folder], "its images, labels or groups are not those of"),
+    ]:
+        code, out, err = evaluate(*words, "--ensemble")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert problem in err
+    assert evaluate(grid)[0] == 0
+
+
+@pytest.mark.slow
+def test_what_the_measure_of_unlike_images_is_worth(tmp_path, as_json, evaluate):
+    """On a run of the phantom whose network is random: its features are enough to tell noise from a head."""
+    loaded = load_dataset("phantom", 60)
+    dataset, leakage = partition(loaded, "leak-free", 0.2, seed=0)
+    size = dataset.splits["train"].images.shape[1]
+    train, validation = (dataset.splits[name].images for name in ("train", "validation"))
+    trained = fit_unlike(random_trained(SMALL, size, image_size=50), train, validation)
+    run = Run(save_random_run(tmp_path / "run", trained))
+    run.data.write_text(json.dumps(describe(dataset, leakage, "leak-free")))
+    for name, split in dataset.splits.items():
+        logits = predict_logits(trained, split.images)
+        write_predictions(run, name, Predictions(logits, split.labels, split.groups, split.names, CLASSES))
+
+    found = as_json(run.folder, "--unlike")["unlike"][str(run.folder)]
+    assert list(found["sets"]) == ["validation", "test", "noise", "clouds", "scenes"]
+    kept = read_unlike(run)
+    classifier = Classifier((trained,))
+    np.testing.assert_allclose(kept["test"], classifier.unlike(dataset.splits["test"].images), rtol=1e-4)
+    np.testing.assert_allclose(kept["noise"], classifier.unlike(foreign_images(size)["noise"]), rtol=1e-4)
+    for name in ("noise", "clouds", "scenes"):
+        both, labels = (
+            np.concatenate([kept["test"], kept[name]]),
+            np.arange(len(kept["test"]) + 100) >= len(kept["test"]),
+        )
+        auroc = found["sets"][name]["auroc_against"]["test"]
+        assert auroc["value"] == pytest.approx(roc_auc_score(labels, both))
+        assert auroc["low"] <= auroc["value"] <= auroc["high"]
+        assert found["sets"][name]["unlike"] > 0.9
+    stored = read_predictions(run, "test")
+    right, answered = stored.logits.argmax(axis=1) == stored.labels, kept["test"] <= 1
+    assert found["at_threshold"] == pytest.approx({"coverage": answered.mean(), "accuracy": right[answered].mean()})
+    assert re.search(
+        r"^noise +100 +\d\.\d{3}( +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]){2}$", evaluate(run.folder, "--unlike")[1], re.M
+    )
+
+    save_trained(run.best, dataclasses.replace(trained, unlike=None))
+    code, out, err = evaluate(run.folder, "--unlike")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"--unlike: {run.folder} doesn't know how unlike its training images an image is; train again" in err

@@ -111,7 +111,7 @@ def test_scores_are_those_of_the_classifier_and_copies_are_counted(evaluate, run
     images = np.concatenate([dataset.splits[name].images for name in ("train", "test")])
     labels = np.concatenate([dataset.splits[name].labels for name in ("train", "test")])
     np.testing.assert_array_equal(kept.labels, labels)
-    np.testing.assert_allclose(softmax(kept.logits, axis=1), classify(trained, images), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(softmax(kept.logits, axis=1), classify((trained,), images), rtol=1e-4, atol=1e-6)
     expected = measures(kept.logits, labels)
     for name in ("accuracy", "f1_macro", "log_loss"):
         assert of_run["measures"][name]["value"] == pytest.approx(getattr(expected, name)[0])

@@ -1,5 +1,6 @@
 """jaxcnn.load: one classifier, whatever form the images come in, and the same answers as the command's."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from random_run import random_trained, save_random_run
 
 import jaxcnn
 from jaxcnn import SimpleCNN
-from jaxcnn.data.preprocessing import preprocess
-from jaxcnn.inference.saliency import grad_cam
+from jaxcnn.data.kaggle import CLASSES
+from jaxcnn.data.preprocessing import Preprocessing, preprocess
+from jaxcnn.errors import UserError
+from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.saliency import explain, grad_cam
+from jaxcnn.runs.folder import Run, write_predictions
 from train.__main__ import main
 
 SIZE = 64
@@ -82,7 +87,7 @@ def test_a_single_image_needs_no_list(classifier, files):
 @pytest.mark.slow
 def test_maps_are_those_of_the_most_probable_class(classifier):
     labels = jnp.asarray(classifier(PIXELS).argmax(axis=1), jnp.int32)
-    trained = classifier.trained
+    (trained,) = classifier.members
     views = [preprocess(view, trained.preprocessing) for view in (PIXELS[..., None], PIXELS[:, :, ::-1, None])]
     plain, mirrored = (grad_cam(trained.model, trained.variables, view, labels) for view in views)
     maps = plain + mirrored[:, :, ::-1]
@@ -121,3 +126,70 @@ print(json.dumps([bare, [name for name in heavy if name in sys.modules], dir(jax
     bare, heavy, names = json.loads(shown)
     assert (bare, heavy) == ([], [])
     assert set(jaxcnn.__all__) <= set(names)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three networks that see images in three ways, with the predictions that tell that a run has ended."""
+    folder = tmp_path_factory.mktemp("sweep") / "sweep"
+    for seed, preprocessing in enumerate(({}, {"normalization": "per-image-z-score"}, {"image_size": 56})):
+        trained = random_trained(
+            dataclasses.replace(MODEL, gate=("sigmoid", "softmax")[seed % 2]), SIZE, **preprocessing
+        )
+        run = save_random_run(folder / f"seed={seed}", trained)
+        write_predictions(
+            Run(run),
+            "test",
+            Predictions(np.zeros((1, 4), np.float32), np.zeros(1, np.int32), np.zeros(1, int), ("a",), CLASSES),
+        )
+    return folder
+
+
+@pytest.mark.slow
+def test_several_runs_are_one_classifier_of_their_mean_probabilities(sweep, files, monkeypatch, capsys):
+    runs = sorted(sweep.iterdir())
+    expected = np.mean([jaxcnn.load(run)(PIXELS) for run in runs], axis=0)
+    np.testing.assert_allclose(jaxcnn.load(runs)(PIXELS), expected, atol=1e-6)
+    np.testing.assert_allclose(jaxcnn.load(sweep)(PIXELS), expected, atol=1e-6)
+
+    for words in ([sweep], runs):
+        monkeypatch.setattr(sys, "argv", ["train", "predict", *map(str, [*words, *files]), "--json"])
+        with pytest.raises(SystemExit) as error:
+            main()
+        assert error.value.code == 0
+        document = json.loads(capsys.readouterr().out)
+        assert [of["run"] for of in document["runs"]] == [str(run) for run in runs]
+        found = [list(image["probabilities"].values()) for image in document["images"]]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_maps_of_runs_that_see_the_same_are_added(sweep):
+    first, second, smaller = sorted(sweep.iterdir())
+    both = jaxcnn.load([first, second])
+    labels = both(PIXELS).argmax(axis=1).astype(np.int32)
+    maps = sum(
+        np.asarray(explain(jaxcnn.load(run).members, jnp.asarray(PIXELS)[..., None], jnp.asarray(labels))[1])
+        for run in (first, second)
+    )
+    maps /= maps.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(both.saliency(PIXELS), maps, atol=1e-5)
+    with pytest.raises(ValueError, match="saliency: the runs see images at different sizes or crops"):
+        jaxcnn.load([first, smaller]).saliency(PIXELS)
+
+
+def test_runs_of_other_classes_or_images_are_not_combined(run, classifier, tmp_path):
+    (trained,) = classifier.members
+    for name, change, problem in (
+        ("classes", {"classes": ("a", "b", "c", "d")}, "has the classes a, b, c, d, but"),
+        (
+            "size",
+            {"image_shape": (80, 80, 1), "preprocessing": Preprocessing(image_size=64)},
+            "has the image shape 80, 80, 1, but",
+        ),
+    ):
+        other = save_random_run(tmp_path / name, dataclasses.replace(trained, **change))
+        with pytest.raises(UserError, match=problem):
+            jaxcnn.load([run, other])
+    with pytest.raises(UserError, match="RUN: name at least one"):
+        jaxcnn.load([])

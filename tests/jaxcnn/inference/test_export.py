@@ -1,26 +1,34 @@
 """python -m train export: a file that JAX alone runs, by the lines of its README, to the same probabilities."""
 
+import contextlib
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 from jax import export as jax_export
 from PIL import Image
+from planted import smooth_images
 from random_run import random_trained, save_random_run
 from scan_files import write_picture
 
 import jaxcnn.inference.export
+import jaxcnn.inference.onnx_program
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.image import to_square
 from jaxcnn.data.kaggle import CLASSES
-from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.data.readers.pictures import read_picture
+from jaxcnn.errors import UserError
 from jaxcnn.inference.export import serialize_classifier
-from jaxcnn.inference.trained import compile_classifier
+from jaxcnn.inference.onnx_program import onnx_classifier
+from jaxcnn.inference.trained import compile_classifier, predict_logits
+from jaxcnn.models.resnet import ResNetClassifier
 from train.__main__ import main
 
 SIZE = 64
@@ -91,7 +99,7 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
     subprocess.run([sys.executable, "-W", "error", "-c", FRESH_PROCESS], cwd=out, check=True)
 
     found = np.load(out / "found.npz")
-    classifier = compile_classifier(trained)
+    classifier = compile_classifier((trained,))
     for count in (1, 3, 17):
         assert found[str(count)].dtype == np.float32
         np.testing.assert_allclose(found[str(count)], classifier(random_images(count)), rtol=1e-4)
@@ -100,29 +108,81 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
     np.testing.assert_allclose(found["scan"], [list(predicted["probabilities"].values())], rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "preprocessing",
-    [{"crop": "head"}, {"image_size": 60}, {"tta": "flip"}, *({"normalization": name} for name in NORMALIZATIONS)],
-)
-def test_one_program_serves_all_platforms_and_batches_whatever_is_done_to_images_before(preprocessing):
-    assert_exported(random_trained(MODEL, SIZE, **preprocessing), SIZE)
+# Each crop, normalisation, dtype and kind of model, at sizes that are the data's, smaller and larger.
+CLASSIFIERS = {
+    "crop": (MODEL, {"crop": "head"}),
+    "smaller": (MODEL, {"image_size": 56, "tta": "flip"}),
+    "larger": (MODEL, {"crop": "head", "image_size": 72, "normalization": "percentile"}),
+    "bfloat16": (MODEL.clone(dtype=jnp.bfloat16), {"image_size": 60, "normalization": "foreground-z-score"}),
+    "unet": (UNetClassifier(features=2, head="pooled"), {"image_size": 48, "normalization": "per-image-z-score"}),
+    "resnet": (
+        ResNetClassifier(features=2, blocks=(1, 1, 1, 1)),
+        {"image_size": 80, "normalization": "imagenet", "tta": "flip"},
+    ),
+}
 
 
 @pytest.mark.slow
-def test_the_classifier_on_a_unet_is_exported_as_well():
-    assert_exported(random_trained(UNetClassifier(features=2, head_features=3, hidden_features=5), 128), 128)
-
-
-def assert_exported(trained, size):
-    exported = jax_export.deserialize(serialize_classifier(trained))
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_and_evaluate_say(name):
+    model, options = CLASSIFIERS[name]
+    # As in training, where Flax mixes the two types.
+    with jax.numpy_dtype_promotion("standard" if name == "bfloat16" else "strict"):
+        trained = random_trained(model, SIZE, **options)
+        batches = [smooth_images(count, size=SIZE) for count in (1, 3)]
+        predicted = [np.asarray(compile_classifier((trained,))(batch)) for batch in batches]
+        evaluated = jax.nn.softmax(predict_logits(trained, np.concatenate(batches), batch_size=4))
+        exported = jax_export.deserialize(serialize_classifier((trained,)))
+        program, difference = onnx_classifier((trained,))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     ((images,), (probabilities,)) = exported.in_avals, exported.out_avals
-    assert (images.dtype, images.shape[1:]) == (np.uint8, (size, size, 1))
+    assert (images.dtype, images.shape[1:]) == (np.uint8, (SIZE, SIZE, 1))
     assert not isinstance(images.shape[0], int)
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (images.shape[0], len(CLASSES)))
-    batch = random_images(3, size)
-    np.testing.assert_allclose(jax.jit(exported.call)(batch), compile_classifier(trained)(batch), rtol=1e-4)
+    rounding = 0.05 if name == "bfloat16" else 1e-4
+    np.testing.assert_allclose(evaluated, np.concatenate(predicted), atol=rounding)
+    assert difference < rounding
+    session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [SIZE, SIZE, 1])
+    assert (made.name, made.type, made.shape[1:]) == ("probabilities", "tensor(float)", [len(CLASSES)])
+    for batch, expected in zip(batches, predicted, strict=True):
+        np.testing.assert_allclose(jax.jit(exported.call)(batch), expected, atol=rounding)
+        np.testing.assert_allclose(session.run(None, {"images": batch})[0], expected, atol=rounding)
+
+
+@pytest.mark.slow
+def test_several_runs_become_one_program_of_their_mean_that_names_them_all(command, run, tmp_path):
+    other = save_random_run(tmp_path / "other", random_trained(MODEL, SIZE, image_size=56))
+    code, printed, err = command("export", run, other, tmp_path / "out", "--format", "onnx")
+    assert (code, err) == (0, "")
+    assert re.search(r"classifier.onnx  \d\.\d MB, ONNX opset \d+; within \de-0\d of the probabilities in JAX", printed)
+    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    assert [of["run"] for of in metadata["members"]] == ["random", "other"]
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert readme.count("the best by macro F1 on the validation images") == 2
+    images = random_images(5)
+    use, _ = re.findall("```python\n(.*?)```", readme, flags=re.DOTALL)
+    scope = {"images": images}
+    with contextlib.chdir(tmp_path / "out"):
+        exec(use, scope)
+    np.testing.assert_allclose(scope["probabilities"], jaxcnn.load([run, other])(images), atol=1e-4)
+
+
+def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    code, _, err = command("export", run, tmp_path / "out", "--format", "onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "ONNX needs the package jax2onnx; install it with pip install 'jaxcnn[onnx]'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch):
+    # What is compared is another classifier.
+    other = dataclasses.replace(trained, tta="flip")
+    monkeypatch.setattr(jaxcnn.inference.onnx_program, "compile_classifier", lambda _: compile_classifier((other,)))
+    with pytest.raises(UserError, match="ONNX: the program gives probabilities that differ by up to"):
+        onnx_classifier((trained,))
 
 
 def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):

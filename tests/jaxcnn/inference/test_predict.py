@@ -24,7 +24,7 @@ from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import prepare
 from jaxcnn.data.readers.table import NO_IMAGE
 from jaxcnn.inference.overlay import draw_overlay
-from jaxcnn.inference.trained import compile_classifier, load_trained
+from jaxcnn.inference.trained import compile_with_weights, load_trained
 from jaxcnn.runs.folder import open_run, read_predictions
 from train.__main__ import main
 
@@ -159,11 +159,11 @@ def test_files_come_in_the_order_given_and_keep_the_path_given(predict, scans, m
 def test_batches_are_of_one_size_and_change_nothing(predict, scans, monkeypatch, batch_size):
     shapes = set()
 
-    def compile_and_watch(trained):
-        classifier = compile_classifier(trained)
-        return lambda images: shapes.add(images.shape) or classifier(images)
+    def compile_and_watch(function, members):
+        judged = compile_with_weights(function, members)
+        return lambda images: shapes.add(images.shape) or judged(images)
 
-    monkeypatch.setattr(jaxcnn.inference.predict, "compile_classifier", compile_and_watch)
+    monkeypatch.setattr(jaxcnn.inference.predict, "compile_with_weights", compile_and_watch)
     _, out, _ = predict(scans, "--json", "--batch-size", batch_size)
     assert shapes == {(min(batch_size, 5), SIZE, SIZE, 1)}
     found = [list(image["probabilities"].values()) for image in json.loads(out)["images"]]
