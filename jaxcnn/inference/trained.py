@@ -113,6 +113,15 @@ def read_epoch(run: Run) -> int:
     return read_manifest(run.best, _Manifest, writer=_WRITER)["epoch"]
 
 
+def read_classes(run: Run) -> tuple[str, ...]:
+    """Return the class names of a run's best classifier.
+
+    Raises:
+        UserError: it has none, or a damaged one.
+    """
+    return tuple(read_manifest(run.best, _Manifest, writer=_WRITER)["classes"])
+
+
 def _load_trained(folder: Path) -> Trained:
     content = read_manifest(folder, _Manifest, writer=_WRITER)
     height, width, channels = content["image_shape"]
