@@ -12,6 +12,7 @@ checkpoints/        the last two, to go on from
 best/               the classifier that was best on the validation images
 figures/            PNG files
 tensorboard/        a file of events an epoch, if they were asked for
+README.md           the model card, if it was asked for
 .lock               held by the process that works on the run (`jaxcnn.runs.lock`); marks the folder as one of ours
 """
 
@@ -105,6 +106,7 @@ class Run:
     manifest = Inside("manifest.json")
     figures = Inside("figures")
     events = Inside("tensorboard")
+    card = Inside("README.md")
     lock = Inside(".lock")
 
     @property

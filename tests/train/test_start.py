@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-import tiny  # noqa: F401  (adds itself to the table)
 from flax.traverse_util import flatten_dict
 from kills import OPTIONS, Moment, assert_same_run, killed_at, load_arrays
 from kills import train as train_tiny
@@ -27,7 +26,6 @@ from train.options import make_config
 from train.start import start_moments
 
 NARROW = {name: {"width": 0.02} | ({"encoder": "random"} if of.encoder else {}) for name, of in MODELS.items()}
-NARROW["tiny"] = {}
 # A step of Adam is as long as the learning rate: nowhere longer than this.
 STANDING = ("--learning-rate", "1e-30", "--epochs", "1")
 
@@ -72,12 +70,10 @@ def test_without_a_step_the_weights_stay_those_of_the_best_checkpoint(processes,
     ]
     finished = processes.start(command("train.__main__", *sweep, "--grid", "seed=0,1", "--at-once", "2")).wait()
     assert finished.code == 0, finished.err
-    wanted = load_best(Run(expected)).variables["params"]
+    wanted = load_arrays(Run(expected).best)["params"]
     for folder in (tmp_path / "run", *(tmp_path / "sweep").glob("*seed=*")):
         assert read_config(Run(folder))["start_from"] == str(expected)
-        jax.tree.map(
-            partial(np.testing.assert_allclose, atol=1e-25), load_best(Run(folder)).variables["params"], wanted
-        )
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-25), load_arrays(Run(folder).best)["params"], wanted)
 
 
 @pytest.mark.slow
@@ -118,15 +114,15 @@ def test_another_network_other_classes_and_another_size_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_moments_of_other_weights_are_refused(expected, tmp_path):
-    config = make_config("tiny", start_from=str(expected), start_optimizer=True)
+    config = make_config("simplecnn", start_from=str(expected), start_optimizer=True)
     shapes = jax.eval_shape(optax.flatten(optax.scale_by_adam()).init, {"kernel": np.zeros((3, 4), np.float32)})
     with pytest.raises(UserError, match=r"--start-optimizer: .*checkpoints/10: can't be used .*leave it out"):
         start_moments(config.training, (shapes,))
-    missing = make_config("tiny", start_from=str(tmp_path), start_optimizer=True)
+    missing = make_config("simplecnn", start_from=str(tmp_path), start_optimizer=True)
     with pytest.raises(UserError, match=r"--start-optimizer: .*checkpoints: holds no checkpoint; leave it out"):
         start_moments(missing.training, (shapes,))
     with pytest.raises(ValueError, match="start_optimizer True: needs --start-from"):
-        make_config("tiny", start_optimizer=True)
+        make_config("simplecnn", start_optimizer=True)
 
 
 @pytest.mark.slow
