@@ -22,6 +22,7 @@ from jaxcnn.models.table import MODELS
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run, open_run, read_config, read_data, read_environment, read_splits
 
+ADDRESS = "hf://OWNER/NAME"
 CALIBRATION = ("calibration_error", "brier_score", "log_loss")
 _PROTOCOLS = {
     "leak-free": "no copy of a test image, and no image of a test patient, was trained on",
@@ -124,16 +125,17 @@ def card_text(run: Run, licence: str | None = None) -> str:
 
 def _use(trained: Trained) -> str:
     height, width, _ = trained.image_shape
-    done = [f"{name.replace('_', ' ')} {value}" for name, value in vars(trained.preprocessing).items() if value]
+    options = vars(trained.preprocessing) | {"test-time augmentation": trained.tta}
+    done = [f"{name.replace('_', ' ')} {value}" for name, value in options.items() if value not in (None, "none")]
     return f"""\
 ```python
 import jaxcnn
-classifier = jaxcnn.load("hf://OWNER/NAME")  # Or a run folder.
+classifier = jaxcnn.load("{ADDRESS}")  # Or a run folder.
 probabilities = classifier(["scan.png", "scan.dcm"])
 ```
 
 It takes image files (JPEG, PNG, TIFF, BMP, WebP, DICOM, NIfTI, MATLAB v7.3), Pillow images or arrays, turns them grey
-and resizes them to {width}x{height}. Preprocessing inside: {", ".join(done)}; views of an image: {trained.tta}.
+and resizes them to {width}x{height}. Inside it: {", ".join(done) or "no other preprocessing"}.
 
 The classes, in this order: {", ".join(trained.classes)}."""
 
@@ -147,8 +149,8 @@ def _data(data: Mapping[str, Any]) -> str:
     facts = [
         f"Data set: {_name(data['source'])}; the test images are {data.get('test_images', 'published')}.",
         f"Protocol `{data['protocol']}`: {_PROTOCOLS.get(data['protocol'], 'unknown')}.",
-        f"Audit: {crossing.get('test', 'an unknown number')} of {tested} test images have near-duplicates among"
-        f" {crossing.get('train', 'the')} training images; {data.get('left_out', 0)} images were left out for that.",
+        f"Audit: {crossing.get('test', 'an unknown number')} of {tested} test images have a near-duplicate, or an image"
+        f" of the same patient, in Training; {data.get('left_out', 0)} training images were left out for that.",
         "Fingerprints: " + ", ".join(f"{split} `{of[:12]}`" for split, of in data["fingerprints"].items()) + ".",
     ]
     facts += [f"Patients: {patients}."] if patients else []

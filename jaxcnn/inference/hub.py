@@ -16,7 +16,7 @@ import tyro
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.inference.card import card
+from jaxcnn.inference.card import ADDRESS, card
 from jaxcnn.inference.trained import Trained, load_best, read_trained
 from jaxcnn.runs.folder import Run, open_run
 
@@ -38,7 +38,7 @@ def push(
         repository: Where to: made if it is missing, public then.
     """
     run = open_run(folder)
-    files = _files(run)
+    files = _files(run, repository)
     with _errors_in_one_line(repository):
         from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -47,7 +47,7 @@ def push(
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=of) for name, of in files.items()]
         commit = api.create_commit(repository, operations, commit_message=f"{run.name}, trained with jaxcnn")
     for name, content in files.items():
-        print(f"{name}  {len(content) / 1e6:.2f} MB")
+        print(f"{name}  {len(content):,} bytes")
     print(commit.repo_url)
 
 
@@ -66,7 +66,7 @@ def load_from_hub(address: str) -> Trained:
     return read_trained(Path(files) / _CONFIG, lambda shapes: _read_weights(Path(files) / _WEIGHTS, shapes))
 
 
-def _files(run: Run) -> dict[str, bytes]:
+def _files(run: Run, repository: str) -> dict[str, bytes]:
     try:
         from safetensors.numpy import save
     except ImportError as error:
@@ -76,7 +76,7 @@ def _files(run: Run) -> dict[str, bytes]:
         card(run.folder)
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(trained.variables, sep="/").items()}
     return {
-        "README.md": run.card.read_bytes(),
+        "README.md": run.card.read_bytes().replace(ADDRESS.encode(), f"{PREFIX}{repository}".encode()),
         _CONFIG: run.best.joinpath("manifest.json").read_bytes(),
         _WEIGHTS: save(arrays),
     }
@@ -113,7 +113,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # They are of many kinds, most of them OSErrors without an errno.
-        reasons = [_first_line(of) for of in (error, error.__cause__) if of is not None]
+        reasons = dict.fromkeys(_first_line(of) for of in (error, error.__cause__) if of is not None)
         way_out = "check the name, the connection, and that you are logged in (hf auth login)"
         raise UserError(f"{name}: {': '.join(reasons)}; {way_out}") from error
 

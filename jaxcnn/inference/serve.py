@@ -8,6 +8,7 @@ import dataclasses
 import html
 import io
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -55,6 +56,8 @@ def serve(
             page, without a password.
         port: Port to listen on; 0 takes one that is free.
     """
+    if not 0 <= port < 2**16:
+        raise UserError(f"--port {port}: must be 0 to 65535")
     try:
         import uvicorn
     except ImportError as error:
@@ -63,8 +66,8 @@ def serve(
     app = build_app(folder, host)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
         raise UserError(f"--host {host} --port {port}: {reason}; choose another port, or an own address") from error
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listening.getsockname()[1]}  (Ctrl-C ends it)", flush=True)

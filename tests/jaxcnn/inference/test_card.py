@@ -82,7 +82,7 @@ def test_the_card_tells_data_audit_intervals_calibration_limits_and_origin_and_n
     assert "| the 38 without a copy in Training |" in text
     for words in (
         "Protocol `official`: the training images hold copies of test images",
-        "2 of 40 test images have near-duplicates among 5 training images",
+        "2 of 40 test images have a near-duplicate, or an image of the same patient, in Training",
         "31 train, 4 validation, 9 test",
         "at temperature",
         "not a medical device",
