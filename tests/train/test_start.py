@@ -26,6 +26,8 @@ from train.options import make_config
 from train.start import start_moments
 
 NARROW = {name: {"width": 0.02} | ({"encoder": "random"} if of.encoder else {}) for name, of in MODELS.items()}
+# The ResNets differ in depth alone.
+ONE_OF_EACH = {of.module: name for name, of in reversed(MODELS.items())}.values()
 # A step of Adam is as long as the learning rate: nowhere longer than this.
 STANDING = ("--learning-rate", "1e-30", "--epochs", "1")
 
@@ -41,7 +43,7 @@ def save_start(folder, model, classes=CLASSES, size=128, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ONE_OF_EACH)
 def test_all_weights_and_batch_statistics_of_every_model_come_from_the_run(tmp_path, model):
     config = save_start(tmp_path / "start", model)
     if MODELS[model].encoder:
