@@ -15,7 +15,7 @@ import tyro
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import LEVEL, RESAMPLES
-from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.predictions import Predictions, ensemble
 from jaxcnn.evaluation.tables import TITLES, score_cell
 from jaxcnn.inference.trained import Trained, load_best
 from jaxcnn.models.table import MODELS
@@ -53,7 +53,7 @@ def card(
     run = open_run(folder)
     if run.card.exists() and not overwrite:
         raise UserError(f"{run.card}: exists; replace it with --overwrite")
-    text = card_header(run, licence) + card_text(run, licence)
+    text = card_header(run, licence) + card_text([run], licence)
     try:
         with whole_file(run.card) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -99,15 +99,21 @@ def card_header(run: Run, licence: str) -> str:
     return f"---\n{header.to_yaml()}\n---\n\n"
 
 
-def card_text(run: Run, licence: str | None = None) -> str:
-    """The card without its header, as Markdown.
+def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
+    """The card without its header, as Markdown; of several runs that of their ensemble.
 
     Raises:
-        UserError: the run is not finished, or has no network, or can't be read.
+        UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images.
     """
-    trained, splits = load_best(run), read_splits(run, ("validation", "test"))
-    test, data = splits["test"], read_data(run)
-    scores = estimate(test)
+    first, data, networks = runs[0], read_data(runs[0]), [load_best(run) for run in runs]
+    for run in runs:
+        if read_data(run)["fingerprints"] != data["fingerprints"]:
+            raise UserError(
+                f"{run.folder}: was trained on other images than {first.folder}; use runs of the same images"
+            )
+    predicted = [read_splits(run, ("validation", "test")) for run in runs]
+    splits = {split: ensemble([of[split] for of in predicted]) for split in predicted[0]}
+    trained, test, scores = networks[0], splits["test"], estimate(splits["test"])
     sections = {
         "How to use it": _use(trained),
         "Data": _data(data),
@@ -115,12 +121,13 @@ def card_text(run: Run, licence: str | None = None) -> str:
         "Calibration": _calibration(splits, scores),
         "Limits": _LIMITS,
         "Licence": f"The weights: {licence}. The images have a licence of their own." if licence else "",
-        "How it was made": _origin(run, trained),
+        "How it was made": "\n\n".join(map(_origin, runs, networks)),
     }
-    title = (
-        f"# {run.name}\n\nA {type(trained.model).__name__} that classifies slices of brain MRI, trained with jaxcnn."
-    )
-    return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
+    what = f"A {type(trained.model).__name__} that classifies slices of brain MRI, trained with jaxcnn."
+    if len(runs) > 1:
+        what = f"The mean of the probabilities of {len(runs)} networks that classify slices of brain MRI."
+    parts = [f"# {', '.join(run.name for run in runs)}", what]
+    return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
 
 
 def _use(trained: Trained) -> str:

@@ -4,7 +4,6 @@ The page is one file, serve.html, and fetches nothing from elsewhere. Images sta
 """
 
 import base64
-import dataclasses
 import html
 import io
 import json
@@ -28,9 +27,9 @@ from jaxcnn.inference.classifier import Classifier, load
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.overlay import draw_overlay
 from jaxcnn.inference.saliency import explain
-from jaxcnn.inference.trained import classify
+from jaxcnn.inference.trained import Members, classify, compile_with_weights
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.runs.folder import Run
+from jaxcnn.runs.folder import Run, open_ensemble
 
 MOST_BYTES, MOST_SLICES = 64_000_000, 64
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,7 +40,7 @@ Answer = Callable[[str, bytes], list[dict[str, Any]]]
 
 
 def serve(
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -51,7 +50,8 @@ def serve(
     Nothing is stored and nothing is fetched from elsewhere. Ctrl-C ends it.
 
     Args:
-        folder: Run folder, or folder of a converted classifier.
+        folders: Run folder, folder of a converted classifier, or folder of a sweep over seeds. Several are one
+            classifier, whose probabilities are the mean of theirs.
         host: Address to listen on; with another than that of this computer alone, everybody who reaches it can use the
             page, without a password.
         port: Port to listen on; 0 takes one that is free.
@@ -63,7 +63,7 @@ def serve(
     except ImportError as error:
         raise _not_installed() from error
     keep_programs()
-    app = build_app(folder, host)
+    app = build_app(folders, host)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -74,8 +74,8 @@ def serve(
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 
-def build_app(folder: Path, host: str = "127.0.0.1") -> Any:
-    """The ASGI application for a run: GET / is the page, POST /classify?name=NAME takes the bytes of a file.
+def build_app(folders: Sequence[Path], host: str = "127.0.0.1") -> Any:
+    """The ASGI application for runs as one classifier: GET / is the page, POST /classify?name=NAME takes a file.
 
     Raises:
         UserError: there is no classifier, or a package is missing.
@@ -90,7 +90,7 @@ def build_app(folder: Path, host: str = "127.0.0.1") -> Any:
         from starlette.routing import Route
     except ImportError as error:
         raise _not_installed() from error
-    answer, text = build_answer(load(folder)), page(folder)
+    answer, text = build_answer(load(folders)), page(open_ensemble(folders))
 
     def show(_: Request) -> Response:
         return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"})
@@ -119,13 +119,13 @@ def build_answer(classifier: Classifier) -> Answer:
     The program is compiled here, for one image at a time, so that the first answer doesn't wait for that. What is given
     raises a ValueError whose message continues a sentence that begins with the file's name.
     """
-    size = classifier.trained.image_shape[0]  # The images of every data set are squares.
+    size = classifier.members[0].image_shape[0]  # The images of every data set are squares.
 
-    @jax.jit
-    def look(variables: Any, image: Any) -> Any:
-        trained = dataclasses.replace(classifier.trained, variables=variables)
-        probabilities = classify(trained, image)
-        return probabilities, *explain(trained, variables, image, jnp.argmax(probabilities, axis=1))
+    def look(members: Members, image: jax.Array) -> Any:
+        probabilities = classify(members, image)
+        return probabilities, *explain(members, image, jnp.argmax(probabilities, axis=1))
+
+    compiled = compile_with_weights(look, classifier.members)
 
     def answer(name: str, content: bytes) -> list[dict[str, Any]]:
         stored = StoredFile(PurePosixPath(name), len(content), lambda count: content[:count])
@@ -138,7 +138,7 @@ def build_answer(classifier: Classifier) -> Answer:
         ]
 
     def one(square: np.ndarray) -> tuple[list[tuple[str, float]], np.ndarray, np.ndarray, float | None]:
-        probabilities, seen, saliency = jax.device_get(look(classifier.trained.variables, square))
+        probabilities, seen, saliency = jax.device_get(compiled(square))
         order = np.argsort(-probabilities[0], kind="stable")
         ranked = [(classifier.classes[place], float(probabilities[0, place])) for place in order]
         return ranked, seen[0], saliency[0], None
@@ -159,17 +159,17 @@ def _describe(
     return {"name": name, "probabilities": ranked, "unlike": unlike, "picture": picture}
 
 
-def page(folder: Path) -> str:
+def page(runs: Sequence[Run]) -> str:
     """The page, with the model's card."""
     from markdown_it import MarkdownIt
 
     try:
-        card = card_text(Run(folder))
+        card = card_text(runs)
     except UserError as error:
         card = f"There is no card: {error}."
     rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render(card)
     limits = json.dumps({"bytes": MOST_BYTES})
-    content = {"title": html.escape(Run(folder).name), "card": rendered, "limits": limits}
+    content = {"title": html.escape(", ".join(run.name for run in runs)), "card": rendered, "limits": limits}
     text = Path(__file__).with_name("serve.html").read_text(encoding="utf-8")
     for place, value in content.items():
         text = text.replace(f"{{{{ {place} }}}}", value)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -14,9 +15,10 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.inference.card import train_command
+from jaxcnn.errors import UserError
+from jaxcnn.inference.card import card_text, train_command
 from jaxcnn.inference.trained import Trained, save_trained
-from jaxcnn.runs.folder import SPLITS, create_run, read_predictions
+from jaxcnn.runs.folder import SPLITS, Run, create_run, read_predictions
 from train.__main__ import main
 from train.options import make_config
 
@@ -112,6 +114,22 @@ def test_the_command_on_the_card_makes_the_same_configuration(monkeypatch, model
     assert words[:3] == ["python", "-m", "train"]
     assert call(monkeypatch, *words[3:]) == 0
     assert seen[0].to_json() == config.to_json()
+
+
+def test_several_runs_have_the_scores_of_their_ensemble(run, tmp_path, monkeypatch, capsys):
+    other = Run(shutil.copytree(run.folder, tmp_path / "second"))
+    save_predictions(other, seed=2, names=[f"image-{place}" for place in range(40)])
+    monkeypatch.setattr(sys, "argv", ["train", "evaluate", str(run.folder), str(other.folder), "--ensemble", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    measures = json.loads(capsys.readouterr().out)["runs"][-1]["measures"]
+    text = card_text([run, other])
+    assert "# first, second\n" in text
+    assert "| macro F1 | {value:.3f} [{low:.3f}, {high:.3f}] |".format(**measures["f1_macro"]) in text
+    assert text.count("python -m train simplecnn --data data") == 2
+    other.data.write_text(run.data.read_text().replace("0123456789abcdef", "f" * 16))
+    with pytest.raises(UserError, match="second: was trained on other images than"):
+        card_text([run, other])
 
 
 def test_what_has_no_card_is_told_in_one_line_and_a_card_is_not_replaced(run, tmp_path, monkeypatch, capsys):

@@ -54,7 +54,7 @@ def run(tmp_path_factory):
 def server(run):
     """The port on which the page of the run is served."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        served = uvicorn.Server(uvicorn.Config(serve.build_app(run), log_level="warning"))
+        served = uvicorn.Server(uvicorn.Config(serve.build_app([run]), log_level="warning"))
         thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]})
         thread.start()
         yield listening.getsockname()[1]
@@ -92,6 +92,14 @@ def test_its_answers_are_those_of_the_classifier_with_the_map_beside_the_scan(se
     overlay = draw_overlay(PIXELS[..., np.newaxis] / np.float32(255), classifier.saliency(PIXELS)[0])
     assert picture.size == overlay.size
     assert np.abs(np.asarray(picture).astype(int) - np.asarray(overlay)).max() <= 1
+
+
+def test_several_runs_answer_as_one(run, tmp_path):
+    other = random_trained(MODEL, SIZE, tta="flip")
+    both = jaxcnn.load([run, save_random_run(tmp_path / "other", other)])
+    (image,) = serve.build_answer(both)("scan.png", encoded(Image.fromarray(PIXELS)))
+    expected = dict(zip(both.classes, both(PIXELS)[0], strict=True))
+    assert dict(image["probabilities"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_bad_files_get_one_line_and_nothing_is_stored(server, run, tmp_path, monkeypatch):
