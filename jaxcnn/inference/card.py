@@ -18,9 +18,10 @@ from jaxcnn.evaluation.bootstrap import LEVEL, RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions, ensemble
 from jaxcnn.evaluation.tables import TITLES, score_cell
 from jaxcnn.inference.trained import Trained, load_best
+from jaxcnn.inference.unlike import REJECTED
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import Run, open_run, read_config, read_data, read_environment, read_splits
+from jaxcnn.runs.folder import Run, open_run, read_config, read_data, read_environment, read_splits, read_unlike
 
 ADDRESS = "hf://OWNER/NAME"
 CALIBRATION = ("calibration_error", "brier_score", "log_loss")
@@ -119,6 +120,7 @@ def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
         "Data": _data(data),
         "Scores": _scores(test, scores, data.get("crossing", {}).get("copied", ())),
         "Calibration": _calibration(splits, scores),
+        "Images it can't judge": "\n\n".join(map(_unlike, runs, networks)),
         "Limits": _LIMITS,
         "Licence": f"The weights: {licence}. The images have a licence of their own." if licence else "",
         "How it was made": "\n\n".join(map(_origin, runs, networks)),
@@ -193,6 +195,17 @@ def _calibration(splits: Mapping[str, Predictions], scores: Estimates) -> str:
         told = f"No temperature can be fitted on the validation images: {error}."
     rows = [(TITLES[name], *(score_cell(of.of(name), ()) for of in columns.values())) for name in CALIBRATION]
     return f"{_table(('test', *columns), rows)}\n\n{told}"
+
+
+def _unlike(run: Run, trained: Trained) -> str:
+    if trained.unlike is None:
+        return f"{run.name} doesn't know how unlike its training images an image is."
+    text = (
+        f"{run.name} tells how unlike its training images an image is; by construction, {REJECTED:.0%} of the validation\n"
+        "images are called unlike. What is said of such an image means little."
+    )
+    rows = [(name, len(of), f"{(of > 1).mean():.1%}") for name, of in read_unlike(run).items()]
+    return f"{text}\n\n{_table(('images', 'number', 'called unlike'), rows)}" if rows else text
 
 
 def _origin(run: Run, trained: Trained) -> str:

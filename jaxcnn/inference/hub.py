@@ -2,7 +2,7 @@
 
 README.md             the model card
 config.json           RUN/best/manifest.json
-model.safetensors     the weights and batch statistics, by their paths
+model.safetensors     the arrays of RUN/best, by their paths
 """
 
 import contextlib
@@ -74,7 +74,8 @@ def _files(run: Run, repository: str) -> dict[str, bytes]:
     trained = load_best(run)
     if not run.card.exists():
         card(run.folder)
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(trained.variables, sep="/").items()}
+    tree = {**trained.variables, **({} if trained.unlike is None else {"unlike": trained.unlike})}
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
     return {
         "README.md": run.card.read_bytes().replace(ADDRESS.encode(), f"{PREFIX}{repository}".encode()),
         _CONFIG: run.best.joinpath("manifest.json").read_bytes(),

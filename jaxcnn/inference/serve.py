@@ -27,7 +27,8 @@ from jaxcnn.inference.classifier import Classifier, load
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.overlay import draw_overlay
 from jaxcnn.inference.saliency import explain
-from jaxcnn.inference.trained import Members, classify, compile_with_weights
+from jaxcnn.inference.trained import Members, compile_with_weights
+from jaxcnn.inference.unlike import judge
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run, open_ensemble
 
@@ -122,8 +123,8 @@ def build_answer(classifier: Classifier) -> Answer:
     size = classifier.members[0].image_shape[0]  # The images of every data set are squares.
 
     def look(members: Members, image: jax.Array) -> Any:
-        probabilities = classify(members, image)
-        return probabilities, *explain(members, image, jnp.argmax(probabilities, axis=1))
+        probabilities, unlike = judge(members, image)
+        return probabilities, unlike, *explain(members, image, jnp.argmax(probabilities, axis=1))
 
     compiled = compile_with_weights(look, classifier.members)
 
@@ -138,10 +139,10 @@ def build_answer(classifier: Classifier) -> Answer:
         ]
 
     def one(square: np.ndarray) -> tuple[list[tuple[str, float]], np.ndarray, np.ndarray, float | None]:
-        probabilities, seen, saliency = jax.device_get(compiled(square))
+        probabilities, unlike, seen, saliency = jax.device_get(compiled(square))
         order = np.argsort(-probabilities[0], kind="stable")
         ranked = [(classifier.classes[place], float(probabilities[0, place])) for place in order]
-        return ranked, seen[0], saliency[0], None
+        return ranked, seen[0], saliency[0], None if unlike is None else float(unlike[0])
 
     try:
         one(np.zeros((1, size, size, 1), np.uint8))

@@ -1,5 +1,6 @@
 """The model card holds what the run holds, in words that the hub reads, and the command that makes such a run."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -17,8 +18,8 @@ from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.inference.card import card_text, train_command
-from jaxcnn.inference.trained import Trained, save_trained
-from jaxcnn.runs.folder import SPLITS, Run, create_run, read_predictions
+from jaxcnn.inference.trained import Trained, load_best, save_trained
+from jaxcnn.runs.folder import SPLITS, Run, create_run, read_predictions, write_unlike
 from train.__main__ import main
 from train.options import make_config
 
@@ -114,6 +115,18 @@ def test_the_command_on_the_card_makes_the_same_configuration(monkeypatch, model
     assert words[:3] == ["python", "-m", "train"]
     assert call(monkeypatch, *words[3:]) == 0
     assert seen[0].to_json() == config.to_json()
+
+
+def test_what_the_run_calls_unlike_is_on_the_card(run):
+    assert "first doesn't know how unlike its training images an image is" in card_text([run])
+    trained = load_best(run)
+    unlike = {"mean": np.zeros(3, np.float32), "whitening": np.eye(3, dtype=np.float32)}
+    save_trained(run.best, dataclasses.replace(trained, unlike=unlike))
+    assert "5% of the validation" in card_text([run])
+    write_unlike(run, {"test": np.linspace(0, 1.25, 40, dtype=np.float32), "noise": np.full(7, 9, np.float32)})
+    text = card_text([run])
+    assert "| test | 40 | 20.0% |" in text
+    assert "| noise | 7 | 100.0% |" in text
 
 
 def test_several_runs_have_the_scores_of_their_ensemble(run, tmp_path, monkeypatch, capsys):

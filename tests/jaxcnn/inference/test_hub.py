@@ -5,12 +5,14 @@ import sys
 import numpy as np
 import pytest
 from hub_server import stand_in_hub
+from planted import smooth_images
 from random_run import random_trained, save_random_run
 from scored_runs import save_predictions
 
 import jaxcnn
 from jaxcnn import SimpleCNN
 from jaxcnn.errors import UserError
+from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs.folder import Run
 from train.__main__ import main
 
@@ -28,7 +30,8 @@ def hub(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained():
-    return random_trained(MODEL, 64, tta="flip", normalization="percentile")
+    trained = random_trained(MODEL, 64, tta="flip", normalization="percentile")
+    return fit_unlike(trained, smooth_images(64, size=64), smooth_images(32, 1, 64))
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ def test_a_classifier_comes_back_from_the_hub_with_the_same_probabilities(hub, r
     here, there = jaxcnn.load(run.folder), jaxcnn.load("hf://someone/brains")
     assert there.classes == here.classes
     np.testing.assert_array_equal(there(IMAGES), here(IMAGES))
+    np.testing.assert_array_equal(there.unlike(IMAGES), here.unlike(IMAGES))
 
     run.card.write_text("What its owner wrote.")
     assert push(monkeypatch, run.folder, "someone/brains") == 0

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from browser import asked_addresses, open_browser
 from PIL import Image
+from planted import smooth_images
 from random_run import random_trained, save_random_run
 from scan_files import dicom_bytes, encoded, write_picture
 from scored_runs import save_predictions
@@ -27,6 +28,7 @@ import jaxcnn
 from jaxcnn import SimpleCNN
 from jaxcnn.inference import serve
 from jaxcnn.inference.overlay import draw_overlay
+from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs.folder import Run
 from jaxcnn.runs.json_files import write_json
 from train.__main__ import main
@@ -44,7 +46,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = save_random_run(tmp_path_factory.mktemp("runs") / EVIL, random_trained(MODEL, SIZE))
+    # It knows smooth images; the noise that the other tests send is unlike those.
+    trained = fit_unlike(random_trained(MODEL, SIZE), smooth_images(64, size=SIZE), smooth_images(32, 1, SIZE))
+    folder = save_random_run(tmp_path_factory.mktemp("runs") / EVIL, trained)
     save_predictions(Run(folder), seed=1)
     write_json(Run(folder).environment, {"packages": {"jax": "1.0"}, "git_revision": "0123456789" * 4})
     return folder
@@ -88,6 +92,7 @@ def test_its_answers_are_those_of_the_classifier_with_the_map_beside_the_scan(se
         ranked = sorted(zip(classifier.classes, probabilities, strict=True), key=lambda pair: -pair[1])
         assert [name for name, _ in of["probabilities"]] == [name for name, _ in ranked]
         np.testing.assert_allclose([p for _, p in of["probabilities"]], [p for _, p in ranked], rtol=1e-4)
+    assert image["unlike"] == pytest.approx(float(classifier.unlike(PIXELS)[0]), rel=1e-3)
     picture = Image.open(io.BytesIO(base64.b64decode(image["picture"].partition(",")[2])))
     overlay = draw_overlay(PIXELS[..., np.newaxis] / np.float32(255), classifier.saliency(PIXELS)[0])
     assert picture.size == overlay.size
@@ -100,6 +105,7 @@ def test_several_runs_answer_as_one(run, tmp_path):
     (image,) = serve.build_answer(both)("scan.png", encoded(Image.fromarray(PIXELS)))
     expected = dict(zip(both.classes, both(PIXELS)[0], strict=True))
     assert dict(image["probabilities"]) == pytest.approx(expected, rel=1e-4)
+    assert image["unlike"] is None  # One of them doesn't know.
 
 
 def test_bad_files_get_one_line_and_nothing_is_stored(server, run, tmp_path, monkeypatch):
@@ -202,6 +208,17 @@ def test_scans_and_a_bad_file_get_their_answers_side_by_side(page, run, tmp_path
         assert page.execute_script("return arguments[0].naturalWidth", picture) == 2 * 3 * SIZE
     assert bad.text.startswith("<b>notes.txt: is not an image file")
     assert len(bad.text.splitlines()) == 1
+
+
+def test_an_image_unlike_the_training_images_has_a_warning(page, run, tmp_path):
+    noise, smooth = PIXELS, smooth_images(1, 2, SIZE)[0, ..., 0]
+    (of_noise,) = jaxcnn.load(run).unlike(noise)
+    first, second = upload(
+        page, write_picture(tmp_path / "noise.png", noise), write_picture(tmp_path / "smooth.png", smooth)
+    )
+    warning = first.find_element(By.CLASS_NAME, "warning").text
+    assert warning.startswith(f"This image is unlike the training images ({of_noise:.1f} times the threshold).")
+    assert second.find_elements(By.CLASS_NAME, "warning") == []
 
 
 def test_dropping_a_file_is_the_same_as_choosing_it(page):
