@@ -201,8 +201,8 @@ def _unlike(run: Run, trained: Trained) -> str:
     if trained.unlike is None:
         return f"{run.name} doesn't know how unlike its training images an image is."
     text = (
-        f"{run.name} tells how unlike its training images an image is; by construction, {REJECTED:.0%} of the validation\n"
-        "images are called unlike. What is said of such an image means little."
+        f"{run.name} tells how unlike its training images an image is; by construction, {REJECTED:.0%} of the\n"
+        "validation images are called unlike. What is said of such an image means little."
     )
     rows = [(name, len(of), f"{(of > 1).mean():.1%}") for name, of in read_unlike(run).items()]
     return f"{text}\n\n{_table(('images', 'number', 'called unlike'), rows)}" if rows else text

@@ -122,7 +122,7 @@ def test_what_the_run_calls_unlike_is_on_the_card(run):
     trained = load_best(run)
     unlike = {"mean": np.zeros(3, np.float32), "whitening": np.eye(3, dtype=np.float32)}
     save_trained(run.best, dataclasses.replace(trained, unlike=unlike))
-    assert "5% of the validation" in card_text([run])
+    assert "5% of the\nvalidation images" in card_text([run])
     write_unlike(run, {"test": np.linspace(0, 1.25, 40, dtype=np.float32), "noise": np.full(7, 9, np.float32)})
     text = card_text([run])
     assert "| test | 40 | 20.0% |" in text
