@@ -1,4 +1,4 @@
-"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|segment|serve|export|card|push|clear-features."""
+"""The command line: python -m train MODEL|sweep|baseline|COMMAND ..."""
 
 import sys
 from collections.abc import Callable

@@ -285,7 +285,7 @@ def _evaluate_epoch(
         if best_epoch(lines[place]) is lines[place][-1]:
             save_best(learner, own, position.epoch)
         if learner.config.training.tensorboard:
-            confusion = tallies["validation"].confusion
+            confusion = counted["validation"][place][0].confusion
             by_first(partial(write_events, learner.run, lines[place], confusion, learner.dataset.classes))
         # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
         by_first(partial(write_epochs, learner.run, lines[place]))
