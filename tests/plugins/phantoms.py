@@ -1,6 +1,7 @@
 """A phantom's image depends on its seed and number alone, so the tests draw each but once, in whatever process."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import jax
@@ -12,9 +13,9 @@ from jaxcnn.runs.files import whole_file
 _QUICK = "jax_disable_most_optimizations"
 
 
-def keep_drawn(folder: Path) -> None:
-    """From here on, what was drawn before comes from files of the folder, but in tests that are marked `optimized`."""
-    draw = phantom._render_chunk
+def keep_drawn() -> None:
+    """From here on, what was drawn before comes from files, but in tests that are marked `optimized`."""
+    folder, draw = Path(os.environ["JAXCNN_TESTS_PHANTOM"]), phantom._render_chunk
 
     def render_chunk(seed, indices):
         if not jax.config.read(_QUICK):

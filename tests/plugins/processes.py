@@ -115,7 +115,7 @@ def _run(
         jax.config.update(name, value)
     # Adds itself to the table of models, in this process alone.
     importlib.import_module("tiny")
-    keep_drawn(Path(jax.config.jax_compilation_cache_dir))
+    keep_drawn()
     if before is not None:
         before()
     try:
