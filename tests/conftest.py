@@ -16,6 +16,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Most of the tests' time is compilation. What one test compiles the next one finds, here and in the processes that
 # tests start, and XLA takes no time to optimize it, except in tests that are marked `optimized`.
 _PROGRAMS = tempfile.TemporaryDirectory(prefix="jaxcnn-tests-")
+# JAX's cache takes one process at a time; the phantom's images are for xdist's workers together, who inherit the name.
+os.environ.setdefault("JAXCNN_TESTS_PHANTOM", _PROGRAMS.name)
 _COMPILER = {
     "jax_compilation_cache_dir": _PROGRAMS.name,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
@@ -30,7 +32,7 @@ def pytest_sessionstart():
     # Not above: the first import of the project must come after the checks of its signatures are in place.
     from phantoms import keep_drawn
 
-    keep_drawn(Path(_PROGRAMS.name))
+    keep_drawn()
 
 
 def pytest_runtest_setup(item):

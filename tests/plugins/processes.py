@@ -5,7 +5,6 @@ one process compiles, the next finds in the tests' cache. Each is a whole proces
 """
 
 import dataclasses
-import importlib
 import multiprocessing
 import os
 import sys
@@ -17,6 +16,9 @@ from typing import Any
 
 import jax
 from phantoms import keep_drawn
+from tiny import TINY
+
+from jaxcnn.models import MODELS
 
 # What takes seconds to import: JAX and whatever the commands use.
 _IMPORTED = ["train.__main__", __name__]
@@ -113,9 +115,8 @@ def _run(
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
     for name, value in options.items():
         jax.config.update(name, value)
-    # Adds itself to the table of models, in this process alone.
-    importlib.import_module("tiny")
-    keep_drawn(Path(jax.config.jax_compilation_cache_dir))
+    MODELS["tiny"] = TINY
+    keep_drawn()
     if before is not None:
         before()
     try:

@@ -23,7 +23,7 @@ from train import features
 from train.__main__ import main
 from train.features import load_features
 
-OPTIONS = ["--width", "0.07", "--max-images", "48", "--epochs", "2", "--batch-size", "8", "--tta", "flip"]
+OPTIONS = ["--width", "0.07", "--max-images", "24", "--epochs", "2", "--batch-size", "8", "--tta", "flip"]
 # Adam makes a whole step of a gradient that is but rounding; small steps keep that small.
 OPTIONS += ["--learning-rate", "1e-4", "--unet-learning-rate", "1e-5"]
 MODEL = UNetClassifier(features=2, head_features=3, hidden_features=5)
@@ -78,7 +78,7 @@ def test_a_pooled_head_alone_learns_and_predicts_as_any_classifier(tmp_path):
     run = run_unet(tmp_path / "run", *options, "--weight-decay", "0.1", "--class-weights", "balanced")
     trained = load_trained(run.best)
     assert (trained.model.head, trained.tta) == ("pooled", "flip")
-    images = load_dataset("phantom", 48).splits["test"].images
+    images = load_dataset("phantom", 24).splits["test"].images
     expected = np.asarray(jax.nn.softmax(read_predictions(run, "test").logits))
     np.testing.assert_allclose(compile_classifier((trained,))(images), expected, rtol=1e-3, atol=1e-4)
 

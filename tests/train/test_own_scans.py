@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from planted import smooth_images
 from scan_files import write_dicom, write_matlab, write_nifti, write_picture
+from tiny import TINY
 
 from figures.__main__ import main as figures
 from jaxcnn.data.__main__ import main as data
+from jaxcnn.models import MODELS
 from jaxcnn.runs.folder import Run, read_data, read_predictions
 from train.__main__ import main as train
 
@@ -106,8 +108,9 @@ def test_from_a_folder_to_scores_predictions_and_figures(
     source = make(tmp_path / "own")
     command(data, "prepare", source, "--out", tmp_path / "data", "--size", SIZE)
     run = Run(tmp_path / "run")
-    words = ["--data", tmp_path / "data", "--run-dir", run.folder, "--width", "0.05", "--batch-size", "8"]
-    command(train, "simplecnn", *words, "--epochs", "1", "--validation-fraction", "0.2", *options)
+    words = ["--data", tmp_path / "data", "--run-dir", run.folder, "--batch-size", "8"]
+    monkeypatch.setitem(MODELS, "tiny", TINY)
+    command(train, "tiny", *words, "--epochs", "1", "--validation-fraction", "0.2", *options)
 
     splits = {name: read_predictions(run, name) for name in ("train", "validation", "test")}
     classes = splits["test"].classes

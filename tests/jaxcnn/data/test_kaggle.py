@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxcnn.data import kaggle
-from jaxcnn.data.kaggle import fetch_archive, is_known_archive
+from jaxcnn.data.kaggle import fetch_archive
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 
@@ -131,8 +131,3 @@ def test_the_command_prepares_what_it_fetched(
     code, out, _ = run_command(*words, tmp_path / "again")
     assert code == 0
     assert "differs from the archive" not in out
-
-
-@pytest.mark.real_data
-def test_the_known_archive_is_known(shared: Path) -> None:
-    assert is_known_archive(shared / "data/brain-tumor-mri.zip")

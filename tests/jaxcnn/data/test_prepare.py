@@ -1,6 +1,5 @@
 """`python -m jaxcnn.data prepare`: all of the archive appears on the disk, exactly, or nothing does."""
 
-import io
 import os
 import re
 import resource
@@ -376,24 +375,6 @@ def test_an_interruption_leaves_nothing_behind(scans: Path, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         prepare(scans, tmp_path / "out", size=SIZE)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-# --- The real scans -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) -> None:
-    archive = shared / "data/brain-tumor-mri.zip"
-    code, out, err = run_command("prepare", archive, "--out", tmp_path)
-    assert (code, err) == (0, "")
-    assert re.search(r"train +826 +822 +395 +827 +2870\ntest +100 +115 +105 +74 +394\n", out)
-    split = load_dataset(str(tmp_path)).splits["test"]
-    with zipfile.ZipFile(archive) as scans:
-        for name, image in list(zip(split.names, split.images, strict=True))[::20]:
-            encoded = scans.read(f"brain_tumor_dataset/brain_tumor_classification/{name}")
-            grey = Image.open(io.BytesIO(encoded)).convert("L").resize((128, 128), Image.Resampling.BILINEAR)
-            np.testing.assert_array_equal(image[..., 0], np.asarray(grey))
 
 
 # --- Other data sets ----------------------------------------------------------------------------------------------

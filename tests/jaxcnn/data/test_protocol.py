@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from planted import brighter, recompressed, smooth_images
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.duplicates import correlations, make_thumbnails
 from jaxcnn.data.kaggle import CLASSES
-from jaxcnn.data.load import load_dataset
-from jaxcnn.data.prepare import prepare
 from jaxcnn.data.protocol import Fold, Leakage, describe, hold_out, partition
 from jaxcnn.errors import UserError
 
@@ -170,21 +167,6 @@ def test_a_class_that_is_used_up_is_named() -> None:
         ValueError, match="the 10 training images of no_tumor leave 10 to train on and 0 to validate on"
     ):
         partition_of(images, others)
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_the_real_set(shared: Path, tmp_path: Path) -> None:
-    prepare(shared / "data/brain-tumor-mri.zip", tmp_path, size=128)
-    dataset = load_dataset(str(tmp_path))
-    parts, leakage = partition(dataset, "leak-free", 0.1, seed=0)
-    assert (leakage.groups, leakage.train, leakage.test) == (197, 256, 259)
-    assert len(parts.splits["train"]) + len(parts.splits["validation"]) == 2870 - 256
-    assert most_alike(parts.splits["train"], dataset.splits["test"]) <= 0.98
-    shares = np.bincount(parts.splits["validation"].labels) / np.bincount(
-        np.concatenate([parts.splits["train"].labels, parts.splits["validation"].labels])
-    )
-    np.testing.assert_allclose(shares, 0.1, atol=0.005)
 
 
 # --- Patients, held-out test images and folds ---------------------------------------------------------------------

@@ -290,30 +290,3 @@ def test_bad_input_is_one_line(planted: Path, tmp_path: Path, run_command: Comma
 def test_the_phantom_has_no_copies(tmp_path: Path, run_command: Command) -> None:
     report, _ = run_audit(run_command, "phantom", tmp_path)
     assert report["near_duplicates"]["groups"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_the_real_archive(shared: Path, tmp_path: Path, run_command: Command) -> None:
-    report, _ = run_audit(run_command, shared / "data/brain-tumor-mri.zip", tmp_path / "files")
-    assert report["direct_twins"] == report["crossing_images"]
-    assert report["crossing_images"] == {
-        "Training": {GLIOMA: 16, MENINGIOMA: 113, NO_TUMOR: 113, PITUITARY: 14},
-        "Testing": {GLIOMA: 20, MENINGIOMA: 109, NO_TUMOR: 105, PITUITARY: 25},
-    }
-    assert report["usual_size"] == {
-        "pixels": [512, 512],
-        "images": {
-            "Training": {GLIOMA: 826, MENINGIOMA: 679, NO_TUMOR: 5, PITUITARY: 799},
-            "Testing": {GLIOMA: 18, MENINGIOMA: 0, NO_TUMOR: 0, PITUITARY: 14},
-        },
-    }
-    identical, near = report["identical"], report["near_duplicates"]
-    assert (identical["groups"], identical["redundant"], identical["crossing"]) == (164, 235, 64)
-    conflicts = [len(group["images"]) for group in near["members"] if group["labels_conflict"]]
-    assert sorted(conflicts) == [3, 7]
-
-    prepare(shared / "data/brain-tumor-mri.zip", tmp_path / "prepared", size=128)
-    prepared, _ = run_audit(run_command, tmp_path / "prepared", tmp_path / "pixels")
-    assert [sum(c.values()) for c in prepared["crossing_images"].values()] == [256, 259]
-    assert prepared["near_duplicates"]["conflicting"] == 2
