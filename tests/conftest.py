@@ -32,16 +32,22 @@ def pytest_addoption(parser):
     parser.addoption("--torch-free", action="store_true", help="test as if torch were not installed")
 
 
+class _NoTorch:
+    """Finds that torch is not there, before others find it."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # noqa: ARG004
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
 def pytest_configure(config):
     if config.getoption("--torch-free"):
-        sys.modules["torch"] = None  # type: ignore[assignment]
+        sys.meta_path.insert(0, _NoTorch)
 
 
 def _has_torch():
-    try:
-        return importlib.util.find_spec("torch") is not None
-    except ValueError:  # It is None in sys.modules.
-        return False
+    return _NoTorch not in sys.meta_path and importlib.util.find_spec("torch") is not None
 
 
 def pytest_ignore_collect(collection_path):
