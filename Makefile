@@ -6,12 +6,17 @@ RUN ?= runs/phantom
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help train test test-fast fuzz lint clean
+# Extras that the tests are installed with: dev, or test for all of it but torch and what checks the code.
+EXTRA ?= dev
+PYTEST = $(if $(LIMITS),tests/limited.sh $(LIMITS)) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: help train test test-fast test-torch-free test-c-locale test-nobody test-offline fuzz lint clean
 
 help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
+	@echo "make test-X     the same with less: X is torch-free, c-locale, nobody (not as root) or offline"
 	@echo "make fuzz       random changes of files, 200 times as many as in the tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove the environment and the caches, not the runs"
@@ -23,10 +28,16 @@ train: $(VENV)/.installed
 	@$(BIN)/python -m figures confusion-matrices $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow" $(if $(TORCH_FREE),--torch-free)
+
+test-torch-free:
+	@$(MAKE) test-fast TORCH_FREE=1
+
+test-c-locale test-nobody test-offline:
+	@$(MAKE) test-fast LIMITS=$(@:test-%=%)
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
@@ -45,7 +56,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need into $(VENV) ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[$(EXTRA)]'
 	@touch $@
 
 clean:

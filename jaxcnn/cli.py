@@ -173,8 +173,9 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
+            stream = open(os.devnull, "w")  # noqa: SIM115
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
             # What the terminal has no sign for, or bytes of a file's name that are no text.
             stream.reconfigure(errors="backslashreplace")
 

@@ -1,6 +1,8 @@
 """What every test shares: strict dtype promotion, how programs are compiled, and the way to real data."""
 
+import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +28,39 @@ _COMPILER = {
 for name, value in _COMPILER.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--torch-free", action="store_true", help="test as if torch were not installed")
+
+
+class _NoTorch:
+    """Finds that torch is not there, before others find it."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # noqa: ARG004
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+def pytest_configure(config):
+    if config.getoption("--torch-free"):
+        sys.meta_path.insert(0, _NoTorch)
+
+
+def _has_torch():
+    return _NoTorch not in sys.meta_path and importlib.util.find_spec("torch") is not None
+
+
+def pytest_ignore_collect(collection_path):
+    """Whatever compares with torch's networks is left out without torch; other tests skip where they need it."""
+    tests = Path(__file__).parent
+    compares = collection_path in (tests / "convert", tests / "docs" / "test_conversion.py")
+    return True if compares and not _has_torch() else None
+
+
+def pytest_report_header():
+    return None if _has_torch() else "torch is not installed: tests/convert and docs/test_conversion.py are left out"
 
 
 def pytest_sessionstart():

@@ -58,7 +58,8 @@ class LeftOut:
 
 def shown(path: str | PurePosixPath | Path) -> str:
     """Return a path as text that can be printed and written, even where its bytes are not valid text."""
-    return printable(os.fsencode(path).decode(errors="backslashreplace"))
+    # Not by `os.fsencode`: the names in a zip are text that the locale may not have.
+    return printable(str(path).encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager

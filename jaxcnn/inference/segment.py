@@ -71,7 +71,10 @@ def segment(
             stack.write(out, masks)
             with whole_file(out / f"{stack.name}_overlay.png") as temporary:
                 draw_outlines(stack, masks).save(temporary)
-            with whole_file(out / "segments.csv") as temporary, temporary.open("w", newline="") as file:
+            with (
+                whole_file(out / "segments.csv") as temporary,
+                temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+            ):
                 csv.writer(file).writerows(rows)
         except OSError as error:
             raise UserError(f"--out {out}: can't be written: {error.strerror or error}; choose another") from error

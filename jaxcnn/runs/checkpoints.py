@@ -57,7 +57,7 @@ def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
     except OSError:
         raise
     except Exception as error:  # Orbax reads the descriptions of all checkpoints, and raises many kinds.
-        way_out = "delete the damaged checkpoint, or start again with --overwrite"
+        way_out = "delete the damaged checkpoint, or overwrite the run"
         raise UserError(f"{folder}: can't be opened ({reason(error)}); {way_out}") from error
     try:
         yield checkpoints
@@ -113,7 +113,7 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
             raise
         except Exception as error:  # Orbax and what lies below it raise many kinds.
             if not is_damage(error):
-                way_out = "fix that and continue with --resume, or delete the checkpoint to use the one before"
+                way_out = "fix that and resume the run, or delete the checkpoint to use the one before"
                 raise UserError(f"{path}: can't be read ({reason(error)}); {way_out}") from error
             damaged.append(f"{path} is damaged ({reason(error)})")
             continue
@@ -121,7 +121,7 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
             checkpoints.delete(newer)
         return Restored(step, state, progress, tuple(damaged))
     if damaged:
-        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to continue from; start again with --overwrite")
+        raise UserError(f"{'; '.join(damaged)}: no checkpoint is left to continue from; overwrite the run")
     for step in late:
         checkpoints.delete(step)
     return None
@@ -174,7 +174,7 @@ def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict
     if other := set(written).symmetric_difference(leaf_names(like)):
         raise UserError(
             f"{path}: was written by a version that trains another state ({min(other)});"
-            " continue with the version that environment.json names, or start again with --overwrite"
+            " continue with the version that environment.json names, or overwrite the run"
         )
     state = checkpoints.load(step, jax.tree.map(_abstract, like))
     verify(written, state)

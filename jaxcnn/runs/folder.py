@@ -132,7 +132,7 @@ def create_run(
     run = Run(folder)
     check_run_folder(run)
     if run.config.is_file() and not overwrite:
-        raise UserError(f"--run-dir {folder}: holds a run; continue it with --resume, or replace it with --overwrite")
+        raise UserError(f"{folder}: holds a run; resume or overwrite it, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         run.lock.touch()
@@ -145,7 +145,7 @@ def create_run(
         write_json(run.data, data)
         write_json(run.config, config)
     except OSError as error:
-        raise UserError(f"--run-dir {folder}: {error.strerror}; choose a folder that can be written") from error
+        raise UserError(f"{folder}: {error.strerror}; choose a folder that can be written") from error
     return run
 
 
@@ -156,18 +156,18 @@ def check_run_folder(run: Run) -> None:
         UserError: it holds something else.
     """
     if run.manifest.is_file():
-        raise UserError(f"--run-dir {run.folder}: holds converted weights; choose another")
+        raise UserError(f"{run.folder}: holds converted weights; choose another")
     try:
         # Other programs have a config.json, too. It is written last, so that a run with one has the others as well.
         if not run.folder.exists() or all(path.is_file() for path in (run.config, run.data, run.environment)):
             return
         names = {path.name for path in run.folder.iterdir()}
     except OSError as error:
-        raise UserError(f"--run-dir {run.folder}: {error.strerror}; choose another") from error
+        raise UserError(f"{run.folder}: {error.strerror}; choose another") from error
     ours = {path.name for path in (run.lock, run.environment, run.data, run.metrics, run.checkpoints, run.best)}
     ours |= {run.figures.name, run.events.name, run.predictions("").parent.name}
     if names and not (run.lock.name in names and all(name in ours or is_temporary(name) for name in names)):
-        raise UserError(f"--run-dir {run.folder}: exists but is not a run folder; choose another")
+        raise UserError(f"{run.folder}: exists but is not a run folder; choose another")
 
 
 def remove_leftovers(run: Run) -> None:
@@ -352,7 +352,7 @@ def read_masks(run: Run, split: str) -> MaskPredictions:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.exists():
-        raise UserError(f"{path}: no such file; finish the run first (continue it with --resume)")
+        raise UserError(f"{path}: no such file; finish the run first, by resuming it")
     with (
         damage_as_user_error(path, _WAY_OUT),
         # NumPy wouldn't close the file where it is damaged.

@@ -23,7 +23,7 @@ def lock_run(run: Run) -> Iterator[None]:
         UserError: another process holds it, or it is no run folder, or it can't be written.
     """
     check_run_folder(run)
-    with lock_file(run.lock, "--run-dir"):
+    with lock_file(run.lock):
         yield
 
 
@@ -40,12 +40,8 @@ def is_locked(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_file(lock: Path, option: str) -> Iterator[None]:
+def lock_file(lock: Path) -> Iterator[None]:
     """Lock a folder by a file in it; both are made if they are missing.
-
-    Args:
-        lock: the file.
-        option: that names the folder, for messages.
 
     Raises:
         UserError: another process holds it, or it can't be written.
@@ -54,12 +50,12 @@ def lock_file(lock: Path, option: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"{option} {lock.parent}: {error.strerror}; choose a folder that can be written") from error
+        raise UserError(f"{lock.parent}: {error.strerror}; choose a folder that can be written") from error
     try:
         if try_lock(handle) is False:
             holder = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
             way_out = "wait until it ends, stop it, or choose another folder"
-            raise UserError(f"{option} {lock.parent}: in use by {holder}; {way_out}")
+            raise UserError(f"{lock.parent}: in use by {holder}; {way_out}")
         # Who holds it is for people; where the disk is full, the lock holds all the same.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)

@@ -38,7 +38,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: exists but holds no weights (no {name}); choose another folder")
     if not overwrite:
-        raise UserError(f"{folder}: exists; replace it with --overwrite")
+        raise UserError(f"{folder}: exists; overwrite it, or choose another folder")
 
 
 def save_tree(folder: Path, tree: Mapping[str, Any], manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:

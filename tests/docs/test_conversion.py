@@ -24,7 +24,7 @@ from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import load_best
 from jaxcnn.runs.folder import Run
 
-PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text("utf-8")
 
 
 CHECKPOINTS = {

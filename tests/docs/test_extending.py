@@ -14,7 +14,7 @@ from jaxcnn.data.augment import AUGMENTATIONS
 from jaxcnn.models import MODELS
 from train.losses import LOSSES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_the_page_is_the_same_each_time_and_written_whole(grid, text, tmp_path, 
 
 
 def test_what_the_page_is_made_of_is_installed_with_the_package():
-    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     patterns = pyproject["tool"]["setuptools"]["package-data"]["figures"]
     others = [file.name for file in files("figures").iterdir() if file.is_file() and not file.name.endswith(".py")]
     assert sorted(others) == ["report.css", "report.html", "report.js"]

@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(p
 def test_a_run_that_is_in_use_is_left_alone(processes, run):
     with lock_run(run):
         finished = train(processes, run.folder, "--resume")
-        assert_one_line(finished, f"--run-dir {run.folder}: in use by process {os.getpid()} on ", "wait until it ends")
+        assert_one_line(finished, f"{run.folder}: in use by process {os.getpid()} on ", "wait until it ends")
 
 
 @pytest.mark.parametrize("name", ["config.json", "data.json", "environment.json", "metrics.jsonl"])

@@ -1,9 +1,15 @@
-"""What must not happen between two checkpoints: a state that is not finite is not kept, whichever part of it is not."""
+"""What is not finite is not kept: no part of a state between two checkpoints, no classifier after an epoch."""
+
+import dataclasses
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kills import training
 
+import train.loop
+from jaxcnn.runs.folder import Run, read_epochs
 from train.loop import not_finite
 from train.state import TrainState
 
@@ -28,3 +34,26 @@ def test_each_part_of_a_state_is_looked_at(field, words, bad):
 
 def test_a_finite_state_may_count_and_may_have_no_average():
     assert not_finite(state(average={}, opt_state=(jnp.int32(7), jnp.ones(2)))) == ""
+
+
+def lose(split: str) -> None:
+    """From here on, no image of the split has a finite loss."""
+    evaluate = train.loop._evaluate
+
+    def evaluate_without_loss(training, state, name):
+        tallies, logits = evaluate(training, state, name)
+        return [dataclasses.replace(of, loss=np.nan) if name == split else of for of in tallies], logits
+
+    train.loop._evaluate = evaluate_without_loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_an_epoch_without_a_finite_loss_ends_the_run_and_its_classifier_is_not_kept(processes, tmp_path, split):
+    finished = processes.start(training(tmp_path / "run"), before=partial(lose, split)).wait()
+    way_out = "start again with a lower --learning-rate and --overwrite"
+    assert (finished.code, finished.err) == (1, f"error: the {split} loss is nan after epoch 1; {way_out}\n")
+    run = Run(tmp_path / "run")
+    assert read_epochs(run) == []
+    assert not run.best.exists()
+    assert not run.predictions("test").exists()

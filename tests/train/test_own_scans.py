@@ -141,5 +141,5 @@ def test_from_a_folder_to_scores_predictions_and_figures(
     for figure in ("confusion-matrices", "roc-curves"):
         command(figures, figure, run.folder, "--data", source.stem, "--out", tmp_path / f"{figure}.png")
     (report,) = run.figures.glob("*.html")
-    assert "on other data sets" in report.read_text()
-    assert f'<th scope="row">{source.stem} without copies of training images</th>' in report.read_text()
+    assert "on other data sets" in report.read_text("utf-8")
+    assert f'<th scope="row">{source.stem} without copies of training images</th>' in report.read_text("utf-8")

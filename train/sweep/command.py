@@ -102,7 +102,7 @@ def sweep(
 
         def prepare() -> None:
             check_sweep_folder(folder)
-            held.enter_context(lock_file(folder.lock, "--sweep-dir"))
+            held.enter_context(lock_file(folder.lock))
             create_or_resume(folder, asked, overwrite=overwrite, resume=resume)
 
         by_first(prepare)

@@ -194,5 +194,5 @@ def write_settings(path: Path, settings: Sequence[Setting], over: str = "seeds")
 
 
 def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)

@@ -14,7 +14,7 @@ from mutations import MANY, mutated, read_or_refused
 from PIL import Image
 from scan_files import dicom_bytes, encoded, write_matlab, write_nifti
 
-from jaxcnn.data.files import FileError, LeftOut
+from jaxcnn.data.files import FileError
 from jaxcnn.data.labelled import read_images
 from jaxcnn.data.layouts import open_labelled
 from jaxcnn.data.readers.scan import MIN_SIDE
@@ -94,12 +94,13 @@ def use_source(path, content):
 
     def read():
         with open_labelled(path) as listing:
-            return list(read_images(listing, 16))
+            return read_images(listing, 16)
 
     found, refused = read_or_refused(read, UserError)
-    assert found or refused.startswith(f"{path}: ")
-    for of in found or ():
-        assert (of.name + (of.reason if isinstance(of, LeftOut) else of.label)).isprintable()
+    images, broken = found or ((), ())
+    assert images or broken or refused.startswith(f"{path}: ")
+    assert all((of.name + of.label).isprintable() for of in images)
+    assert all((of.name + of.reason).isprintable() for of in broken)
 
 
 @MANY

@@ -152,7 +152,7 @@ def test_what_is_no_damage_is_told_and_no_checkpoint_is_deleted(tmp_path, monkey
     save_all(tmp_path, 4, 8)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Checkpoints, method, fail)
-        with pytest.raises(UserError, match=rf"8: can't be read \(.*{reason}.*\); fix that and continue with --resume"):
+        with pytest.raises(UserError, match=rf"8: can't be read \(.*{reason}.*\); fix that and resume the run"):
             load_latest(tmp_path)
     assert_is(load_latest(tmp_path), 8)
 
@@ -216,7 +216,7 @@ def test_without_a_whole_checkpoint_there_is_no_going_on(tmp_path):
     save_all(tmp_path, 4, 8)
     for step in ("4", "8"):
         flip_a_byte(tmp_path / step)
-    with pytest.raises(UserError, match=r"8 is damaged .*4 is damaged .* start again with --overwrite"):
+    with pytest.raises(UserError, match=r"8 is damaged .*4 is damaged .* overwrite the run"):
         load_latest(tmp_path)
 
 

@@ -75,7 +75,7 @@ def test_what_is_not_there_is_an_error(folder, like, problem):
 
 
 def test_a_tree_is_replaced_on_request_only(folder):
-    with pytest.raises(UserError, match=f"{folder}: exists; replace it with --overwrite"):
+    with pytest.raises(UserError, match=f"{folder}: exists; overwrite it"):
         trees.save_tree(folder, TREE, {})
     changed = jax.tree.map(lambda leaf: leaf + 1, TREE)
     trees.save_tree(folder, changed, {"made": "again"}, overwrite=True)
@@ -117,7 +117,7 @@ def test_a_manifest_alone_makes_no_tree(tmp_path, overwrite):
 def test_the_folder_that_one_stands_in_can_be_replaced(folder, monkeypatch, here):
     monkeypatch.chdir(folder)
     (folder / "inside").mkdir()
-    with pytest.raises(UserError, match="exists; replace it with --overwrite"):
+    with pytest.raises(UserError, match="exists; overwrite it"):
         trees.save_tree(Path(here), TREE, {})
     changed = jax.tree.map(lambda leaf: leaf + 1, TREE)
     trees.save_tree(Path(here), changed, {"made": "again"}, overwrite=True)
