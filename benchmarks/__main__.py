@@ -43,8 +43,9 @@ def benchmarks(
 
     Args:
         names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training,
-            uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes; numerics, the rounding of
-            every layer against float64; roofline, the operations and bytes of a step, on paper.
+            uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes;
+            numerics, the rounding of every layer against float64; roofline, the operations and bytes of a step, on
+            paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.
     """
