@@ -241,11 +241,11 @@ def is_volume(path: Path) -> bool:
 
 def _patient(folder: Path, path: Path) -> str:
     """The name of its folder, or where all lie in one folder that of the file without the number at its end."""
-    if path.parent != folder and not is_volume(path):
-        return path.parent.name
-    name, _, number = stem(path).rpartition("_")
     if is_volume(path) or path == folder:
         return stem(path)
+    if path.parent != folder:
+        return path.parent.name
+    name, _, number = stem(path).rpartition("_")
     return name if name and number.isdecimal() else folder.resolve().name
 
 

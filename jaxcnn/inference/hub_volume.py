@@ -48,7 +48,7 @@ def prepare_hub_volume(
 
 def _zoom(volume: np.ndarray, factor: float) -> np.ndarray:
     """As scikit-image's `resize` of second order, without antialiasing."""
-    return ndimage.zoom(volume, (1, factor, factor, 1), order=2, mode="constant", grid_mode=True)
+    return ndimage.zoom(volume, (1, factor, factor, 1), order=2, mode="grid-constant", grid_mode=True)
 
 
 def _extent(shown: np.ndarray) -> tuple[int, int]:

@@ -34,7 +34,7 @@ _BATCH_SIZE = 8
 # How the SHA-256 of the hub's file begins, as its name says.
 _HUB = "e012d006"
 
-Masks = UInt8[np.ndarray, "n rows columns"]
+Masks = UInt8[np.ndarray, "n _ _"]
 
 
 @dataclasses.dataclass(frozen=True)

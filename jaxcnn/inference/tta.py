@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Num
 
 TTAName = Literal["none", "flip"]
 
 _SHAPE = "batch height width channel"
-Images = TypeVar("Images", UInt8[Array, _SHAPE], UInt8[np.ndarray, _SHAPE])
+Images = TypeVar("Images", Num[Array, _SHAPE], Num[np.ndarray, _SHAPE])
 
 
 # The images themselves come first; `join_maps` takes the others for mirror images.

@@ -241,7 +241,7 @@ def start(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(train.run, "train", lambda *_: {0: {}})
 
     def run(copies: int, *options: str):
-        monkeypatch.setattr(train.images, "load_dataset", lambda *_: planted(copies))
+        monkeypatch.setattr(train.images, "load_dataset", lambda *_, **__: planted(copies))
         code = run_train(monkeypatch, tmp_path / "run", *options)
         captured = capsys.readouterr()
         return code, captured.out + captured.err, read_data(open_run(tmp_path / "run"))

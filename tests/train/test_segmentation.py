@@ -15,6 +15,7 @@ import train.program
 from jaxcnn.data.augment import BRAIN_MRI
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
+from jaxcnn.inference.segmentation import load_segmenter, segment_stack
 from jaxcnn.inference.tta import average_probabilities
 from jaxcnn.models.example_keys import keys_at
 from jaxcnn.models.segmentation import SegmentationUNet
@@ -35,6 +36,14 @@ def run_train(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as error:
         main()
     return error.value.code
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """The steps are few, and a U-Net takes a minute to compile to something fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +100,6 @@ def test_folds_by_patient_come_together_in_one_table(tmp_path, monkeypatch, caps
     patients = np.repeat([f"p{n}" for n in range(12)], 4)
     np.savez(tmp_path / "scans.npz", images=images, masks=masks, patients=patients)
     options = [
-        "--data",
-        tmp_path / "scans.npz",
         "--width",
         "0.06",
         "--epochs",
@@ -101,10 +108,23 @@ def test_folds_by_patient_come_together_in_one_table(tmp_path, monkeypatch, caps
         "8",
         "--folds",
         "3",
+        "--normalization",
+        "volume-z-score",
+        "--empty-slices",
+        "0.5",
     ]
-    assert run_train(monkeypatch, "sweep", "segmentation", *options, "--sweep-dir", tmp_path / "sweep") == 0
+    folders = ["--data", tmp_path / "scans.npz", "--sweep-dir", tmp_path / "sweep"]
+    assert run_train(monkeypatch, "sweep", "segmentation", *options, *folders) == 0
     shown = capsys.readouterr().out
     assert "test Dice by patient" in shown
+    run = open_run(next((tmp_path / "sweep").glob("*fold-1*")))
+    empty, marked = read_data(run)["images"]["train"].values()
+    assert abs(empty - marked / 2) <= 1
+    # What `segment` gives for a patient's slices is what the run says of them.
+    masks, trained = read_masks(run, "test"), load_segmenter(run.folder)
+    patient = masks.patient_names[0]
+    found = segment_stack(trained, images[patients == patient], "as-trained")
+    np.testing.assert_array_equal(found, masks.predicted[np.array(masks.patients) == patient])
     tested = [read_masks(open_run(folder), "test").patient_names for folder in sorted((tmp_path / "sweep").glob("*/"))]
     assert sorted(itertools.chain(*tested)) == sorted(set(patients.tolist()))
     with (tmp_path / "sweep" / "patients.csv").open() as file:

@@ -1,58 +1,119 @@
-"""Predicted masks are those of the network on normalised slices, and Dice is the F1 score of their pixels."""
+"""Masks are those of the network on slices that are prepared as it needs them, at the size of the slices."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_weights import save_random_weights
+from skimage.exposure import rescale_intensity
+from skimage.transform import resize
 from sklearn.metrics import f1_score
 
 from jaxcnn import UNet
-from jaxcnn.inference.pretrained import Manifest, Pretrained
-from jaxcnn.inference.segmentation import dice, predict_masks
+from jaxcnn.data.normalization import standardize_volumes, volume_z_score
+from jaxcnn.inference.hub_volume import prepare_hub_volume
+from jaxcnn.inference.segmentation import default_preset, dice, keep_largest_component, load_segmenter, segment_stack
+
+RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture
-def unet():
-    model = UNet(features=2)
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False))
-    variables = jax.tree.map(lambda leaf: random.uniform(-0.4, 0.6, leaf.shape).astype(leaf.dtype), shapes)
-    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-    mappings = ("counts", "converted_to_float32", "fields", "paths", "left_out", "versions")
-    unknown = {name: {} for name in mappings} | dict.fromkeys(("model", "note", "source", "source_sha256"), "")
-    manifest = Manifest(
-        **unknown, image_shape=(16, 16, 3), normalization="per-image-z-score", parity=(), tolerance=1e-4
-    )
-    return Pretrained(model, variables, manifest)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "unet"
+    save_random_weights(folder, UNet(features=2), (32, 16, 3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(weights):
+    """A U-Net, with such a bias that about a half of the pixels are in the masks."""
+    trained = load_segmenter(weights)
+    images = np.random.default_rng(1).integers(0, 256, (11, 32, 16, 3), np.uint8)
+    floats = images / 255
+    normalized = (floats - floats.mean(axis=(1, 2), keepdims=True)) / (floats.std(axis=(1, 2), keepdims=True) + 1e-3)
+    logits = logits_of(trained, normalized)
+    trained.variables["params"]["conv"]["bias"] -= np.median(logits)
+    return trained, images, logits - np.median(logits)
+
+
+def logits_of(trained, normalized):
+    apply = jax.jit(lambda variables, x: trained.model.apply(variables, x, train=False))
+    return np.asarray(apply(trained.variables, normalized.astype(np.float32)))[..., 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 11])  # a part of a batch, and a batch and a part
-def test_masks_are_where_the_probability_is_above_a_half(unet, count):
-    images = np.random.default_rng(1).integers(0, 256, (count, 32, 16, 3), np.uint8)
-    scaled = images / 255
-    normalized = scaled - scaled.mean(axis=(1, 2), keepdims=True)
-    normalized /= scaled.std(axis=(1, 2), keepdims=True) + 1e-3
-    apply = jax.jit(lambda variables, x: unet.model.apply(variables, x, train=False))
-    logits = apply(unet.variables, normalized.astype(np.float32))
-    # Such a bias that about a half of the pixels are in the mask.
-    unet.variables["params"]["conv"]["bias"] -= np.median(logits)
-    logits = apply(unet.variables, normalized.astype(np.float32))
-    expected = np.asarray(jax.nn.sigmoid(logits))[..., 0] > 0.5
+def test_masks_are_where_the_probability_is_above_a_half(trained, count):
+    network, images, logits = trained
+    expected = logits[:count] > 0
     assert 0.3 < expected.mean() < 0.7
-    found = predict_masks(unet, images)
     # A pixel exactly on the edge may fall to either side.
-    assert np.mean(found != expected) < 1e-3
+    assert np.mean((segment_stack(network, images[:count], "per-image-z-score") == 1) != expected) < 1e-3
 
 
-def test_a_size_that_does_not_fit_is_refused(unet):
-    with pytest.raises(ValueError, match="multiples of 16"):
-        predict_masks(unet, np.zeros((1, 20, 16, 3), np.uint8))
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["per-image-z-score", "hub", "as-trained"])
+def test_masks_have_the_size_of_the_slices_whatever_that_is(trained, preset):
+    images = np.zeros((3, 50, 41, 1), np.uint8)
+    images[1:, 10:40, 5:30] = RANDOM.integers(50, 256, (2, 30, 25, 1))
+    assert segment_stack(trained[0], images, preset).shape == (3, 50, 41)
+    with pytest.raises(ValueError, match="has images of 2 channels, and the network takes 3"):
+        segment_stack(trained[0], np.repeat(images, 2, axis=3), preset)
+
+
+def test_the_hubs_preparation_is_that_of_its_own_code_on_a_random_volume():
+    """Its utils.py in NumPy and scikit-image, as it is published: crop, pad, resize and normalise."""
+    volume = np.zeros((5, 60, 50, 3), np.uint8)
+    volume[1:4, 8:52, 10:33] = RANDOM.integers(0, 256, (3, 44, 23, 3))
+    original = volume.copy()
+    original[original < np.max(original) * 0.1] = 0
+    lows, highs = np.argwhere(original.max(axis=3)).min(axis=0), np.argwhere(original.max(axis=3)).max(axis=0) + 1
+    cropped = original[tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))]
+    height, width = cropped.shape[1:3]
+    missing = (height - width) / 2
+    padded = np.pad(cropped, ((0, 0), (0, 0), (int(np.floor(missing)), int(np.ceil(missing))), (0, 0)))
+    resized = resize(padded, (len(cropped), 256, 256, 3), order=2, mode="constant", cval=0, anti_aliasing=False)
+    rescaled = rescale_intensity(resized, in_range=(np.percentile(resized, 10), np.percentile(resized, 99)))
+    expected = (rescaled - rescaled.mean(axis=(0, 1, 2))) / rescaled.std(axis=(0, 1, 2))
+    found, box, square = prepare_hub_volume(volume)
+    assert (box, square) == (((1, 4), (8, 52), (10, 33)), 44)
+    np.testing.assert_allclose(found[1:4], expected, atol=1e-3)
+
+
+def test_a_patients_slices_are_normalised_together_to_a_byte():
+    images = RANDOM.integers(0, 200, (6, 16, 16, 2)).astype(np.uint8)
+    images[::2] //= 3
+    patients = ["a", "b", "a", "b", "a", "b"]
+    found = np.asarray(volume_z_score(jnp.asarray(standardize_volumes(images, patients), jnp.float32) / 255))
+    for first in (0, 1):
+        own = images[first::2] / 255
+        clipped = np.clip(own, *np.percentile(own, [10, 99]))
+        expected = (clipped - clipped.mean(axis=(0, 1, 2))) / clipped.std(axis=(0, 1, 2))
+        np.testing.assert_allclose(found[first::2], expected, atol=0.017)
+
+
+def test_the_hubs_own_weights_are_known_by_their_hash(weights, monkeypatch):
+    assert default_preset(weights) == "per-image-z-score"
+    from jaxcnn.inference import segmentation
+
+    manifest, model = segmentation.open_pretrained(weights)
+    of_hub = dataclasses.replace(manifest, source_sha256="e012d006" + "0" * 56)
+    monkeypatch.setattr(segmentation, "open_pretrained", lambda _: (of_hub, model))
+    assert default_preset(weights) == "hub"
+
+
+def test_of_each_class_the_largest_component_stays():
+    masks = np.zeros((4, 8, 8), np.uint8)
+    masks[0, :2, :2], masks[1:3, 4:7, 4:7], masks[3, 0, 0], masks[3, 5:, :2] = 1, 1, 2, 2
+    expected = masks.copy()
+    expected[0, :2, :2], expected[3, 0, 0] = 0, 0
+    np.testing.assert_array_equal(keep_largest_component(masks), expected)
 
 
 def test_dice_is_the_f1_score_of_the_pixels():
-    random = np.random.default_rng(0)
-    predicted, true = random.uniform(size=(2, 3, 8, 8)) < np.array([0.3, 0.5])[:, None, None, None]
+    predicted, true = RANDOM.uniform(size=(2, 3, 8, 8)) < np.array([0.3, 0.5])[:, None, None, None]
     assert dice(predicted, true) == pytest.approx(f1_score(true.ravel(), predicted.ravel()))
 
 
