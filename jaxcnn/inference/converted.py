@@ -15,6 +15,7 @@ from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.exported import load_exported
 from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import Members, Trained, load_best
 from jaxcnn.models.unet import UNet
@@ -46,11 +47,13 @@ def load_members(runs: Sequence[Run]) -> Members:
 
 
 def load_classifier(folder: Path) -> Trained:
-    """Load the best classifier of a run, or a converted classifier, on the default device.
+    """Load the best classifier of a run, or a converted or exported classifier, on the default device.
 
     Raises:
-        UserError: the folder is neither, or is damaged, or nobody knows the names of its classes.
+        UserError: the folder is none of these, or is damaged, or nobody knows the names of its classes.
     """
+    if Run(folder).exported.is_file():
+        return load_exported(folder)
     if not Run(folder).manifest.is_file():
         trained = load_best(open_run(folder))
         if isinstance(trained.model, UNet):

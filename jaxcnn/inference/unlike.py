@@ -49,8 +49,8 @@ def judge(
 
 def _distance(trained: Trained, images: Array) -> Float[Array, " batch"]:
     assert trained.unlike is not None
-    whitened = (_channel_means(trained, images) - trained.unlike["mean"]) @ trained.unlike["whitening"]
-    return jnp.sqrt(jnp.sum(whitened**2, axis=1))
+    centred = _channel_means(trained, images) - trained.unlike["mean"]
+    return jnp.linalg.norm(jnp.matmul(centred, trained.unlike["whitening"], precision="highest"), axis=1)
 
 
 def _channel_means(

@@ -104,6 +104,7 @@ class Run:
     checkpoints = Inside("checkpoints")
     best = Inside("best")
     manifest = Inside("manifest.json")
+    exported = Inside("classifier.json")
     figures = Inside("figures")
     events = Inside("tensorboard")
     card = Inside("README.md")
@@ -216,8 +217,9 @@ def open_sweep(folder: Path) -> tuple[Run, ...]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder is that of a run or of converted weights, and not of a sweep."""
-    return Run(folder).config.is_file() or Run(folder).manifest.is_file()
+    """Whether the folder is that of a run, of converted weights or of an export, and not of a sweep."""
+    run = Run(folder)
+    return any(path.is_file() for path in (run.config, run.manifest, run.exported))
 
 
 def open_folders(folders: Sequence[Path]) -> list[Run]:
@@ -229,7 +231,8 @@ def open_folders(folders: Sequence[Path]) -> list[Run]:
     found = []
     for folder in folders:
         if is_run(folder) or not any(folder.glob("*/config.json")):
-            found.append(Run(folder) if Run(folder).manifest.is_file() else open_run(folder))
+            run = Run(folder)
+            found.append(run if run.manifest.is_file() or run.exported.is_file() else open_run(folder))
         elif ended := [run for run in open_sweep(folder) if run.predictions("test").exists()]:
             found += ended
         else:

@@ -338,7 +338,7 @@ def test_what_the_measure_of_unlike_images_is_worth(tmp_path, as_json, evaluate)
         auroc = found["sets"][name]["auroc_against"]["test"]
         assert auroc["value"] == pytest.approx(roc_auc_score(labels, both))
         assert auroc["low"] <= auroc["value"] <= auroc["high"]
-        assert found["sets"][name]["unlike"] > 0.9
+    assert found["sets"]["noise"]["unlike"] > 0.9
     stored = read_predictions(run, "test")
     right, answered = stored.logits.argmax(axis=1) == stored.labels, kept["test"] <= 1
     assert found["at_threshold"] == pytest.approx({"coverage": answered.mean(), "accuracy": right[answered].mean()})

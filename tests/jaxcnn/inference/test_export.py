@@ -36,6 +36,7 @@ SIZE = 64
 MODEL = SimpleCNN(
     stem_features=(2, 16), squeeze_features=2, skip_features=16, head_features=5, hidden_features=6, dropout=0.0
 )
+OTHER = '{"classes": ["a"], "image_shape": [9, 9, 1]}'
 FILES = ["README.md", "classifier.jax", "classifier.json"]
 
 
@@ -51,6 +52,11 @@ def trained():
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
     return save_random_run(tmp_path_factory.mktemp("runs") / "random", trained)
+
+
+@pytest.fixture(scope="module")
+def program(trained):
+    return bytes(serialize_classifier((trained,)))
 
 
 @pytest.fixture
@@ -129,9 +135,9 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
     # As in training, where Flax mixes the two types.
     with jax.numpy_dtype_promotion("standard" if name == "bfloat16" else "strict"):
         trained = random_trained(model, SIZE, **options)
-        batches = [smooth_images(count, size=SIZE) for count in (1, 3)]
-        predicted = [np.asarray(compile_classifier((trained,))(batch)) for batch in batches]
-        evaluated = jax.nn.softmax(predict_logits(trained, np.concatenate(batches), batch_size=4))
+        batch = smooth_images(3, size=SIZE)
+        predicted = np.asarray(compile_classifier((trained,))(batch))
+        evaluated = jax.nn.softmax(predict_logits(trained, batch, batch_size=3))
         exported = jax_export.deserialize(serialize_classifier((trained,)))
         program, difference = onnx_classifier((trained,))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -140,15 +146,16 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
     assert not isinstance(images.shape[0], int)
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (images.shape[0], len(CLASSES)))
     rounding = 0.05 if name == "bfloat16" else 1e-4
-    np.testing.assert_allclose(evaluated, np.concatenate(predicted), atol=rounding)
+    np.testing.assert_allclose(evaluated, predicted, atol=rounding)
     assert difference < rounding
     session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
     (given,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [SIZE, SIZE, 1])
     assert (made.name, made.type, made.shape[1:]) == ("probabilities", "tensor(float)", [len(CLASSES)])
-    for batch, expected in zip(batches, predicted, strict=True):
-        np.testing.assert_allclose(jax.jit(exported.call)(batch), expected, atol=rounding)
-        np.testing.assert_allclose(session.run(None, {"images": batch})[0], expected, atol=rounding)
+    np.testing.assert_allclose(jax.jit(exported.call)(batch), predicted, atol=rounding)
+    for count in (1, 3):
+        found = session.run(None, {"images": batch[:count]})[0]
+        np.testing.assert_allclose(found, predicted[:count], atol=rounding)
 
 
 @pytest.mark.slow
@@ -167,6 +174,43 @@ def test_several_runs_become_one_program_of_their_mean_that_names_them_all(comma
     with contextlib.chdir(tmp_path / "out"):
         exec(use, scope)
     np.testing.assert_allclose(scope["probabilities"], jaxcnn.load([run, other])(images), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_export_can_be_tried_in_the_place_of_its_run(command, run, tmp_path):
+    assert command("export", run, tmp_path / "out")[0] == 0
+    images = random_images(5)
+    np.testing.assert_allclose(jaxcnn.load(tmp_path / "out")(images), jaxcnn.load(run)(images), rtol=1e-4)
+    assert jaxcnn.load(tmp_path / "out").unlike(images) is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        # The version of the calling convention, as a JAX of another time writes it.
+        (
+            lambda path: path.write_bytes(bytes(len(path.read_bytes()))),
+            "is too old, too new, or no exported classifier",
+        ),
+        (lambda path: path.write_bytes(b"PK foreign"), "is too old, too new, or no exported classifier"),
+        (lambda path: path.unlink(), "has no classifier.jax"),
+        (
+            lambda path: path.with_suffix(".json").write_text('{"classes": ["a"], "image_shape": [9, 9, 1]}'),
+            "it takes other images",
+        ),
+    ],
+)
+def test_an_expired_or_foreign_export_is_told_in_one_line(command, program, tmp_path, damage, problem):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "classifier.jax").write_bytes(program)
+    (out / "classifier.json").write_text(json.dumps({"classes": CLASSES, "image_shape": [SIZE, SIZE, 1]}))
+    damage(out / "classifier.jax")
+    code, printed, err = command("predict", out, out / "a.png")
+    assert (code, printed, err.count("\n")) == (2, "", 1)
+    assert problem in err
+    code, _, err = command("export", out, tmp_path / "again")
+    assert (code, err) == (2, f"error: {out}: is an exported classifier already; name the run that it was made from\n")
 
 
 def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, monkeypatch):

@@ -1,0 +1,65 @@
+"""Use an exported classifier in place of a run, to see what it says of images before it is sent."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import export as jax_export
+from jaxtyping import Array, Float
+
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.errors import UserError
+from jaxcnn.inference.pretrained import Side
+from jaxcnn.inference.trained import Trained
+from jaxcnn.runs.folder import Run
+from jaxcnn.runs.json_files import read_json
+
+
+class _Metadata(TypedDict):
+    classes: list[str]
+    image_shape: tuple[Side, Side, Side]
+
+
+class ExportedProgram(nn.Module):
+    """In the place of a network; it has the preprocessing inside, and gives probabilities.
+
+    Attributes:
+        program: from bytes to probabilities.
+    """
+
+    program: Callable[[Array], Array]
+
+    def __call__(
+        self, images: Float[Array, "batch height width 1"], *, train: bool = False
+    ) -> Float[Array, "batch classes"]:
+        """Logarithms of the probabilities, which serve as logits."""
+        del train
+        return jnp.log(self.program(jnp.round(255 * images).astype(jnp.uint8)))
+
+
+def load_exported(folder: Path) -> Trained:
+    """Load what `python -m train export` wrote for JAX.
+
+    Raises:
+        UserError: the program is missing or for ONNX Runtime, or this JAX can't read it.
+    """
+    path = folder / "classifier.jax"
+    metadata: Any = read_json(Run(folder).exported, _Metadata, way_out="export the run again")
+    if not path.is_file():
+        raise UserError(f"{folder}: has no classifier.jax; use its program as its README.md shows, or name the run")
+    try:
+        exported = jax_export.deserialize(bytearray(path.read_bytes()))
+        ((images,), (probabilities,)) = exported.in_avals, exported.out_avals
+        if (images.shape[1:], probabilities.shape[1:]) != (metadata["image_shape"], (len(metadata["classes"]),)):
+            raise ValueError("it takes other images or gives other classes than classifier.json says")
+    except Exception as error:  # Of another file it raises many kinds.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{path}: JAX {jax.__version__} can't use it: it is too old, too new, or no exported classifier ({reason});"
+            " export the run again"
+        ) from error
+    model = ExportedProgram(exported.call)
+    return Trained(model, {}, Preprocessing(), metadata["image_shape"], tuple(metadata["classes"]), epoch=None)
