@@ -1,5 +1,6 @@
 """Loss and macro F1 over the epochs, on the training and test images, with one line per run."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, best_epoch, rank, read_epochs
+from jaxcnn.runs.lock import is_locked
 
 _LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
 PANELS = {**_LOSSES, "train_f1_macro": "training F1 (macro)", "test_f1_macro": "test F1 (macro)"}
@@ -26,6 +28,9 @@ _COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 _HIGHLIGHTED = 3
 # A legend of more names is longer than the panels are high.
 _MOST_NAMES = 40
+
+# From one look at the runs that are followed to the next.
+_SECONDS = 2.0
 
 Epochs = Sequence[Mapping[str, Any]]
 
@@ -108,13 +113,20 @@ def _draw_legend(figure: Figure, lines: Sequence[Line2D], shown: Sequence[str], 
             text.set_fontweight("bold")
 
 
-def learning_curves(folders: Folders, out: Path | None = None) -> None:
+def learning_curves(folders: Folders, out: Path | None = None, *, follow: bool = False) -> None:
     """Draw training and test loss and F1 over the epochs, with one line per run.
 
     Args:
         folders: Run folders or sweep folders; a sweep stands for all its runs that have finished an epoch.
         out: File of the figure; figures/learning-curves.png in the first folder if not given.
+        follow: Draw again after each epoch, as long as a process trains one of them.
     """
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    while follow and any(map(is_locked, folders)):
+        if (epochs := read_learning_curves(open_folders(folders))) and epochs != drawn:
+            _save(epochs, folders, out)
+            drawn = epochs
+        time.sleep(_SECONDS)
     epochs = read_learning_curves(open_folders(folders))
     for folder in folders:
         # A user who names a run wants to see it.
@@ -126,6 +138,11 @@ def learning_curves(folders: Folders, out: Path | None = None) -> None:
         raise UserError(f"{folders[0]}: no run has finished an epoch yet; wait until one has")
     if len({"test_dice" in of[0] for of in epochs.values()}) > 1:
         raise UserError(f"{folders[0]}: some of the runs segment and others classify; draw them one kind at a time")
+    if epochs != drawn:
+        _save(epochs, folders, out)
+
+
+def _save(epochs: Mapping[str, Epochs], folders: Folders, out: Path | None) -> None:
     save_figure(learning_curves_figure(epochs), out or folders[0] / "figures" / "learning-curves.png")
 
 

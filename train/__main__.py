@@ -1,4 +1,4 @@
-"""The command line: python -m train MODEL|sweep|baseline|evaluate|predict|segment|export|clear-features."""
+"""The command line: python -m train MODEL, or one of the commands that are listed below."""
 
 import sys
 from collections.abc import Callable
@@ -8,9 +8,12 @@ from typing import Any
 from jaxcnn import cli
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.evaluation.evaluate import evaluate
+from jaxcnn.inference.card import card
 from jaxcnn.inference.export import export
+from jaxcnn.inference.hub import push
 from jaxcnn.inference.predict import predict
 from jaxcnn.inference.segment import segment
+from jaxcnn.inference.serve import serve
 from jaxcnn.models.table import MODELS
 from train.baselines.command import baseline
 from train.devices import Placement
@@ -61,6 +64,9 @@ def main(program: str = "python -m train") -> None:
         "predict": predict,
         "segment": segment,
         "export": export,
+        "card": card,
+        "push": push,
+        "serve": serve,
         "clear-features": clear_features,
     }
     cli.run(program, commands, "Train models, evaluate them and use them.")

@@ -20,9 +20,9 @@ from train.options import Config, make_config
 from train.processes import by_first
 from train.progress import report
 
-# Options that may change when a run is resumed: how often it saves, and where its images lie, since their fingerprints
-# are compared.
-MAY_CHANGE = ("checkpoint_every", "data")
+# Options that may change when a run is resumed: how often it saves, what it writes beside its results, and where its
+# images lie, since their fingerprints are compared.
+MAY_CHANGE = ("checkpoint_every", "data", "tensorboard")
 
 _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Those that decide the results: Grain draws the order of the images.

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,8 +21,10 @@ from train.network import Network, build_network
 from train.optimizer import Number, build_optimizer, learning_rate_schedule
 from train.options import Config
 from train.progress import report
+from train.start import check_start, start_moments
 from train.state import TrainState, initial_state, parameter_count
 from train.step import EvalStep, TrainStep, make_eval_step, make_train_step
+from train.tensorboard import check_tensorboard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +87,20 @@ def build_learner(config: Config, dataset: Dataset, framed: Mapping[str, Example
     shape = framed["train"].inputs[0].shape[1:]
     _, optimizer = build_schedule(config, steps, hyperparameters(config))
     shapes, draw = initial_state(network, optimizer, shape, training.seed, average=training.ema > 0)
+    if training.start_optimizer:
+        draw = _with_moments(draw, start_moments(training, shapes.opt_state))
     learner = Learner(config, dataset, run, network, _first_view(framed["train"]), framed, steps, shapes, draw)
     return _on_features(learner) if network.frozen and config.network.cache else learner
+
+
+def _with_moments(draw: Callable[[], TrainState], moments: Any) -> Callable[[], TrainState]:
+    """Draw a state with these moments of Adam; the learning rate's schedule begins anew."""
+
+    def drawn() -> TrainState:
+        state = draw()
+        return dataclasses.replace(state, opt_state=(moments, *state.opt_state[1:]))
+
+    return drawn
 
 
 def check_learner(config: Config, dataset: Dataset) -> None:
@@ -94,6 +109,9 @@ def check_learner(config: Config, dataset: Dataset) -> None:
     Raises:
         UserError: the network doesn't fit the images, there are too few of them, or the warm-up is as long as the run.
     """
+    if config.training.tensorboard:
+        check_tensorboard()
+    check_start(config.training, dataset.classes)
     build_network(config, len(dataset.classes), dataset.splits["train"].images.shape[1:])
     training, count = config.training, len(dataset.splits["train"])
     if count < training.batch_size:

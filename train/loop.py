@@ -25,6 +25,7 @@ from train.processes import by_first, end_with_the_others
 from train.program import Program
 from train.progress import epoch_line, progress_bar, report
 from train.state import TrainState
+from train.tensorboard import write_events
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +284,9 @@ def _evaluate_epoch(
         lines[place].append(_epoch_metrics(learner, position, scores))
         if best_epoch(lines[place]) is lines[place][-1]:
             save_best(learner, own, position.epoch)
+        if learner.config.training.tensorboard:
+            confusion = counted["validation"][place][0].confusion
+            by_first(partial(write_events, learner.run, lines[place], confusion, learner.dataset.classes))
         # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
         by_first(partial(write_epochs, learner.run, lines[place]))
         name = f"{learner.run.name}: " if len(training.program.learners) > 1 else ""

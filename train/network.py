@@ -22,6 +22,7 @@ from jaxcnn.inference.segmentation import load_encoder, load_segmenter
 from jaxcnn.models.architecture import RANDOM, Paths
 from jaxcnn.runs.folder import Run
 from train.options import Config
+from train.start import start_weights
 
 Variables = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ class Network:
         augmentation: of the training images.
         frozen: the submodules that don't learn. If there are any, the model is `classify(encode(images))`.
         on_features: the batches hold the outputs of the frozen part in the place of images.
-        encoder: converted variables by their path, which take the place of random ones.
+        given: variables by their path, of a converted encoder or of another run, which take the place of random ones.
     """
 
     model: nn.Module
@@ -49,7 +50,7 @@ class Network:
     augmentation: Augment
     frozen: Paths = ()
     on_features: bool = False
-    encoder: Mapping[tuple[str, ...], Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    given: Mapping[tuple[str, ...], Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def method(self) -> str | None:
@@ -100,13 +101,13 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
         UserError: the encoder is missing, damaged or doesn't fit, or the network doesn't take images of this size.
     """
     architecture, training = config.architecture, config.training
-    model, encoder = _build_model(config, classes)
+    model, given = _build_model(config, classes)
     network = Network(
         model=model.clone(dropout=training.dropout, dtype=jnp.dtype(training.dtype)),
         preprocessing=training.preprocessing,
         augmentation=AUGMENTATIONS[training.augment],
         frozen=architecture.frozen(config.network),
-        encoder=encoder,
+        given={**given, **start_weights(training, model)},
     )
     shape = training.preprocessing.seen_shape(image_shape)
     try:
@@ -123,6 +124,8 @@ def check_encoder(config: Config) -> None:
         UserError: they don't.
     """
     if config.architecture.encoder and config.network.encoder != RANDOM:
+        if config.network.encoder is None and config.training.start_from is not None:
+            return
         if config.network.encoder is None:
             raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
         folder = Path(config.network.encoder)
@@ -134,7 +137,7 @@ def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[st
     """The module, and the variables of a converted encoder by their paths in it."""
     check_encoder(config)
     name = config.architecture.encoder
-    if not name or config.network.encoder == RANDOM:
+    if not name or config.network.encoder in (None, RANDOM):
         return config.architecture.build(config.network, classes, None), {}
     folder = Path(config.network.encoder)
     encoder, own = load_encoder(folder)
@@ -158,19 +161,24 @@ def draw_variables(
     function.
 
     Raises:
-        ValueError: the network doesn't take images of this shape.
+        ValueError: the network doesn't take images of this shape, or the given variables are for others.
     """
     # Dropout has no weights: models that differ in it alone are traced and compiled once.
     model = network.model.clone(dropout=0.0)
     traced = _trace_initializer(model, image_shape)
 
-    def with_encoder(variables: Variables) -> dict[str, Any]:
-        return unflatten_dict(flatten_dict(variables) | network.encoder)
+    shapes = flatten_dict(traced.out_info)
+    for path, leaf in network.given.items():
+        if leaf.shape != shapes[path].shape:
+            raise ValueError(f"{'/'.join(path)} has the shape {leaf.shape}, but {shapes[path].shape} for such images")
+
+    def with_given(variables: Variables) -> dict[str, Any]:
+        return unflatten_dict(flatten_dict(variables) | network.given)
 
     def draw(seed: int) -> dict[str, Any]:
-        return with_encoder(_compile_initializer(model, image_shape)(jax.random.key(seed)))
+        return with_given(_compile_initializer(model, image_shape)(jax.random.key(seed)))
 
-    return jax.eval_shape(with_encoder, traced.out_info), draw
+    return jax.eval_shape(with_given, traced.out_info), draw
 
 
 @functools.cache

@@ -105,8 +105,14 @@ class TrainOptions(ImageOptions):
     """Type of the activations; with `bfloat16` parameters, optimizer, batch statistics and loss stay float32."""
     checkpoint_every: int = 200
     """Number of steps between two checkpoints; each epoch also ends with one."""
+    tensorboard: bool = False
+    """Also write the scores of each epoch for TensorBoard, in RUN/tensorboard."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, dropout and augmentation."""
+    start_from: str | None = None
+    """Run folder to start from: the weights of its best checkpoint take the place of random ones."""
+    start_optimizer: bool = False
+    """With --start-from, start with the optimizer's moments in that run's last checkpoint, too."""
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -124,6 +130,7 @@ class TrainOptions(ImageOptions):
         for field in ("dropout", "label_smoothing", "ema"):
             require(self, field, 0 <= getattr(self, field) < 1, "must be at least 0 and below 1")
         require(self, "seed", 0 <= self.seed < 2**32, "must be at least 0 and below 2**32")
+        require(self, "start_optimizer", not self.start_optimizer or self.start_from is not None, "needs --start-from")
         tables: dict[str, Mapping[str, Any]] = {
             "crop": {"none": None, **CROPS},
             "normalization": NORMALIZATIONS,

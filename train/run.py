@@ -19,6 +19,7 @@ from train.options import Config
 from train.processes import processes
 from train.program import compile_learner
 from train.progress import report, score_table
+from train.start import check_start_stays
 
 
 def train_model(
@@ -46,6 +47,8 @@ def train_model(
         UnfinishedRunError: the loss is infinite or NaN, or a signal asked for an end.
     """
     check_intention(run_dir, overwrite=overwrite, resume=resume)
+    if overwrite:
+        check_start_stays(config.training.start_from, run_dir)
     check_encoder(config)
     with processes(placement):
         devices = choose_devices(placement, config.training.batch_size, config.training.accumulate)

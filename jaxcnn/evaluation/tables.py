@@ -13,7 +13,7 @@ from jaxcnn.evaluation.bootstrap import LEVEL
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.tables import format_table
 
-_TITLES = {
+TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "macro F1",
@@ -191,7 +191,7 @@ def _run_rows(runs: tuple[Evaluated, ...]) -> Iterator[tuple[str, ...]]:
 
 def _overall_rows(estimates: tuple[Estimates, ...], sign: str = "") -> Iterator[tuple[str, ...]]:
     for name in OVERALL:
-        yield (_TITLES[name], *(_cell(of.of(name), (), sign) for of in estimates))
+        yield (TITLES[name], *(score_cell(of.of(name), (), sign) for of in estimates))
 
 
 def _class_rows(
@@ -203,10 +203,11 @@ def _class_rows(
         yield ()
         yield head
         for name in PER_CLASS:
-            yield (f"  {_TITLES[name]}", *(_cell(of, (place,), sign) for of in found[name]))
+            yield (f"  {TITLES[name]}", *(score_cell(of, (place,), sign) for of in found[name]))
 
 
-def _cell(found: Interval, place: tuple[int, ...], sign: str) -> str:
+def score_cell(found: Interval, place: tuple[int, ...], sign: str = "") -> str:
+    """A score, its value at this place, with its interval."""
     value, low, high = (
         "–" if math.isnan(values[place]) else f"{values[place]:{sign}.3f}" for values in vars(found).values()
     )

@@ -18,6 +18,7 @@ from jaxcnn.data.readers.scan import Slice
 from jaxcnn.data.readers.table import find_reader
 from jaxcnn.errors import UserError
 from jaxcnn.inference.converted import load_members
+from jaxcnn.inference.hub import PREFIX, load_from_hub
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.saliency import explain
 from jaxcnn.inference.trained import Members, compile_with_weights
@@ -115,11 +116,14 @@ def load(folder: Path | str | Sequence[Path | str]) -> Classifier:
     """Load the best classifier of a run, or a converted classifier; several, or a sweep over seeds, become one.
 
     Args:
-        folder: of the run, the sweep or the converted classifier; or several.
+        folder: of the run, the sweep or the converted classifier; or several. Or hf://OWNER/NAME, a classifier on the
+            Hugging Face hub.
 
     Raises:
         UserError: one is none of these, or its classifier is missing or damaged, or they have other classes.
     """
+    if str(folder).startswith(PREFIX):
+        return Classifier((load_from_hub(str(folder)),))
     folders = [folder] if isinstance(folder, str | Path) else folder
     return Classifier(load_members(open_ensemble([Path(one) for one in folders])))
 

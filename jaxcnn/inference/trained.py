@@ -23,7 +23,7 @@ from jaxcnn.inference.pretrained import Side, build_described, described_shapes
 from jaxcnn.inference.tta import VIEWS, TTAName, average_probabilities, views_of
 from jaxcnn.models.table import model_fields
 from jaxcnn.runs.folder import Run
-from jaxcnn.runs.json_files import Count
+from jaxcnn.runs.json_files import Count, read_json
 from jaxcnn.runs.trees import load_tree, read_manifest, read_unchanged, save_tree
 
 _WRITER = "python -m train"
@@ -113,8 +113,36 @@ def read_epoch(run: Run) -> int:
     return read_manifest(run.best, _Manifest, writer=_WRITER)["epoch"]
 
 
+def read_classes(run: Run) -> tuple[str, ...]:
+    """Return the class names of a run's best classifier.
+
+    Raises:
+        UserError: it has none, or a damaged one.
+    """
+    return tuple(read_manifest(run.best, _Manifest, writer=_WRITER)["classes"])
+
+
 def _load_trained(folder: Path) -> Trained:
     content = read_manifest(folder, _Manifest, writer=_WRITER)
+    return _described(folder, content, partial(load_tree, folder, writer=_WRITER))
+
+
+def read_trained(manifest: Path, load: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Trained:
+    """Read a classifier whose weights lie elsewhere.
+
+    Args:
+        manifest: a file as `save_trained` writes it.
+        load: gives the variables from their shapes.
+
+    Raises:
+        UserError: it is missing, damaged or of another version, or `load` raises it.
+    """
+    return _described(manifest, read_json(manifest, _Manifest, way_out="get it again"), load)
+
+
+def _described(
+    folder: Path, content: Mapping[str, Any], load: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Trained:
     height, width, channels = content["image_shape"]
     try:
         preprocessing = preprocessing_from_json(content["preprocessing"])
@@ -133,7 +161,7 @@ def _load_trained(folder: Path) -> Trained:
     if known := content.get("unlike"):
         mean, whitening = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((known,), (known, known)))
         shapes |= {"unlike": {"mean": mean, "whitening": whitening}}
-    variables = load_tree(folder, shapes, writer=_WRITER)
+    variables = load(shapes)
     unlike = variables.pop("unlike", None)
     model = model.clone(dtype=jnp.dtype(dtype))
     about = (preprocessing, (height, width, channels), tuple(content["classes"]), content["epoch"], tta)

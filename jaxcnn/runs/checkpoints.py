@@ -13,7 +13,7 @@ from orbax.checkpoint import v1 as orbax
 
 from jaxcnn.errors import UserError
 from jaxcnn.runs.orbax_errors import DamagedError, as_os_error, is_damage, reason, without_logs
-from jaxcnn.runs.trees import checksums, leaf_names, verify
+from jaxcnn.runs.trees import checksums, leaf_names, this_process_alone, verify
 
 State = TypeVar("State")
 Checkpoints: TypeAlias = orbax.training.Checkpointer
@@ -125,6 +125,36 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
     for step in late:
         checkpoints.delete(step)
     return None
+
+
+def read_part(folder: Path, part: str, like: State) -> State:
+    """Read one field of the state in the newest checkpoint of a run, on the default device; nothing is changed.
+
+    Args:
+        folder: of the checkpoints.
+        part: the field's name.
+        like: arrays or `jax.ShapeDtypeStruct`, of the structure and shapes that it is to have.
+
+    Raises:
+        ValueError: there is none, it can't be read or is damaged, or has other shapes.
+    """
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    if not steps:
+        raise ValueError(f"{folder}: holds no checkpoint")
+    path = folder.absolute() / str(max(steps))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+    try:
+        with this_process_alone(), without_logs():
+            found = orbax.metadata(path)
+            stored, wanted = ([leaf.shape for leaf in jax.tree.leaves(of)] for of in (found.metadata[part], like))
+            if stored != wanted:
+                raise ValueError(f"its {part} has the shapes {stored}, not {wanted}")
+            tree = orbax.load(path, {part: abstract})[part]
+        verify({name.removeprefix(f".{part}"): sum_ for name, sum_ in found.custom_metadata["checksums"].items()}, tree)
+    except Exception as error:  # Orbax and what lies below it raise many kinds.
+        raise ValueError(f"{path}: can't be used ({reason(error)})") from error
+    return tree
 
 
 def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict[str, Any]]:

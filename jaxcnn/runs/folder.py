@@ -11,6 +11,8 @@ predictions/        SPLIT.npz: logits, labels, groups (near-duplicates, patients
 checkpoints/        the last two, to go on from
 best/               the classifier that was best on the validation images
 figures/            PNG files
+tensorboard/        a file of events an epoch, if they were asked for
+README.md           the model card, if it was asked for
 .lock               held by the process that works on the run (`jaxcnn.runs.lock`); marks the folder as one of ours
 """
 
@@ -103,6 +105,8 @@ class Run:
     best = Inside("best")
     manifest = Inside("manifest.json")
     figures = Inside("figures")
+    events = Inside("tensorboard")
+    card = Inside("README.md")
     lock = Inside(".lock")
 
     @property
@@ -161,7 +165,7 @@ def check_run_folder(run: Run) -> None:
     except OSError as error:
         raise UserError(f"--run-dir {run.folder}: {error.strerror}; choose another") from error
     ours = {path.name for path in (run.lock, run.environment, run.data, run.metrics, run.checkpoints, run.best)}
-    ours |= {run.figures.name, run.predictions("").parent.name}
+    ours |= {run.figures.name, run.events.name, run.predictions("").parent.name}
     if names and not (run.lock.name in names and all(name in ours or is_temporary(name) for name in names)):
         raise UserError(f"--run-dir {run.folder}: exists but is not a run folder; choose another")
 
@@ -169,7 +173,7 @@ def check_run_folder(run: Run) -> None:
 def remove_leftovers(run: Run) -> None:
     """Remove what a process that was killed while it wrote has left behind; the caller holds the run's lock."""
     clear_leftovers(run.best)
-    for folder in (run.folder, run.predictions("").parent):
+    for folder in (run.folder, run.predictions("").parent, run.events):
         for path in folder.glob(".*"):
             if is_temporary(path.name):
                 _remove(path)

@@ -27,6 +27,18 @@ def lock_run(run: Run) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on this run or sweep, as far as the file system has locks."""
+    try:
+        handle = os.open(Run(folder).lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return try_lock(handle) is False
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
 def lock_file(lock: Path, option: str) -> Iterator[None]:
     """Lock a folder by a file in it; both are made if they are missing.

@@ -77,13 +77,15 @@ def _temporary_neighbour(folder: Path) -> Iterator[Path]:
         yield temporary
 
 
-def _this_process_alone() -> orbax.Context:
-    """Orbax takes a load for one that all processes of a run take part in; each reads a tree by itself."""
+def this_process_alone() -> orbax.Context:
+    """For one process that loads a part of a tree; Orbax takes a load for one in which all processes take part."""
     index = jax.process_index()
     alone = orbax.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
     )
-    return orbax.Context(multiprocessing_options=alone)
+    context = orbax.Context(multiprocessing_options=alone)
+    context.pytree.loading.partial_load = True
+    return context
 
 
 def read_unchanged(folder: Path, read: Callable[[], Content]) -> Content:
@@ -157,10 +159,8 @@ def load_tree(folder: Path, like: Mapping[str, Any], *, writer: str = "python -m
             raise UserError(f"{folder}: {path} is {has}, expected {expected}; let {writer} write it again")
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
-    context = _this_process_alone()
-    context.pytree.loading.partial_load = True
     try:
-        with context, without_logs():
+        with this_process_alone(), without_logs():
             tree = orbax.load(folder.absolute(), abstract)
         verify(read_json(folder / _CHECKSUMS, dict[str, int], way_out=f"let {writer} write it again"), tree)
     except UserError:

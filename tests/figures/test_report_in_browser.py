@@ -1,9 +1,7 @@
 """The report as a reader uses it, in a browser without a window."""
 
-import json
-import shutil
-
 import pytest
+from browser import asked_addresses, open_browser
 from scored_runs import options, save_grid, save_run
 
 from figures.report import report_page
@@ -11,30 +9,13 @@ from figures.scored_models import read_models
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync --window-size=1280,1000"
-)
 EVIL = "<script>alert(1)<", 'script>&"x'  # A sweep and a run in it: with the slash between them they are a script.
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not (found and driver):
-        pytest.skip(f"no browser: install {' or '.join(BROWSERS)}, and chromedriver")
-    from selenium import webdriver
-
-    chosen = webdriver.ChromeOptions()
-    chosen.binary_location = found
-    for argument in (*QUIET.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        chosen.add_argument(argument)
-    chosen.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(chosen, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +94,7 @@ def drag(page, place, start, end):
 
 def test_nothing_is_fetched_nothing_is_complained_of_and_names_are_text(page):
     assert page.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    asked = asked_addresses(page)
     assert len(asked) == 5  # the page and its four pictures
     assert {address.split(":")[0] for address in asked} == {"file", "data"}
     assert "/".join(EVIL) in column(page, "model")

@@ -1,5 +1,6 @@
 """Learning curves and confusion matrices, from runs written here."""
 
+import contextlib
 from itertools import pairwise
 
 import matplotlib.colors
@@ -12,7 +13,8 @@ from scored_runs import DATA, ENVIRONMENT, epoch_line, options, save_grid, save_
 from figures.confusion_matrices import confusion_matrices_figure
 from figures.learning_curves import learning_curves_figure
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.folder import create_run, write_epochs, write_predictions
+from jaxcnn.runs.folder import create_run, read_epochs, write_epochs, write_predictions
+from jaxcnn.runs.lock import lock_run
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 COLUMNS = ("train_loss", "test_loss", "train_f1_macro", "test_f1_macro")
@@ -185,3 +187,24 @@ def test_a_run_without_results_yet_says_so(tmp_path, monkeypatch, capsys):
     assert draw(monkeypatch, "confusion-matrices", run.folder) == 2
     assert "finish the run first" in capsys.readouterr().err
     assert not run.figures.exists()
+
+
+def test_a_run_that_trains_is_followed_and_drawn_after_each_epoch(tmp_path, monkeypatch):
+    run = create_run(tmp_path / "run", {}, DATA, ENVIRONMENT, overwrite=False)
+    drawn = []
+    monkeypatch.setattr("figures.learning_curves.save_figure", lambda figure, _: drawn.append(figure))
+    training = contextlib.ExitStack()
+    training.enter_context(lock_run(run))
+    # What happens in the pauses: nothing, an epoch, nothing, another one, the last one and the end of the training.
+    pauses = iter([lambda: None, *(lambda n=n: write_epochs(run, epochs(3)[:n]) for n in (1, 1, 2, 3))])
+
+    def pause(_):
+        next(pauses)()
+        if len(read_epochs(run)) == 3:
+            training.close()
+
+    monkeypatch.setattr("figures.learning_curves.time.sleep", pause)
+    assert draw(monkeypatch, "learning-curves", run.folder, "--follow") == 0
+    assert [len(figure.axes[0].get_lines()[0].get_xdata()) for figure in drawn] == [1, 2, 3]
+    assert draw(monkeypatch, "learning-curves", run.folder, "--follow") == 0
+    assert len(drawn) == 4  # Nobody trains it any more.

@@ -126,10 +126,10 @@ def _without_times(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _assert_same_arrays(folder: Path, expected: Path) -> None:
-    jax.tree.map(np.testing.assert_array_equal, _load(folder), _load(expected))
+    jax.tree.map(np.testing.assert_array_equal, load_arrays(folder), load_arrays(expected))
 
 
-def _load(folder: Path) -> Any:
+def load_arrays(folder: Path) -> Any:
     """The arrays of a checkpoint, as the files have them."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     stored = orbax.metadata(folder.absolute()).metadata

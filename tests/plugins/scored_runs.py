@@ -51,13 +51,13 @@ def save_baseline(folder, data=DATA):
     return run, save_predictions(run, seed=0)
 
 
-def save_predictions(run, seed):
+def save_predictions(run, seed, names=("x",) * 40):
     random, scores = np.random.default_rng(seed), {}
     labels = np.arange(40, dtype=np.int32) % 4
     for split in SPLITS:
         logits = (random.normal(size=(40, 4)) + np.eye(4)[labels]).astype(np.float32)
         scores[split] = float(measures(logits, labels).f1_macro[0])
-        write_predictions(run, split, Predictions(logits, labels, np.arange(40), ("x",) * 40, CLASSES))
+        write_predictions(run, split, Predictions(logits, labels, np.arange(40), tuple(names), CLASSES))
     return scores
 
 

@@ -34,6 +34,7 @@ from train.options import Config, config_class
 from train.processes import by_first, processes
 from train.progress import report
 from train.run import report_start
+from train.start import check_start_stays
 from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.groups import AtOnce, check_devices, group, train_group
@@ -84,7 +85,10 @@ def sweep(
     check_intention(sweep_dir, overwrite=overwrite, resume=resume)
     values = parse_grid(config, grid)
     models = make_models(config, values, random)
-    for one_of_each in {getattr(model.config.network, "encoder", None): model.config for model in models}.values():
+    for model in models if overwrite else ():
+        check_start_stays(model.config.training.start_from, sweep_dir)
+    encoders = {(getattr(of.network, "encoder", None), of.training.start_from): of for of in (m.config for m in models)}
+    for one_of_each in encoders.values():
         check_encoder(one_of_each)
     with processes(placement), contextlib.ExitStack() as held:
         groups = group(models, placement, at_once)

@@ -20,7 +20,7 @@ NOT_SWEPT = {
         ("data", "max_images", "protocol", "validation_fraction", "test_fraction", "split_seed"), _OTHER_IMAGES
     ),
     **dict.fromkeys(("folds", "fold"), "a sweep with --folds goes through all folds by itself"),
-    "checkpoint_every": "it changes no model",
+    **dict.fromkeys(("checkpoint_every", "tensorboard"), "it changes no model"),
     "model": "a sweep has one",
 }
 """Options that can't be swept, each with the reason."""
