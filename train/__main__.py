@@ -1,4 +1,4 @@
-"""The command line: python -m train MODEL|sweep|baseline|COMMAND ..."""
+"""The command line: python -m train MODEL, or one of the commands that are listed below."""
 
 import sys
 from collections.abc import Callable

@@ -55,10 +55,7 @@ def load_classifier(folder: Path) -> Trained:
     if Run(folder).exported.is_file():
         return load_exported(folder)
     if not Run(folder).manifest.is_file():
-        trained = load_best(open_run(folder))
-        if isinstance(trained.model, UNet):
-            raise UserError(f"{folder}: is a run that segments; use python -m train segment, or give a classifier")
-        return trained
+        return check_classifies(folder, load_best(open_run(folder)))
     pretrained = load_pretrained(folder)
     manifest, model = pretrained.manifest, pretrained.model
     count = getattr(model, "classes", None)
@@ -70,6 +67,17 @@ def load_classifier(folder: Path) -> Trained:
     preprocessing = Preprocessing(normalization=manifest.normalization)
     # The images of every data set and every file are grey.
     return Trained(model, pretrained.variables, preprocessing, (height, width, 1), manifest.classes, epoch=None)
+
+
+def check_classifies(folder: Path | str, trained: Trained) -> Trained:
+    """Give the network back if it is a classifier.
+
+    Raises:
+        UserError: it segments.
+    """
+    if isinstance(trained.model, UNet):
+        raise UserError(f"{folder}: is a run that segments; use python -m train segment, or give a classifier")
+    return trained
 
 
 def keep_as_run(run: Run, data: str, dataset: Dataset, predictions: Predictions) -> None:

@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.inference.card import ADDRESS, card
-from jaxcnn.inference.trained import Trained, load_best, read_trained
+from jaxcnn.inference.converted import check_classifies, load_classifier
+from jaxcnn.inference.trained import Trained, read_trained
 from jaxcnn.runs.folder import Run, open_run
 
 PREFIX = "hf://"
@@ -63,7 +64,8 @@ def load_from_hub(address: str) -> Trained:
 
         # All of one revision, even where another is pushed meanwhile.
         files = snapshot_download(repository, revision=revision or None, allow_patterns=[_CONFIG, _WEIGHTS])
-    return read_trained(Path(files) / _CONFIG, lambda shapes: _read_weights(Path(files) / _WEIGHTS, shapes))
+    trained = read_trained(Path(files) / _CONFIG, lambda shapes: _read_weights(Path(files) / _WEIGHTS, shapes))
+    return check_classifies(address, trained)
 
 
 def _files(run: Run, repository: str) -> dict[str, bytes]:
@@ -71,7 +73,7 @@ def _files(run: Run, repository: str) -> dict[str, bytes]:
         from safetensors.numpy import save
     except ImportError as error:
         raise UserError(_INSTALL) from error
-    trained = load_best(run)
+    trained = load_classifier(run.folder)
     if not run.card.exists():
         card(run.folder)
     tree = {**trained.variables, **({} if trained.unlike is None else {"unlike": trained.unlike})}
