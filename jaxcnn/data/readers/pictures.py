@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -55,13 +56,17 @@ def read_picture(encoded: bytes) -> Scan:
     return Scan(slices)
 
 
+# A server reads several files at once.
+_STDERR = threading.Lock()
+
+
 @contextlib.contextmanager
 def _quiet_libtiff(encoded: bytes) -> Iterator[None]:
     """Keep libtiff from writing of a damaged TIFF to stderr itself; the error that is raised says it once."""
     if encoded[:2] not in (b"II", b"MM"):
         yield
         return
-    with contextlib.ExitStack() as stack, open(os.devnull, "w") as nowhere:
+    with _STDERR, contextlib.ExitStack() as stack, open(os.devnull, "w") as nowhere:
         stderr = os.dup(2)
         stack.callback(os.close, stderr)
         stack.callback(os.dup2, stderr, 2)

@@ -1,8 +1,10 @@
 """A picture becomes the grey image that Pillow makes of it, or the one its numbers say; what is no good is refused."""
 
 import io
+import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +220,14 @@ def test_what_is_refused(content: bytes, message: str) -> None:
 def test_a_decompression_bomb_is_not_decoded(side: int) -> None:
     with pytest.raises(ValueError, match=r"is too large: .*64 megapixels"):
         decode(encoded(Image.new("1", (side, side))))
+
+
+def test_stderr_is_still_there_after_several_threads_have_read_at_once() -> None:
+    before = os.fstat(2)
+    content = encoded(noise(700, 700), "TIFF", compression="tiff_lzw")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [content] * 40))
+    assert os.path.samestat(os.fstat(2), before)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
