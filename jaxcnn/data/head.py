@@ -100,8 +100,9 @@ def _large_regions(masks: Bool[Array, "batch 64 64"]) -> Bool[Array, "batch 64 6
 
     regions, _ = jax.lax.while_loop(changed, step, (spread(numbers), numbers))
     # A histogram of the numbers, by the two digits to the base of the side: matrix products, which also ONNX has.
-    place = (regions.reshape(-1, _SIDE**2) - 1).astype(jnp.float32)
-    digit = jnp.floor(place / _SIDE)
+    place = regions.reshape(-1, _SIDE**2) - 1
+    # No remainder, which jax2onnx doesn't write for a batch of any size.
+    digit = jnp.floor(place.astype(jnp.float32) / _SIDE).astype(jnp.int32)
     high, low = jax.nn.one_hot(digit, _SIDE), jax.nn.one_hot(place - _SIDE * digit, _SIDE)
     sizes = jnp.einsum("bph,bpl->bhl", high, low, precision="highest")
     own_size = jnp.sum(jnp.matmul(high, sizes, precision="highest") * low, axis=2).reshape(masks.shape)

@@ -78,7 +78,7 @@ def _auroc(
     own: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], other: Float[np.ndarray, " m"]
 ) -> tuple[float, ...]:
     """How often an image of the other set scores higher than one of the own; the own ones are drawn by their groups."""
-    scores, is_other = np.concatenate([own, other]), np.arange(len(own) + len(other)) >= len(own)
+    scores, is_other = np.concatenate([own, other]).astype(np.float64), np.arange(len(own) + len(other)) >= len(own)
     value = area_under_roc(scores, is_other, np.ones((1, len(scores))))
     every = np.concatenate([groups, groups.max() + 1 + np.arange(len(other))])
     drawn = [area_under_roc(scores, is_other, weights) for weights in group_weights(every, RESAMPLES, seed=0)]

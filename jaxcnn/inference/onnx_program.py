@@ -21,9 +21,9 @@ from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Members, classify, compile_classifier
 
 OPSET = 23
-# Of probabilities. Sums are added in other orders; and what was trained in bfloat16 is computed in float32, since ONNX
-# Runtime has few operations of that type on a CPU.
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+# Of probabilities. Sums are added in other orders, so that a pixel of a resized image may be rounded to the next grey
+# level; and what was trained in bfloat16 is computed in float32, since ONNX Runtime has few operations of that type.
+_TOLERANCE = {"float32": 5e-3, "bfloat16": 0.05}
 
 
 def onnx_classifier(members: Members) -> tuple[bytes, float]:

@@ -222,6 +222,11 @@ def is_run(folder: Path) -> bool:
     return any(path.is_file() for path in (run.config, run.manifest, run.exported))
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether the folder holds run folders."""
+    return any(folder.glob("*/config.json"))
+
+
 def open_folders(folders: Sequence[Path]) -> list[Run]:
     """Open runs, and for each sweep all its runs that have ended, sorted by name.
 
@@ -230,7 +235,7 @@ def open_folders(folders: Sequence[Path]) -> list[Run]:
     """
     found = []
     for folder in folders:
-        if is_run(folder) or not any(folder.glob("*/config.json")):
+        if is_run(folder) or not is_sweep(folder):
             run = Run(folder)
             found.append(run if run.manifest.is_file() or run.exported.is_file() else open_run(folder))
         elif ended := [run for run in open_sweep(folder) if run.predictions("test").exists()]:

@@ -23,6 +23,7 @@ import jaxcnn.inference.onnx_program
 from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.image import to_square
 from jaxcnn.data.kaggle import CLASSES
+from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.errors import UserError
 from jaxcnn.inference.export import serialize_classifier
@@ -147,7 +148,9 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (images.shape[0], len(CLASSES)))
     rounding = 0.05 if name == "bfloat16" else 1e-4
     np.testing.assert_allclose(evaluated, predicted, atol=rounding)
-    assert difference < rounding
+    # In ONNX Runtime, a pixel of a resized image may be rounded to the next grey level.
+    in_onnx = max(rounding, 5e-3)
+    assert difference < in_onnx
     session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
     (given,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [SIZE, SIZE, 1])
@@ -155,7 +158,7 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
     np.testing.assert_allclose(jax.jit(exported.call)(batch), predicted, atol=rounding)
     for count in (1, 3):
         found = session.run(None, {"images": batch[:count]})[0]
-        np.testing.assert_allclose(found, predicted[:count], atol=rounding)
+        np.testing.assert_allclose(found, predicted[:count], atol=in_onnx)
 
 
 @pytest.mark.slow
@@ -173,7 +176,7 @@ def test_several_runs_become_one_program_of_their_mean_that_names_them_all(comma
     scope = {"images": images}
     with contextlib.chdir(tmp_path / "out"):
         exec(use, scope)
-    np.testing.assert_allclose(scope["probabilities"], jaxcnn.load([run, other])(images), atol=1e-4)
+    np.testing.assert_allclose(scope["probabilities"], jaxcnn.load([run, other])(images), atol=5e-3)
 
 
 @pytest.mark.slow
@@ -223,7 +226,7 @@ def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, mo
 
 def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch):
     # What is compared is another classifier.
-    other = dataclasses.replace(trained, tta="flip")
+    other = dataclasses.replace(trained, preprocessing=Preprocessing())
     monkeypatch.setattr(jaxcnn.inference.onnx_program, "compile_classifier", lambda _: compile_classifier((other,)))
     with pytest.raises(UserError, match="ONNX: the program gives probabilities that differ by up to"):
         onnx_classifier((trained,))
