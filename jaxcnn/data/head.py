@@ -102,7 +102,7 @@ def _large_regions(masks: Bool[Array, "batch 64 64"]) -> Bool[Array, "batch 64 6
     # A histogram of the numbers, by the two digits to the base of the side: matrix products, which also ONNX has.
     place = (regions.reshape(-1, _SIDE**2) - 1).astype(jnp.float32)
     digit = jnp.floor(place / _SIDE)
-    high, low = jax.nn.one_hot(digit, _SIDE), jax.nn.one_hot(place - _SIDE * digit, _SIDE)
+    high, low = (jax.nn.one_hot(of.astype(jnp.int32), _SIDE) for of in (digit, place - _SIDE * digit))
     sizes = jnp.einsum("bph,bpl->bhl", high, low, precision="highest")
     own_size = jnp.sum(jnp.matmul(high, sizes, precision="highest") * low, axis=2).reshape(masks.shape)
     return masks & (own_size >= _LEAST_PART * jnp.max(sizes, axis=(1, 2), keepdims=True))
