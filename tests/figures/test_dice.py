@@ -35,9 +35,8 @@ def test_the_gallery_goes_from_best_to_worst_without_slices_that_show_nothing():
 def test_the_command_draws_a_run_from_its_masks_and_its_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.savez("scans.npz", images=IMAGES, masks=TRUE, patients=np.array(["x"] * 13), slices=np.arange(13))
-    run = create_run(
-        tmp_path / "run", {"model": "segmentation"}, DATA | {"source": "scans.npz"}, ENVIRONMENT, overwrite=False
-    )
+    data = DATA | {"source": "scans.npz"}
+    run = create_run(tmp_path / "run", {"model": "segmentation"}, data, ENVIRONMENT, overwrite=False)
     write_predictions(run, "test", MASKS)
     dice(run.folder)
     dice(run.folder, gallery=True)
