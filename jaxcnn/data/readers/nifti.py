@@ -1,9 +1,12 @@
 """Read NIfTI volumes (.nii, .nii.gz) with nibabel: the slices that are not empty."""
 
+import contextlib
 import dataclasses
 import gzip
 import io
+import logging
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -102,7 +105,7 @@ def read_volume(encoded: bytes, most_channels: int = 1, axis: int | None = None)
         ) from error
     content = _unpacked(encoded)
     kind = nibabel.Nifti2Image if _header_size(content) == 540 else nibabel.Nifti1Image
-    with nibabel.imageglobals.LoggingOutputSuppressor():
+    with _quiet(nibabel.imageglobals.logger):
         image = kind.from_bytes(content)
         _check_shape(image.shape, image.get_data_dtype(), most_channels)
         volume = nibabel.as_closest_canonical(image)
@@ -110,6 +113,16 @@ def read_volume(encoded: bytes, most_channels: int = 1, axis: int | None = None)
     axis = _slice_axis(volume.header.get_zooms()[:3]) if axis is None else axis
     # Axes of the canonical volume point to the patient's right, front and top.
     return Volume(np.moveaxis(np.flip(values, (0, 1, 2)), axis, 0).swapaxes(1, 2)[::-1], axis, image)
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Keep a logger from telling of each oddity; nibabel's own way to do that lets the root's handlers tell."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _unpacked(encoded: bytes) -> bytes:

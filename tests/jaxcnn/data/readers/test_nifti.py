@@ -101,14 +101,18 @@ def test_nibabels_own_file() -> None:
         (nifti(volume())[:-9000], "is not a NIfTI file, or is damaged"),
         (gzip.compress(nifti(volume()))[:2000], "is not a NIfTI file, or is damaged"),
         (b"no volume", "is not a NIfTI file, or is damaged"),
+        (nifti(volume())[:70] + b"\x7c\x3c" + nifti(volume())[72:], "is not a NIfTI file, or is damaged"),  # its type
     ],
 )
-def test_what_is_refused(content: bytes, problem: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(
+    content: bytes, problem: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (reader,) = (of for of in READERS if of.format == "NIfTI")
     with pytest.raises(FileError) as error:
         read_scan(content, reader)
     assert str(error.value).startswith(problem)
     assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
 
 
 def test_a_gzip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
