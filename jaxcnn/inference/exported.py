@@ -48,12 +48,14 @@ def load_exported(folder: Path) -> Trained:
     """
     path = folder / "classifier.jax"
     metadata: Any = read_json(Run(folder).exported, _Metadata, way_out="export the run again")
+    height, width, channels = metadata["image_shape"]
+    image_shape, classes = (height, width, channels), tuple(metadata["classes"])
     if not path.is_file():
         raise UserError(f"{folder}: has no classifier.jax; use its program as its README.md shows, or name the run")
     try:
         exported = jax_export.deserialize(bytearray(path.read_bytes()))
         ((images,), (probabilities,)) = exported.in_avals, exported.out_avals
-        if (images.shape[1:], probabilities.shape[1:]) != (metadata["image_shape"], (len(metadata["classes"]),)):
+        if (images.shape[1:], probabilities.shape[1:]) != (image_shape, (len(classes),)):
             raise ValueError("it takes other images or gives other classes than classifier.json says")
     except Exception as error:  # Of another file it raises many kinds.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -62,4 +64,4 @@ def load_exported(folder: Path) -> Trained:
             " export the run again"
         ) from error
     model = ExportedProgram(exported.call)
-    return Trained(model, {}, Preprocessing(), metadata["image_shape"], tuple(metadata["classes"]), epoch=None)
+    return Trained(model, {}, Preprocessing(), image_shape, classes, epoch=None)
