@@ -77,7 +77,9 @@ class MeanMaxPool(nn.Module):
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch 2*channel"]:
         """Return the means, and behind them the maxima."""
-        return jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
+        # Not jnp.max, whose gradient is 0 / 0 where XLA computes x again for it and rounds otherwise: then no pixel is
+        # the largest.
+        return jnp.concatenate([jnp.mean(x, axis=(1, 2)), nn.max_pool(x, x.shape[1:3])[:, 0, 0]], axis=-1)
 
 
 class SqueezeExcite(nn.Module):
