@@ -71,6 +71,8 @@ def best_run(folder: Path) -> Run:
 
 def _scores(run: Run) -> Mapping[str, float]:
     if epochs := read_epochs(run):
+        if "test_dice" in epochs[0]:
+            raise UserError(f"{run.folder}: is a run that segments; draw it with figures dice or learning-curves")
         return best_epoch(epochs)
     if all(run.predictions(split).exists() for split in SPLITS):
         return {name: value for split in SPLITS for name, value in _scores_of_predictions(run, split).items()}

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.__main__ import main
+from jaxcnn.inference.trained import load_best
+from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.runs.folder import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "segmentation.md").read_text()
 SMALL = shlex.split("--width 0.06 --max-images 48 --epochs 1 --batch-size 8 --image-size 32")
@@ -46,6 +49,10 @@ def test_every_command_of_the_page_does_what_it_says(folder, monkeypatch, capsys
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code, (line, capsys.readouterr().err)
+    # The frozen stages of the classifier have the bits of the run.
+    found, expected = (load_best(Run(folder / "runs" / name)).variables for name in ("transfer", "tumors"))
+    for stage in STAGE_NAMES[:4]:
+        jax.tree.map(np.testing.assert_array_equal, found["params"]["unet"][stage], expected["params"][stage])
     drawn = {path.name for path in (folder / "runs" / "tumors" / "figures").iterdir()}
     assert drawn == {"learning-curves.png", "dice.png", "gallery.png"}
     assert (folder / "runs" / "folds" / "figures" / "dice.png").is_file()

@@ -1,13 +1,16 @@
 """Bars are as long as the patients' Dice, and the gallery shows the best, the median and the worst slices."""
 
+import sys
+
 import numpy as np
 import pytest
 from scored_runs import DATA, ENVIRONMENT
 
+from figures.__main__ import main
 from figures.dice import dice, dice_figure, gallery_figure
 from figures.learning_curves import DICE_PANELS, learning_curves_figure
 from jaxcnn.evaluation.masks import MaskPredictions
-from jaxcnn.runs.folder import create_run, write_predictions
+from jaxcnn.runs.folder import SPLITS, create_run, write_epochs, write_predictions
 
 # The share of the true columns that is found rises from slice to slice; the last slice shows nothing.
 TRUE, PREDICTED = np.zeros((2, 13, 16, 16), np.uint8)
@@ -41,6 +44,22 @@ def test_the_command_draws_a_run_from_its_masks_and_its_data(tmp_path, monkeypat
     dice(run.folder)
     dice(run.folder, gallery=True)
     assert capsys.readouterr().out.split() == [str(run.figures / name) for name in ("dice.png", "gallery.png")]
+
+
+@pytest.mark.parametrize("name", ["models", "report", "confusion-matrices", "roc-curves", "reliability"])
+def test_figures_of_classes_refuse_a_run_that_segments_in_one_line(tmp_path, monkeypatch, capsys, name):
+    run = create_run(tmp_path / "sweep" / "run", {"model": "segmentation"}, DATA, ENVIRONMENT, overwrite=False)
+    scores = {f"{split}_{score}": 0.5 for split in SPLITS for score in ("loss", "dice", "patient_dice")}
+    write_epochs(run, [{"epoch": 1, "learning_rate": 0.1, **scores}])
+    for split in SPLITS:
+        write_predictions(run, split, MASKS)
+    folder = run.folder if name in ("roc-curves", "reliability") else run.folder.parent
+    monkeypatch.setattr(sys, "argv", ["figures", name, str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().err
+    assert (ended.value.code, shown.count("\n")) == (2, 1)
+    assert "is a run that segments" in shown
 
 
 def test_learning_curves_of_a_network_that_segments_are_those_of_dice():
