@@ -1,12 +1,21 @@
 """Scores of masks are those of scikit-learn over their pixels, and distances those of SciPy between all pairs."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
+from scipy.stats import bootstrap
+from scored_runs import DATA, ENVIRONMENT
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from jaxcnn.evaluation.masks import by_patient, count_pixels, hausdorff95, overlaps
+from jaxcnn.errors import UserError
+from jaxcnn.evaluation.evaluate import evaluate
+from jaxcnn.evaluation.masks import MaskPredictions, by_patient, count_pixels, hausdorff95, overlaps
+from jaxcnn.evaluation.patients import SUMMARISED, score_patients, summarise_patients
+from jaxcnn.runs.folder import create_run, write_predictions
 
 RANDOM = np.random.default_rng(0)
 TRUE, PREDICTED = (RANDOM.choice(3, (5, 16, 8), p=(0.6, 0.3, 0.1)).astype(np.uint8) for _ in range(2))
@@ -46,3 +55,49 @@ def test_the_distance_is_that_of_all_pairs_of_outline_pixels():
     assert hausdorff95(first, second) == pytest.approx(expected)
     assert hausdorff95(first, first) == 0
     assert np.isnan(hausdorff95(first, np.zeros_like(first)))
+
+
+MASKS = MaskPredictions(
+    PREDICTED, TRUE, PATIENTS, tuple(f"{patient}/{n}" for n, patient in enumerate(PATIENTS)), ("background", "1", "2")
+)
+
+
+def test_patients_are_scored_over_their_slices_and_summarised_over_each_other():
+    found = score_patients(MASKS)
+    dice = overlaps(by_patient(MASKS.confusions(), PATIENTS))["dice"].mean(axis=1)
+    np.testing.assert_allclose(found["dice"], dice)
+    np.testing.assert_array_equal(found["slices"], [3, 2])
+    of_slices = overlaps(MASKS.confusions())["dice"].mean(axis=1)
+    np.testing.assert_allclose(found["slice_dice"], [of_slices[[0, 2, 4]].mean(), of_slices[[1, 3]].mean()])
+    assert MASKS.scores()["patient_dice"] == pytest.approx(dice.mean())
+    summary = summarise_patients(found)
+    value, low, high = summary["dice"]
+    assert value == pytest.approx(dice.mean())
+    # Of two patients a resample holds one twice, or both.
+    assert (low, high) == (pytest.approx(dice.min()), pytest.approx(dice.max()))
+    assert summary["median_dice"][0] == pytest.approx(np.median(dice))
+    assert summary["slice_dice"][0] == pytest.approx(of_slices.mean())
+
+
+def test_the_interval_is_scipys_bootstrap_of_patients():
+    dice = RANDOM.uniform(size=40)
+    found = summarise_patients(dict.fromkeys([*SUMMARISED, "slices"], dice), 9999)["dice"]
+    expected = bootstrap((dice,), np.mean, method="percentile", n_resamples=9999, rng=0).confidence_interval
+    np.testing.assert_allclose(found[1:], expected, atol=0.005)
+
+
+def test_evaluate_tells_the_same_in_a_table_in_json_and_in_csv(tmp_path, capsys):
+    run = create_run(tmp_path / "run", {"model": "segmentation"}, DATA, ENVIRONMENT, overwrite=False)
+    write_predictions(run, "test", MASKS)
+    evaluate((run.folder,), csv_file=tmp_path / "patients.csv")
+    value = score_patients(MASKS)["dice"]
+    shown = capsys.readouterr().out
+    assert all(f"{of:.3f}" in shown for of in [*value, value.mean()])
+    evaluate((run.folder,), machine_readable=True)
+    (document,) = json.loads(capsys.readouterr().out)["runs"]
+    assert document["measures"]["dice"]["value"] == pytest.approx(value.mean())
+    assert document["patients"]["a"]["dice"] == pytest.approx(value[1])
+    with (tmp_path / "patients.csv").open() as file:
+        assert [float(line["dice"]) for line in csv.DictReader(file)] == pytest.approx(value.tolist())
+    with pytest.raises(UserError, match="--unseen: works only on runs that classify"):
+        evaluate((run.folder,), unseen=True)
