@@ -33,7 +33,9 @@ def prepared(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     folder, out = tmp_path_factory.mktemp("prepared"), io.StringIO()
     with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(out):
         monkeypatch.setattr("sys.argv", ["jaxcnn.data", "prepare", str(archive), "--out", str(folder)])
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
     return folder, out.getvalue()
 
 
