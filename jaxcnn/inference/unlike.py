@@ -29,7 +29,7 @@ _SHRINKAGE = 1e-3
 # For features that are all the same.
 _TINY = 1e-12
 
-Images = UInt8[np.ndarray, "_ _ _ 1"]
+Images = UInt8[np.ndarray, "_ _ _ _"]
 
 
 def judge(

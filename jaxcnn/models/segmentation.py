@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,6 +29,10 @@ class SegmentationUNet(UNet):
     classes: int = 2
     dropout: float | Float[Array, ""] = 0.0
     places: Int[Array, " batch"] | None = None
+
+    # A probability of 0.02, about the share that tumours cover (Lin et al., "Focal loss", 2017, section 4.1): from a
+    # half, hundreds of steps would go into calling the background background.
+    first_logit: ClassVar[float] = -4.0
 
     def setup(self) -> None:
         """The layers of a `UNet`, and dropout."""

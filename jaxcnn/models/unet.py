@@ -1,7 +1,7 @@
 """The U-Net of mateuszbuda/brain-segmentation-pytorch, which PyTorch hub offers for brain MRI."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -34,6 +34,9 @@ class UNet(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
+    # Of a mask's pixels, before training.
+    first_logit: ClassVar[float] = 0.0
+
     def setup(self) -> None:
         """The layers, under the hub's names."""
         stage = partial(DoubleConv, axis_name=self.axis_name, dtype=self.dtype)
@@ -52,7 +55,7 @@ class UNet(nn.Module):
         self.decoder2 = stage(width * 2)
         self.upconv1 = up(width)
         self.decoder1 = stage(width)
-        self.conv = Conv(self.out_channels, (1, 1))
+        self.conv = Conv(self.out_channels, (1, 1), bias_init=nn.initializers.constant(self.first_logit))
 
     def __call__(
         self, images: Float[Array, "batch height width channel"], *, train: bool
