@@ -15,9 +15,11 @@ from convert.custom import load_recipe, told_in_one_line
 from convert.recipe import Recipe
 from convert.recipes import recipe_for
 from convert.report import first_difference, report_back
+from jaxcnn import UNet
 from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import load_best
+from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run
 
@@ -51,8 +53,11 @@ def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, An
     if run.config.is_file() and not run.manifest.is_file():
         trained = load_best(run)
         size, _, _ = trained.preprocessing.framed_shape(trained.image_shape)
-        normalization = trained.preprocessing.normalization
-        return recipe_for(trained.model, size, normalization, trained.classes), trained.variables, {}
+        normalization, model, classes = trained.preprocessing.normalization, trained.model, trained.classes
+        if isinstance(model, SegmentationUNet):
+            # PyTorch's network has no logit of the background, which is 0, and no names.
+            model, classes = UNet(trained.image_shape[2], model.out_channels, model.features), ()
+        return recipe_for(model, size, normalization, classes), trained.variables, {}
     if own_recipe is not None:
         recipe = load_recipe(own_recipe)
         pretrained = load_pretrained(folder, model=recipe.model)

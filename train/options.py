@@ -25,8 +25,7 @@ class ImageOptions:
     """Options of the images, for models and baselines."""
 
     data: str = "phantom"
-    """Data set: `phantom` (drawn in memory), or a folder that `python -m jaxcnn.data prepare` wrote; to segment, an NPZ
-    file, or a folder of images and masks."""
+    """`phantom` (drawn in memory), a folder that `python -m jaxcnn.data prepare` wrote, or images with masks."""
     max_images: int | None = None
     """Maximum number of images of each split, spread evenly over it, for a quick look."""
     protocol: Protocol = "leak-free"
@@ -84,13 +83,11 @@ class TrainOptions(ImageOptions):
     image_size: int | None = None
     """Height and width to resize images to, by default those of the data; smaller images train faster."""
     normalization: str = "none"
-    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet` (for the ResNets' weights), or, to
-    segment, `volume-z-score` of all slices of a patient."""
+    """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet`, or `volume-z-score` (by patient)."""
     augment: str = "none"
     """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve."""
     loss: str = "cross-entropy"
-    """Loss: `cross-entropy`, or `double-softmax`, the reference project's cross-entropy of probabilities; of masks also
-    `dice` and `dice-cross-entropy`."""
+    """`cross-entropy`; the reference project's `double-softmax`; or, of masks, `dice` or `dice-cross-entropy`."""
     label_smoothing: float = 0.0
     """Label smoothing of the training objective; reported losses don't include it."""
     class_weights: ClassWeightsName = "none"

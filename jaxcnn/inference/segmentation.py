@@ -56,7 +56,7 @@ def load_segmenter(folder: Path) -> Trained:
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    if not Run(folder).manifest.is_file():
+    if Run(folder).config.is_file() and not Run(folder).manifest.is_file():
         trained = load_best(open_run(folder))
         if not isinstance(trained.model, SegmentationUNet):
             raise UserError(f"{folder}: is a run that classifies; give one of python -m train segmentation")

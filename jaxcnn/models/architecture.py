@@ -58,8 +58,7 @@ class EncoderOptions:
     """Options of every model that can start from a converted encoder."""
 
     encoder: str | None = None
-    """Folder of converted weights (`python -m convert` writes one), for `unet` also a run of `python -m train
-    segmentation`, or `random` for untrained weights, as a control."""
+    """Folder of converted weights, for `unet` also a run that segments, or `random` for untrained ones as a control."""
     cache: bool = True
     """Don't keep the outputs of the frozen part in ~/.cache/jaxcnn; compute them in every step."""
     views: int = 8

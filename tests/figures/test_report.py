@@ -68,7 +68,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text):
     addresses = [
         value for _, attributes in page.elements for key, value in attributes.items() if key in ("src", "href")
     ]
-    assert len(addresses) == 4
+    assert len(addresses) == 5
     assert all(address.startswith("data:image/svg+xml;base64,") for address in addresses)
     assert "url(" not in text
     assert "@import" not in text
@@ -147,7 +147,7 @@ def test_what_the_best_run_lacks_is_said(tmp_path):
     save_baseline(tmp_path / "b")
     page = Page(report_page("x", read_models([tmp_path / "b"])))
     # A baseline has no epochs, but all the rest.
-    assert len(page.all("img")) == 3
+    assert len(page.all("img")) == 4
     assert "Learning curves" not in page.texts["h2"]
 
 

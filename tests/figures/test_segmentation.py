@@ -145,7 +145,7 @@ segmentation(weights=Path(sys.argv[1]), images=Path(sys.argv[2]), out=Path(sys.a
 
 
 def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
-    np.savez(tmp_path / "odd.npz", images=IMAGES[:, :20])
+    np.savez(tmp_path / "odd.npz", images=IMAGES[..., :2])
     save_random_weights(
         tmp_path / "simplecnn",
         SimpleCNN(stem_features=(1, 1), skip_features=1, head_features=1, hidden_features=1),
@@ -155,7 +155,7 @@ def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
         ({"weights": tmp_path / "missing", "images": images}, "missing: holds no weights (no manifest.json)"),
         ({"weights": tmp_path / "simplecnn", "images": images}, "holds a SimpleCNN, not a UNet"),
         ({"weights": weights, "images": tmp_path / "missing.npz"}, "missing.npz: no such file or folder"),
-        ({"weights": weights, "images": tmp_path / "odd.npz"}, "multiples of 16, got shape (5, 20, 48, 3)"),
+        ({"weights": weights, "images": tmp_path / "odd.npz"}, "2 channels"),
         ({"weights": weights}, "--images"),
     ]:
         code, out, err = draw(**options)

@@ -17,7 +17,8 @@ Grid = Mapping[str, tuple[Any, ...]]
 _OTHER_IMAGES = "models are compared on the same images"
 NOT_SWEPT = {
     **dict.fromkeys(
-        ("data", "max_images", "protocol", "validation_fraction", "test_fraction", "split_seed"), _OTHER_IMAGES
+        ("data", "max_images", "protocol", "validation_fraction", "test_fraction", "split_seed", "empty_slices"),
+        _OTHER_IMAGES,
     ),
     **dict.fromkeys(("folds", "fold"), "a sweep with --folds goes through all folds by itself"),
     **dict.fromkeys(("checkpoint_every", "tensorboard"), "it changes no model"),
