@@ -8,6 +8,7 @@ import html
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -86,7 +87,7 @@ def build_app(folders: Sequence[Path], host: str = "127.0.0.1") -> Any:
         from starlette.concurrency import run_in_threadpool
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
-        from starlette.requests import Request
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import HTMLResponse, JSONResponse, Response
         from starlette.routing import Route
     except ImportError as error:
@@ -98,13 +99,15 @@ def build_app(folders: Sequence[Path], host: str = "127.0.0.1") -> Any:
 
     async def look(request: Request) -> Response:
         content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MOST_BYTES:
-                return JSONResponse({"error": f"is larger than {MOST_BYTES // 10**6} MB"}, status_code=413)
         try:
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    return JSONResponse({"error": f"is larger than {MOST_BYTES // 10**6} MB"}, status_code=413)
             name = request.query_params.get("name", "image")
             return JSONResponse({"images": await run_in_threadpool(answer, name, bytes(content))})
+        except ClientDisconnect:  # The page was closed during the upload, and nobody waits for an answer.
+            return Response(status_code=400)
         except ValueError as error:  # FileError and UserError are such, too.
             return JSONResponse({"error": " ".join(str(error).split())}, status_code=400)
 
@@ -154,6 +157,8 @@ def build_answer(classifier: Classifier) -> Answer:
 def _describe(
     name: str, ranked: Sequence[tuple[str, float]], seen: np.ndarray, saliency: np.ndarray, unlike: float | None
 ) -> dict[str, Any]:
+    if not np.isfinite([probability for _, probability in ranked]).all():
+        raise FileError("has no probabilities, since numbers become infinite or NaN in the network; use another run")
     written = io.BytesIO()
     draw_overlay(seen, saliency).save(written, "PNG")
     picture = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
@@ -172,9 +177,7 @@ def page(runs: Sequence[Run]) -> str:
     limits = json.dumps({"bytes": MOST_BYTES})
     content = {"title": html.escape(", ".join(run.name for run in runs)), "card": rendered, "limits": limits}
     text = Path(__file__).with_name("serve.html").read_text(encoding="utf-8")
-    for place, value in content.items():
-        text = text.replace(f"{{{{ {place} }}}}", value)
-    return text
+    return re.sub(r"\{\{ (\w+) \}\}", lambda place: content[place[1]], text)
 
 
 def _not_installed() -> UserError:

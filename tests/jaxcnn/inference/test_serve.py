@@ -2,9 +2,12 @@
 
 import base64
 import contextlib
+import dataclasses
 import http.client
 import io
 import json
+import logging
+import shutil
 import socket
 import sys
 import tempfile
@@ -12,6 +15,7 @@ import threading
 import time
 import urllib.parse
 
+import jax
 import numpy as np
 import pytest
 import uvicorn
@@ -130,6 +134,29 @@ def test_bad_files_get_one_line_and_nothing_is_stored(server, run, tmp_path, mon
     classified(server, "scan.png", encoded(Image.fromarray(PIXELS)))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_gives_no_numbers_is_told_in_one_line(tmp_path):
+    trained = random_trained(MODEL, SIZE)
+    spoilt = dataclasses.replace(trained, variables=jax.tree.map(lambda leaf: leaf * np.nan, trained.variables))
+    answer = serve.build_answer(jaxcnn.load(save_random_run(tmp_path / "spoilt", spoilt)))
+    with pytest.raises(ValueError, match=r"^has no probabilities, since numbers become infinite or NaN in the network"):
+        answer("scan.png", encoded(Image.fromarray(PIXELS)))
+
+
+def test_a_page_that_is_closed_during_an_upload_is_no_fault(server, caplog):
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(caplog.handler)
+    with socket.create_connection(("127.0.0.1", server)) as connection:
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf of it")
+    classified(server, "scan.png", encoded(Image.fromarray(PIXELS)))
+    log.removeHandler(caplog.handler)
+    assert not caplog.records
+
+
+def test_a_card_that_holds_the_marks_of_the_page_is_shown_as_it_is(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "{{ limits }}")
+    assert "<h1>{{ limits }}</h1>" in serve.page([Run(folder)])
 
 
 def test_a_page_from_elsewhere_is_not_served(server):
