@@ -242,7 +242,9 @@ def _convert(checkpoint: "Checkpoint", recipe: "Recipe", out: Path, *, overwrite
 def _check(out: Path, *, overwrite: bool) -> None:
     """What would fail in the end fails at once."""
     _check_installed()
-    check_free(out, overwrite=overwrite)
+    check_free(out, overwrite=True)
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: exists; replace it with --overwrite, or choose another folder")
 
 
 def _check_installed() -> None:

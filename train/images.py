@@ -73,7 +73,7 @@ def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
     except ValueError as error:
         option = f"--folds {fold.count}" if fold else f"--validation-fraction {options.validation_fraction}"
         raise UserError(f"{option}: {error}; use more images") from error
-    if options.empty_slices < 1:
+    if isinstance(options, TrainOptions) and options.empty_slices < 1:
         dataset = _without_empty_slices(dataset, options.empty_slices)
     origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
     return Images(dataset, leakage, describe(dataset, leakage, options.protocol) | {"test_images": origin})

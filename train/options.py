@@ -38,8 +38,6 @@ class ImageOptions:
     """Number of folds for cross-validation; a patient's images and copies stay in one fold."""
     fold: int | None = None
     """With --folds, the fold to test on, from 1; the data set's own test images are then not used."""
-    empty_slices: float = 1.0
-    """To segment: share of the training slices without a mask to keep, evenly spread; fewer train faster."""
     split_seed: int = 0
     """Seed for holding out validation and test images; runs that differ only in --seed share them."""
 
@@ -56,7 +54,6 @@ class ImageOptions:
         if self.fold is not None:
             require(self, "fold", self.folds is not None, "needs --folds: give their number")
             require(self, "fold", 1 <= self.fold <= (self.folds or 1), f"must be 1 to {self.folds}")
-        require(self, "empty_slices", 0 < self.empty_slices <= 1, "must be above 0 and at most 1")
         require(self, "split_seed", 0 <= self.split_seed < 2**32, "must be at least 0 and below 2**32")
 
 
@@ -78,6 +75,8 @@ class TrainOptions(ImageOptions):
     """Decoupled weight decay (AdamW) of the kernels; biases and norms have none."""
     dropout: float = 0.1
     """Dropout rate."""
+    empty_slices: float = 1.0
+    """To segment: share of the training slices without a mask to keep, evenly spread; fewer train faster."""
     crop: str = "none"
     """Crop: `head` crops each image to the head; `none` keeps the whole image."""
     image_size: int | None = None
@@ -121,6 +120,7 @@ class TrainOptions(ImageOptions):
         for field in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             require(self, field, getattr(self, field) >= 1, "must be at least 1")
         require(self, "image_size", self.image_size is None or 1 <= self.image_size <= 2**14, "must be 1 to 16384")
+        require(self, "empty_slices", 0 < self.empty_slices <= 1, "must be above 0 and at most 1")
         require(self, "learning_rate", 0 < self.learning_rate < math.inf, "must be above 0")
         require(self, "warmup_steps", self.warmup_steps >= 0, "must be at least 0")
         require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "must be at least 0")

@@ -128,8 +128,22 @@ def _xla_conv(x: Array, kernel: Array, pads: Pads) -> Array:
 
 def _xla_input_gradient(kernel: Array, dy: Array, pads: Pads) -> Array:
     x = jax.typeof(dy).update(shape=_input_shape(kernel, dy, pads))
-    (dx,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, pads), x)(dy)
+    (dx,) = jax.linear_transpose(lambda x: _xla_conv(*_wide_border_apart(x, kernel, pads)), x)(dy)
     return dx
+
+
+def _wide_border_apart(x: Array, kernel: Array, pads: Pads) -> tuple[Array, Array, Pads]:
+    """The same convolution, of an image that has its border already where that is wider than the kernel reaches.
+
+    The gradient would be a convolution with negative padding, for which jaxlib 0.10.2 reads memory outside the image on
+    a CPU; that of a border of its own is a slice.
+    """
+    if all(pad < taps for taps, side in zip(kernel.shape, pads, strict=False) for pad in side):
+        return x, kernel, pads
+    (above, below), (left, right) = [[max(pad, 0) for pad in side] for side in pads]
+    cut_off = [[min(pad, 0) for pad in side] for side in pads]
+    bordered = jnp.pad(x, ((0, 0), (above, below), (left, right), (0, 0)))
+    return bordered, kernel, ((cut_off[0][0], cut_off[0][1]), (cut_off[1][0], cut_off[1][1]))
 
 
 def _xla_kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:

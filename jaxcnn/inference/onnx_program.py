@@ -14,7 +14,7 @@ import numpy as np
 from jax import export as jax_export
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, Shaped
 
 from jaxcnn.cpu import xla_only
 from jaxcnn.errors import UserError
@@ -113,7 +113,7 @@ def _add_equivalents() -> None:
     add("reduce_window_max", _reduce_window_max)
 
 
-def _stack(*arrays: Num[Array, "*shape"], axis: int) -> Num[Array, "*stacked"]:
+def _stack(*arrays: Shaped[Array, "*shape"], axis: int) -> Shaped[Array, "*stacked"]:
     return lax.concatenate([lax.expand_dims(array, [axis]) for array in arrays], axis)
 
 

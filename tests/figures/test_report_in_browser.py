@@ -95,7 +95,7 @@ def drag(page, place, start, end):
 def test_nothing_is_fetched_nothing_is_complained_of_and_names_are_text(page):
     assert page.get_log("browser") == []
     asked = asked_addresses(page)
-    assert len(asked) == 5  # the page and its four pictures
+    assert len(asked) == 6  # the page and its five pictures
     assert {address.split(":")[0] for address in asked} == {"file", "data"}
     assert "/".join(EVIL) in column(page, "model")
     assert "/".join(EVIL) in page.find_element("css selector", "tbody").text

@@ -41,8 +41,8 @@ def lose(split: str) -> None:
     evaluate = train.loop._evaluate
 
     def evaluate_without_loss(training, state, name):
-        tallies, logits = evaluate(training, state, name)
-        return [dataclasses.replace(of, loss=np.nan) if name == split else of for of in tallies], logits
+        evaluated = evaluate(training, state, name)
+        return [(dataclasses.replace(of, loss=np.nan) if name == split else of, outputs) for of, outputs in evaluated]
 
     train.loop._evaluate = evaluate_without_loss
 
