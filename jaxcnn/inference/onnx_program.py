@@ -35,8 +35,8 @@ def onnx_classifier(members: Members) -> tuple[bytes, float]:
         The file, and the largest difference of ONNX Runtime's probabilities from JAX's, for noise with a bright disc.
 
     Raises:
-        UserError: jax2onnx or onnxruntime is not installed, or an operation can't be written, or the probabilities
-            differ.
+        UserError: jax2onnx or onnxruntime is not installed or doesn't fit JAX, or an operation can't be written, or the
+            probabilities differ.
     """
     try:
         import onnxruntime
@@ -58,6 +58,11 @@ def onnx_classifier(members: Members) -> tuple[bytes, float]:
             )
         except NotImplementedError as error:
             raise UserError(f"ONNX: this network can't be written ({error}); export it with --format jax") from error
+        except AttributeError as error:  # It uses what JAX keeps to itself, and JAX 0.12 has moved.
+            raise UserError(
+                f"ONNX: jax2onnx doesn't fit JAX {jax.__version__} ({error}); use Python 3.11, whose JAX it"
+                " fits, or export with --format jax"
+            ) from error
     program = model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # Errors; it warns of every constant that it removes.

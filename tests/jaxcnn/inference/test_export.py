@@ -9,6 +9,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jax2onnx
 import numpy as np
 import onnxruntime
 import pytest
@@ -116,6 +117,8 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
 
 
 # Each crop, normalisation, dtype and kind of model, at sizes that are the data's, smaller and larger.
+fits_jax2onnx = pytest.mark.skipif(jax.__version_info__ >= (0, 12), reason="jax2onnx doesn't fit this JAX yet")
+
 CLASSIFIERS = {
     "crop": (MODEL, {"crop": "head"}),
     "smaller": (MODEL, {"image_size": 56, "tta": "flip"}),
@@ -129,6 +132,7 @@ CLASSIFIERS = {
 }
 
 
+@fits_jax2onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_and_evaluate_say(name):
@@ -161,6 +165,7 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
         np.testing.assert_allclose(found, predicted[:count], atol=in_onnx)
 
 
+@fits_jax2onnx
 @pytest.mark.slow
 def test_several_runs_become_one_program_of_their_mean_that_names_them_all(command, run, tmp_path):
     other = save_random_run(tmp_path / "other", random_trained(MODEL, SIZE, image_size=56))
@@ -224,6 +229,18 @@ def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(command, run, tmp_path, monkeypatch):
+    def use_what_is_gone(*_, **__):
+        raise AttributeError("module 'jax._src.core' has no attribute 'ClosedJaxpr'")
+
+    monkeypatch.setattr(jax2onnx, "to_onnx", use_what_is_gone)
+    code, _, err = command("export", run, tmp_path / "out", "--format", "onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"jax2onnx doesn't fit JAX {jax.__version__}" in err
+    assert not (tmp_path / "out").exists()
+
+
+@fits_jax2onnx
 def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch):
     # What is compared is another classifier.
     other = dataclasses.replace(trained, preprocessing=Preprocessing())
