@@ -1,6 +1,7 @@
 """python -m train export: write a classifier as one file that needs only JAX or ONNX Runtime, not this project."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +60,7 @@ def export(
         told = f"ONNX opset {OPSET}; within {difference:.0e} of the probabilities in JAX"
     else:
         program, told = bytes(serialize_classifier(members)), f"for {', '.join(PLATFORMS)}"
-    metadata = _metadata(opened, members) | made
+    metadata = _metadata(opened, members) | made | {"sha256": hashlib.sha256(program).hexdigest()}
     files = {
         artifact: program,
         METADATA: (json_text(metadata, indent=2) + "\n").encode(),

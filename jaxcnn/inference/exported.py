@@ -1,8 +1,9 @@
 """Use an exported classifier in place of a run, to see what it says of images before it is sent."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,8 @@ from jaxcnn.runs.json_files import read_json
 class _Metadata(TypedDict):
     classes: list[str]
     image_shape: tuple[Side, Side, Side]
+    # Of the program; older exports have none.
+    sha256: NotRequired[str]
 
 
 class ExportedProgram(nn.Module):
@@ -44,7 +47,7 @@ def load_exported(folder: Path) -> Trained:
     """Load what `python -m train export` wrote for JAX.
 
     Raises:
-        UserError: the program is missing or for ONNX Runtime, or this JAX can't read it.
+        UserError: the program is missing, damaged or for ONNX Runtime, or this JAX can't read it.
     """
     path = folder / "classifier.jax"
     metadata: Any = read_json(Run(folder).exported, _Metadata, way_out="export the run again")
@@ -52,8 +55,11 @@ def load_exported(folder: Path) -> Trained:
     image_shape, classes = (height, width, channels), tuple(metadata["classes"])
     if not path.is_file():
         raise UserError(f"{folder}: has no classifier.jax; use its program as its README.md shows, or name the run")
+    program = path.read_bytes()
+    if metadata.get("sha256", found := hashlib.sha256(program).hexdigest()) != found:
+        raise UserError(f"{path}: is not the file that was exported (its checksum is another); export the run again")
     try:
-        exported = jax_export.deserialize(bytearray(path.read_bytes()))
+        exported = jax_export.deserialize(bytearray(program))
         ((images,), (probabilities,)) = exported.in_avals, exported.out_avals
         if (images.shape[1:], probabilities.shape[1:]) != (image_shape, (len(classes),)):
             raise ValueError("it takes other images or gives other classes than classifier.json says")

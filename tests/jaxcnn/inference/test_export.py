@@ -192,6 +192,16 @@ def test_an_export_can_be_tried_in_the_place_of_its_run(command, run, tmp_path):
     assert jaxcnn.load(tmp_path / "out").unlike(images) is None
 
 
+def test_an_export_that_was_changed_is_refused(command, run, tmp_path):
+    assert command("export", run, tmp_path / "out")[0] == 0
+    path = tmp_path / "out" / "classifier.jax"
+    program = bytearray(path.read_bytes())
+    program[len(program) // 2] ^= 1  # One bit, of the weights.
+    path.write_bytes(program)
+    with pytest.raises(UserError, match="is not the file that was exported"):
+        jaxcnn.load(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [

@@ -4,6 +4,7 @@
 """
 
 import copy
+import hashlib
 import json
 import math
 
@@ -18,8 +19,11 @@ from scored_runs import DATA, ENVIRONMENT, options, save_predictions
 from figures.report_facts import facts_html
 from figures.scored_models import Model, read_models
 from jaxcnn import SimpleCNN
+from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
+from jaxcnn.inference.export import serialize_classifier
+from jaxcnn.inference.exported import load_exported
 from jaxcnn.inference.trained import load_trained
 from jaxcnn.runs.folder import Run, best_epoch, read_epochs, read_predictions
 from jaxcnn.runs.json_files import json_text, write_json
@@ -49,6 +53,10 @@ def run(tmp_path_factory):
         write_json(folder / f"{name}.json", content)
     write_json(folder / "diverged.json", {"00-seed=0": "the loss is nan at step 3"})
     save_predictions(Run(folder), seed=0)
+    program = bytes(serialize_classifier((load_trained(Run(folder).best),)))
+    (folder / "classifier.jax").write_bytes(program)
+    about = {"classes": list(CLASSES), "image_shape": [50, 50, 1], "sha256": hashlib.sha256(program).hexdigest()}
+    write_json(folder / "classifier.json", about)
     return Run(folder)
 
 
@@ -83,7 +91,13 @@ def use_sweep(run):
     create_or_resume(SweepFolder(run.folder), SWEEP, overwrite=False, resume=False)
 
 
+def use_export(run):
+    assert load_exported(run.folder).image_shape == (50, 50, 1)
+
+
 FILES = {
+    "classifier.jax": use_export,
+    "classifier.json": use_export,
     "config.json": use_models,
     "data.json": use_facts,
     "environment.json": use_facts,
@@ -135,7 +149,7 @@ def put(content, path, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("npz")])
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(("json", "jsonl"))])
 @MANY
 @given(data=st.data())
 def test_any_value_in_any_place(run, name, data):
