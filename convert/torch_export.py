@@ -21,7 +21,7 @@ from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import load_best
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import Run
+from jaxcnn.runs.folder import Run, is_trained
 
 
 def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
@@ -49,9 +49,8 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
 
 def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, Any], Mapping[str, int]]:
     """The recipe, the variables, and how many batches the BatchNorms have seen, if that is known."""
-    run = Run(folder)
-    if run.config.is_file() and not run.manifest.is_file():
-        trained = load_best(run)
+    if is_trained(folder):
+        trained = load_best(Run(folder))
         size, _, _ = trained.preprocessing.framed_shape(trained.image_shape)
         normalization, model, classes = trained.preprocessing.normalization, trained.model, trained.classes
         if isinstance(model, SegmentationUNet):

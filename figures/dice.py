@@ -8,12 +8,11 @@ import tyro
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from figures.run_folders import Folder, open_folder
 from figures.run_title import run_title
 from figures.saving import save_figure
-from figures.segmentation import COLOURS, LINES
+from figures.segmentation import LINES, add_legend, draw_outlines
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.preprocessing import Preprocessing, frame
 from jaxcnn.errors import UserError
@@ -62,19 +61,14 @@ def gallery_figure(images: UInt8[np.ndarray, "n height width channel"], masks: M
             slice_name = masks.names[place].split("/")[-1]
             panel.set_title(f"{slice_name}: {dice[place]:.2f}", fontsize="small", parse_math=False)
     figure.suptitle(title)
-    lines = [Line2D([], [], color=COLOURS[name], linestyle=LINES[name]) for name in LINES]
-    figure.legend(lines, list(LINES), loc="outside lower center", ncols=2, frameon=False)
+    add_legend(figure, list(LINES))
     return figure
 
 
 def _draw(panel: Axes, image: UInt8[np.ndarray, "height width channel"], masks: MaskPredictions, place: int) -> None:
     # The middle channel is FLAIR in the LGG data, where a tumour is bright.
     panel.imshow(image[..., image.shape[2] // 2], cmap="gray")
-    for name, mask in (("predicted", masks.predicted[place]), ("true", masks.true[place])):
-        for label in range(1, int(mask.max()) + 1):
-            # Some versions of Matplotlib warn where there is no contour.
-            if (mask == label).any() and not (mask == label).all():
-                panel.contour(mask == label, [0.5], colors=COLOURS[name], linestyles=LINES[name], linewidths=1.2)
+    draw_outlines(panel, {"predicted": masks.predicted[place], "true": masks.true[place]})
 
 
 def dice(

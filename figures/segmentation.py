@@ -1,5 +1,6 @@
 """Slices with the outlines that a U-Net predicts and, if they are known, the true ones."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.saving import save_figure
+from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
 from jaxcnn.inference.segmentation import Preset, default_preset, dice, load_segmenter, segment_stack
@@ -26,7 +28,7 @@ _COLUMNS = 4
 
 def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> Figure:
     """One row per patient, with slices spread evenly over those that have a mask, predicted or true."""
-    patients = _spread(np.array(slices.patient_names), _ROWS).tolist()
+    patients = evenly_spread(np.array(slices.patient_names), _ROWS).tolist()
     figure = Figure(figsize=(2 * _COLUMNS, 2.2 * len(patients) + 0.4), layout="constrained")
     for row, patient in zip(figure.subplots(len(patients), _COLUMNS, squeeze=False), patients, strict=True):
         places = slices.places(patient)
@@ -37,8 +39,7 @@ def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height wi
             _draw(panel, slices, predicted, int(places[number]))
             panel.set_title(f"slice {number + 1} of {len(places)}", fontsize="small")
     names = ["predicted"] if slices.marked is None else ["predicted", "true"]
-    lines = [Line2D([], [], color=COLOURS[name], linestyle=LINES[name]) for name in names]
-    figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False)
+    add_legend(figure, names)
     return figure
 
 
@@ -49,12 +50,7 @@ def _worth_seeing(
     places = slices.places(patient)
     marked = predicted if slices.marked is None else predicted | slices.marked
     numbers = np.flatnonzero(marked[places].any(axis=(1, 2)))
-    return _spread(numbers if len(numbers) else np.arange(len(places)), _COLUMNS)
-
-
-def _spread(items: Shaped[np.ndarray, " n"], count: int) -> Shaped[np.ndarray, " k"]:
-    """At most `count` of the items, evenly spread."""
-    return items[np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+    return evenly_spread(numbers if len(numbers) else np.arange(len(places)), _COLUMNS)
 
 
 def _row_label(slices: Slices, predicted: Bool[np.ndarray, "n height width"], patient: str) -> str:
@@ -69,10 +65,22 @@ def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height wid
     middle = slices.images.shape[3] // 2
     panel.imshow(slices.images[place, :, :, middle], cmap="gray", vmin=0, vmax=255)
     masks = {"predicted": predicted} if slices.marked is None else {"predicted": predicted, "true": slices.marked}
+    draw_outlines(panel, {name: mask[place] for name, mask in masks.items()})
+
+
+def draw_outlines(panel: Axes, masks: Mapping[str, Shaped[np.ndarray, "height width"]]) -> None:
+    """Draw the outlines of each class in the masks, which are `predicted` or `true`."""
     for name, mask in masks.items():
-        # Some versions of Matplotlib warn where there is no contour.
-        if mask[place].any() and not mask[place].all():
-            panel.contour(mask[place], levels=[0.5], colors=COLOURS[name], linestyles=LINES[name], linewidths=1.2)
+        for label in range(1, int(mask.max()) + 1):
+            # Some versions of Matplotlib warn where there is no contour.
+            if (mask == label).any() and not (mask == label).all():
+                panel.contour(mask == label, [0.5], colors=COLOURS[name], linestyles=LINES[name], linewidths=1.2)
+
+
+def add_legend(figure: Figure, names: Sequence[str]) -> None:
+    """Tell the outlines of these masks apart, below the panels."""
+    lines = [Line2D([], [], color=COLOURS[name], linestyle=LINES[name]) for name in names]
+    figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False)
 
 
 def dice_table(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxcnn.data.batch import Examples
-from jaxcnn.data.dataset import Dataset, Split
+from jaxcnn.data.dataset import Dataset, Split, evenly_spread
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
 from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
@@ -83,8 +83,8 @@ def _without_empty_slices(dataset: Dataset, share: float) -> Dataset:
     """Keep this share of the training slices whose masks are empty, evenly spread."""
     train = dataset.splits["train"]
     empty, marked = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels)
-    kept = np.linspace(0, len(empty) - 1, round(share * len(empty))).round().astype(int)
-    chosen = train.take(np.sort(np.concatenate([marked, empty[kept]])))
+    kept = evenly_spread(empty, round(share * len(empty)))
+    chosen = train.take(np.sort(np.concatenate([marked, kept])))
     return dataclasses.replace(dataset, splits={**dataset.splits, "train": chosen})
 
 

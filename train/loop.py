@@ -339,10 +339,10 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
     results: Results = {place: {} for place in positions}
     if not positions:
         return results
-    states = list(program.initial)
-    for place in positions:
-        learner = program.learners[place]
-        states[place] = states[place].with_variables(*learner.network.split(load_best(learner.run).variables))
+    states, best = list(program.initial), {place: load_best(program.learners[place].run) for place in positions}
+    for place, trained in best.items():
+        variables = program.learners[place].network.split(trained.variables)
+        states[place] = states[place].with_variables(*variables)
     state = program.join(states)
     for name, split in training.first.dataset.splits.items():
         evaluated = _evaluate(training, state, name)
@@ -353,9 +353,8 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
             by_first(partial(write_predictions, learner.run, name, predictions))
             results[place][name] = len(split), _scores(learner, name, evaluated[place])
     splits = training.first.dataset.splits
-    for place in positions:
-        folder, best = program.learners[place].run.best, load_best(program.learners[place].run)
-        fitted = fit_unlike(best, splits["train"].images, splits["validation"].images)
-        if fitted is not best:
-            save_trained(folder, fitted)
+    for place, trained in best.items():
+        fitted = fit_unlike(trained, splits["train"].images, splits["validation"].images)
+        if fitted is not trained:
+            save_trained(program.learners[place].run.best, fitted)
     return results

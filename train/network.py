@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import open_pretrained
 from jaxcnn.inference.segmentation import load_encoder, load_segmenter
 from jaxcnn.models.architecture import RANDOM, Paths
-from jaxcnn.runs.folder import Run
+from jaxcnn.runs.folder import is_trained
 from train.options import Config
 from train.start import start_weights
 
@@ -129,8 +129,7 @@ def check_encoder(config: Config) -> None:
         if config.network.encoder is None:
             raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
         folder = Path(config.network.encoder)
-        converted = Run(folder).manifest.is_file() or not Run(folder).config.is_file()
-        _build_on(config, 1, open_pretrained(folder)[1] if converted else load_segmenter(folder).model)
+        _build_on(config, 1, load_segmenter(folder).model if is_trained(folder) else open_pretrained(folder)[1])
 
 
 def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[str, ...], Any]]:

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32, Shaped, UInt8
 
 from jaxcnn.data.duplicates import image_groups
 
 SPLITS = ("train", "validation", "test")
+
+
+def evenly_spread(items: Shaped[np.ndarray, " n"], count: int) -> Shaped[np.ndarray, " k"]:
+    """Select at most `count` of the items, evenly spread, in their order."""
+    return items[np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Split:
         """Select at most `count` images, evenly spread over the split, so that each class keeps its share."""
         if count >= len(self):
             return self
-        return self.take(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return self.take(evenly_spread(np.arange(len(self)), count))
 
     def fingerprint(self) -> str:
         """Hash pixels, labels and masks with SHA-256: two splits with the same fingerprint train the same model."""

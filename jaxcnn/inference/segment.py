@@ -9,6 +9,7 @@ import tyro
 from PIL import Image
 from scipy import ndimage
 
+from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.errors import UserError
 from jaxcnn.inference.segmentation import (
     Masks,
@@ -85,10 +86,8 @@ def segment(
 def draw_outlines(stack: Stack, masks: Masks) -> Image.Image:
     """Some slices side by side, with the outlines of what was found; any slices where nothing was."""
     marked = np.flatnonzero(masks.any(axis=(1, 2)))
-    places = marked if len(marked) else np.arange(len(masks))
-    places = places[np.linspace(0, len(places) - 1, min(_SHOWN, len(places))).round().astype(int)]
     tiles = []
-    for place in places:
+    for place in evenly_spread(marked if len(marked) else np.arange(len(masks)), _SHOWN):
         # The middle channel is FLAIR in the LGG data, where a tumour is bright.
         grey = stack.images[place, ..., stack.images.shape[3] // 2]
         tile = np.repeat(grey[..., np.newaxis], 3, axis=-1)

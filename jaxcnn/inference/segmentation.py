@@ -26,7 +26,7 @@ from jaxcnn.inference.trained import Trained, load_best, predict_logits
 from jaxcnn.inference.tta import average_probabilities, views_of
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.models.unet import STAGE_NAMES
-from jaxcnn.runs.folder import Run, open_run
+from jaxcnn.runs.folder import Run, is_trained, open_run
 
 Preset = Literal["as-trained", "per-image-z-score", "hub"]
 
@@ -56,7 +56,7 @@ def load_segmenter(folder: Path) -> Trained:
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    if Run(folder).config.is_file() and not Run(folder).manifest.is_file():
+    if is_trained(folder):
         trained = load_best(open_run(folder))
         if not isinstance(trained.model, SegmentationUNet):
             raise UserError(f"{folder}: is a run that classifies; give one of python -m train segmentation")
@@ -76,7 +76,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    if not Run(folder).config.is_file() or Run(folder).manifest.is_file():
+    if not is_trained(folder):
         encoder = load_pretrained(folder, "encode")
         return encoder.model, encoder.variables
     trained = load_segmenter(folder)

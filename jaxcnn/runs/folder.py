@@ -222,6 +222,15 @@ def is_run(folder: Path) -> bool:
     return any(path.is_file() for path in (run.config, run.manifest, run.exported))
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether the folder is that of a run that was trained; weights that were converted have a manifest.
+
+    Where these were evaluated they have a configuration as well.
+    """
+    run = Run(folder)
+    return run.config.is_file() and not run.manifest.is_file()
+
+
 def is_sweep(folder: Path) -> bool:
     """Whether the folder holds run folders."""
     return any(folder.glob("*/config.json"))
