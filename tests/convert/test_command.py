@@ -106,6 +106,7 @@ def test_parameters_and_other_memory_layouts_are_arrays_too(convert_unet, states
     np.testing.assert_array_equal(kernel, states["unet"][KERNEL].numpy().transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_other_precisions_become_float32_and_the_report_says_so(convert_unet, states, save, tmp_path, dtype):
     state = {key: tensor.to(dtype) for key, tensor in states["unet"].items()}
@@ -119,6 +120,7 @@ def test_other_precisions_become_float32_and_the_report_says_so(convert_unet, st
     np.testing.assert_array_equal(kernel, state["encoder1.enc1conv1.weight"].float().numpy().transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 def test_a_normalization_that_is_given_is_kept(convert_unet, states, save, tmp_path):
     assert convert_unet(save(states["unet"]), "--normalization", "none")[0] == 0
     assert load_pretrained(tmp_path / "OUT").manifest.normalization == "none"

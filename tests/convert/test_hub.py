@@ -87,6 +87,7 @@ def test_another_hash_is_refused_and_deleted(convert_hub, weights, name, tmp_pat
     assert not (tmp_path / "OUT").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_refused_and_deleted(convert_hub, weights, name, server):
     cache_folder().mkdir(parents=True)
     (cache_folder() / name).write_bytes(weights[:100])

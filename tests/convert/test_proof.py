@@ -210,6 +210,7 @@ def test_the_flatten_is_really_put_to_the_test(sides):
     assert any("HWC" in what for what in of_hidden) == ("params/hidden/kernel" in sides.plan.expected)
 
 
+@pytest.mark.slow
 def test_every_layer_with_weights_is_a_block_of_its_own(sides):
     images = sides.recipe.random_images(1)
     calls = torch_calls(sides.network, images)
@@ -222,6 +223,7 @@ def test_every_layer_with_weights_is_a_block_of_its_own(sides):
     assert list(blocks)[-1] == ""
 
 
+@pytest.mark.slow
 def test_an_attention_is_one_block_and_its_output_projection_is_seen(pairs):
     sides = pairs("transformer")
     names = [difference.block for difference in sides.prove()]

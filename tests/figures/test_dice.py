@@ -35,6 +35,7 @@ def test_the_gallery_goes_from_best_to_worst_without_slices_that_show_nothing():
     assert titles[0] == "11: 1.00"
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_run_from_its_masks_and_its_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.savez("scans.npz", images=IMAGES, masks=TRUE, patients=np.array(["x"] * 13), slices=np.arange(13))

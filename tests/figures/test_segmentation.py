@@ -144,6 +144,7 @@ segmentation(weights=Path(sys.argv[1]), images=Path(sys.argv[2]), out=Path(sys.a
     assert (tmp_path / "picture.png").exists()
 
 
+@pytest.mark.slow
 def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
     np.savez(tmp_path / "odd.npz", images=IMAGES[..., :2])
     save_random_weights(

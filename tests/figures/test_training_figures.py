@@ -155,6 +155,7 @@ def test_the_command_writes_a_picture_and_prints_where(run, monkeypatch, capsys,
         assert min(image.size) > 400
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_picture(run, monkeypatch, tmp_path):
     for name in ("a", "b"):
         assert draw(monkeypatch, "learning-curves", run.folder, "--out", tmp_path / f"{name}.png") == 0

@@ -158,6 +158,7 @@ def test_whatever_the_features_depend_on_makes_them_others(computed):
         assert len(computed) == before + 1
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_off_is_made_again(computed, cache):
     network, frozen = frozen_network()
     whole = np.array(load_features(network, frozen, IMAGES))

@@ -131,6 +131,7 @@ def test_folds_by_patient_come_together_in_one_table(tmp_path, monkeypatch, caps
     assert "Dice by patient, median" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmented", [True, False])
 def test_a_mask_is_moved_as_its_image(augmented):
     """An image that shows its own mask still shows it after framing and augmentation."""
@@ -151,6 +152,7 @@ def test_a_mask_is_moved_as_its_image(augmented):
     assert (np.round(seen[..., 0] / 100) == moved).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_intensities_of_channels_change_each_by_itself_and_their_geometry_alike():
     images = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 1), np.float32))
     keys = keys_at(jax.random.key(1), jnp.arange(2))
@@ -173,6 +175,7 @@ def test_soft_dice_of_sure_masks_is_the_dice_coefficient_and_of_no_tumour_the_sm
     np.testing.assert_allclose(LOSSES["dice-cross-entropy"](logits, true), total, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_network_is_a_u_net_whose_background_has_the_logit_0():
     images = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 2), np.float32))
     model = SegmentationUNet(features=1, classes=3, out_channels=2)
@@ -183,12 +186,14 @@ def test_the_network_is_a_u_net_whose_background_has_the_logit_0():
     np.testing.assert_array_equal(logits[..., 1:], plain)
 
 
+@pytest.mark.slow
 def test_views_are_laid_upon_each_other_before_their_mean():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32))
     mirrored = jnp.stack([logits, logits[:, :, ::-1]], axis=1).reshape(-1, *logits.shape[1:])
     np.testing.assert_allclose(average_probabilities(mirrored, 2), jax.nn.log_softmax(logits), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_masks_of_the_phantom_lie_where_its_images_differ_from_healthy_ones():
     split = load_dataset("phantom", max_images=32, masks=True).splits["train"]
     assert (split.masks.any(axis=(1, 2)) == split.labels).all()

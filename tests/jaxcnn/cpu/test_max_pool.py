@@ -21,6 +21,7 @@ def xla(x, window):
     return lax.reduce_window(x, -jnp.inf, lax.max, shape, shape, "VALID")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=4)
 @given(
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),

@@ -78,6 +78,7 @@ def test_derivatives_of_every_kind_are_jax_s():
     assert_same(run(ours, ARGUMENTS, TANGENTS), run(jax_s, ARGUMENTS, TANGENTS))
 
 
+@pytest.mark.slow
 def test_derivatives_are_the_limits_of_differences():
     scale, a, b = ARGUMENTS
     check_grads(lambda a, b: ours(scale, a, b), (a, b), order=3, rtol=0.05, atol=0.05)

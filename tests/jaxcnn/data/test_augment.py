@@ -83,6 +83,7 @@ def test_geometry_is_drawn_uniformly_up_to_its_strengths():
     assert abs(shifted.mean()) < 4 * shifted.std() / np.sqrt(1000)
 
 
+@pytest.mark.slow
 def test_a_stretched_image_is_wider_and_lower_by_the_same_factor():
     size, slope = 33, 1e-2
     rising = slope * (np.arange(size) - size // 2)
@@ -150,6 +151,7 @@ def test_a_weak_curve_changes_little():
     assert np.abs(augmented_copies(image, 50, curve=0.1) - image).max() <= 0.1 + 1e-6
 
 
+@pytest.mark.slow
 def test_blur_is_a_gaussian_filter():
     """Some deviation up to the strength makes SciPy's filter give the same image."""
     image = smooth_image()

@@ -67,6 +67,7 @@ def test_a_head_of_any_size_at_any_place_fills_the_image(head, height, top, left
     assert seen_height / seen_width == pytest.approx(place[2] / place[3], rel=0.08)
 
 
+@pytest.mark.slow
 def test_the_result_is_a_square_of_the_image_enlarged_bilinearly(head):
     """Its corner and side, found by trying squares around the head, make SciPy enlarge it to the same."""
     image, (top, left, height, width) = scan(head)

@@ -83,6 +83,7 @@ def test_the_classes_take_turns_and_the_images_are_bytes():
     assert CLASSES[PITUITARY] == "pituitary_tumor"
 
 
+@pytest.mark.slow
 def test_order_and_batch_size_do_not_change_an_image():
     images, _ = phantom_images(3, np.arange(70))
     order = np.random.default_rng(0).permutation(70)

@@ -21,6 +21,7 @@ def test_for_single_images_the_resampled_accuracy_is_binomial():
     np.testing.assert_allclose([low, high], expected, atol=1.01 / 300)
 
 
+@pytest.mark.slow
 def test_copies_in_groups_leave_the_interval_as_it_was_and_copies_on_their_own_shrink_it():
     right, copies = np.arange(200) % 3 > 0, 9
     once = accuracy_interval(right, np.arange(200))

@@ -178,6 +178,7 @@ def test_where_the_training_images_are_gone_copies_are_unknown(evaluate, run, ot
     assert (code, "are missing (/nowhere: no such folder" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_told_in_one_line(evaluate, run, other, tmp_path):
     prepare(other, tmp_path / "small", size=32)
     for words, problem in [

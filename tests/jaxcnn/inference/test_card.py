@@ -117,6 +117,7 @@ def test_the_command_on_the_card_makes_the_same_configuration(monkeypatch, model
     assert seen[0].to_json() == config.to_json()
 
 
+@pytest.mark.slow
 def test_what_the_run_calls_unlike_is_on_the_card(run):
     assert "first doesn't know how unlike its training images an image is" in card_text([run])
     trained = load_best(run)
@@ -129,6 +130,7 @@ def test_what_the_run_calls_unlike_is_on_the_card(run):
     assert "| noise | 7 | 100.0% |" in text
 
 
+@pytest.mark.slow
 def test_several_runs_have_the_scores_of_their_ensemble(run, tmp_path, monkeypatch, capsys):
     other = Run(shutil.copytree(run.folder, tmp_path / "second"))
     save_predictions(other, seed=2, names=[f"image-{place}" for place in range(40)])

@@ -111,6 +111,7 @@ def test_what_is_no_image_is_named(classifier, images, message):
         classifier(images)
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light():
     """Nothing is imported but what is used: not JAX for the version, not TFDS, Matplotlib or Orbax for a model."""
     code = """

@@ -123,6 +123,7 @@ def test_it_is_evaluated_and_drawn_once_there_are_images(folder, run_command):
     assert load_classifier(folder).epoch is None
 
 
+@pytest.mark.slow
 def test_what_is_no_classifier_or_has_no_names_is_refused(tmp_path, run_command):
     save_random_weights(tmp_path / "unet", UNet(features=2), (32, 32, 3))
     save_random_weights(tmp_path / "imagenet", ResNet(features=2, classes=7), (32, 32, 3))

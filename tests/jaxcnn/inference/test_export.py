@@ -239,6 +239,7 @@ def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(command, run, tmp_path, monkeypatch):
     def use_what_is_gone(*_, **__):
         raise AttributeError("module 'jax._src.core' has no attribute 'ClosedJaxpr'")
@@ -250,6 +251,7 @@ def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(command, run, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @fits_jax2onnx
 def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch):
     # What is compared is another classifier.
@@ -276,6 +278,7 @@ def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
     assert max(map(len, readme.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_the_readme_reads_pictures_as_the_project_does(command, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     command("export", run, out)

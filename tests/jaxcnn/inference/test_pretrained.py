@@ -32,6 +32,7 @@ def folder(tmp_path):
     return tmp_path / "unet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_model_and_variables_come_back_as_they_were(name, tmp_path):
     model, image_shape = MODELS[name]

@@ -101,6 +101,7 @@ def test_the_map_lies_on_the_object(detector):
         assert not found[far].any()
 
 
+@pytest.mark.slow
 def test_the_map_is_empty_where_nothing_speaks_for_the_class(detector):
     images = jnp.stack([dot(64, 64), dot(64, 64), np.zeros((128, 128, 1), np.float32)])
     maps = compiled(TINY)(detector, images, jnp.array([1, 2, 0]))

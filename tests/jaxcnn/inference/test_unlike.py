@@ -93,6 +93,7 @@ def test_it_is_saved_with_the_weights(trained, images, tmp_path):
     assert load_trained(tmp_path / "best").unlike is None
 
 
+@pytest.mark.slow
 def test_features_that_are_all_the_same_reject_what_differs():
     blank = np.zeros((20, SIZE, SIZE, 1), np.uint8)
     classifier = Classifier((fit_unlike(random_trained(MODEL, SIZE), blank, blank),))

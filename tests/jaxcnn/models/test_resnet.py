@@ -27,12 +27,14 @@ def test_the_weights_of_a_resnet_fit_as_they_are():
         assert classifier[collection]["resnet"] == encoder[collection]
 
 
+@pytest.mark.slow
 def test_grey_images_are_three_equal_channels(network):
     images, variables = network
     apply = jax.jit(lambda x: TINY.apply(variables, x, train=False))
     np.testing.assert_array_equal(apply(images), apply(jnp.repeat(images, 3, axis=-1)))
 
 
+@pytest.mark.slow
 def test_frozen_stages_don_t_learn_and_the_others_do(network):
     images, variables = network
 

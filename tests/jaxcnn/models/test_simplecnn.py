@@ -113,6 +113,7 @@ def images_after_conv1(images, layer):
     )
 
 
+@pytest.mark.slow
 def test_images_too_small_for_the_last_convolution_are_refused():
     with pytest.raises(ValueError, match=r"at least 50x50.*\(2, 49, 49, 1\)"):
         initialized(TINY, 49)

@@ -197,6 +197,7 @@ def test_a_run_is_replaced_only_when_asked(tmp_path, run_baseline):
     assert read_config(open_run(tmp_path / "run"))["split_seed"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_someone_works_on_and_a_folder_that_is_none_are_left_alone(tmp_path, run_baseline):
     words = ("nearest-neighbour", "--max-images", 40, "--overwrite", "--run-dir")
     run = create_run(tmp_path / "run", {"model": "simplecnn"}, {}, {}, overwrite=False)
