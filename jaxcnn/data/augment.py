@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxcnn.data.affine import transform
+from jaxcnn.data.traces import redraw_border, redraw_compression, redraw_resolution, redraw_texture
 
 Image = Float[Array, "height width"]
 Scalar = Float[Array, ""]
@@ -114,11 +115,44 @@ Augment = Callable[
     [Key[Array, " batch"], Float[Array, "batch height width channel"]], Float[Array, "batch height width channel"]
 ]
 
+
+@dataclasses.dataclass(frozen=True)
+class Redrawn:
+    """An augmentation, then traces of an image's source, each redrawn in half of the images.
+
+    Attributes:
+        traces: (key, image in [0, 1]) -> image, in this order; all channels of an image are changed by the same key.
+        first: what comes before them.
+    """
+
+    traces: tuple[Callable[[PRNGKeyArray, Image], Image], ...]
+    first: Augment = BRAIN_MRI
+
+    def __call__(
+        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch height width channel"]:
+        """Change each image in [0, 1] at random with its key."""
+
+        def one(key: PRNGKeyArray, image: Float[Array, "height width channel"]) -> Float[Array, "height width channel"]:
+            for place, trace in enumerate(self.traces):
+                drawn, own = jax.random.split(jax.random.fold_in(key, place))
+                changed = jax.vmap(trace, in_axes=(None, 2), out_axes=2)(own, image)
+                image = jnp.where(jax.random.bernoulli(drawn), changed, image)
+            return jnp.clip(image, 0, 1)
+
+        return jax.vmap(one)(keys, self.first(keys, images))
+
+
 # The names that --augment takes.
 AUGMENTATIONS: dict[str, Augment] = {
     "none": Augmentation(),
     "brain-mri": BRAIN_MRI,
     "any-sequence": ANY_SEQUENCE,
+    "any-resolution": Redrawn((redraw_resolution,)),
+    "any-compression": Redrawn((redraw_compression,)),
+    "any-border": Redrawn((redraw_border,)),
+    "any-texture": Redrawn((redraw_texture,)),
+    "any-source": Redrawn((redraw_resolution, redraw_texture, redraw_border, redraw_compression), ANY_SEQUENCE),
 }
 
 _GEOMETRY = ("horizontal_flip", "vertical_flip", "rotation", "zoom", "stretch", "shift")
