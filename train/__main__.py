@@ -8,6 +8,7 @@ from typing import Any
 from jaxcnn import cli
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.evaluation.evaluate import evaluate
+from jaxcnn.evaluation.label_check import check_labels
 from jaxcnn.inference.card import card
 from jaxcnn.inference.export import export
 from jaxcnn.inference.hub import push
@@ -61,6 +62,7 @@ def main(program: str = "python -m train") -> None:
         "sweep": sweep_command(),
         "baseline": baseline,
         "evaluate": evaluate,
+        "check-labels": check_labels,
         "predict": predict,
         "segment": segment,
         "export": export,

@@ -148,9 +148,9 @@ def evaluate(
         evaluated = _of_data_set(opened, data, split, matches, unseen=unseen)
         images = f"images of {data}{' without a copy in the training images' if unseen else ''}"
     predictions = [of.predictions for of in evaluated]
-    _check_same_classes(opened, predictions)
+    check_same_classes(opened, predictions)
     if compare or together:
-        _check_same_images(opened, predictions)
+        check_same_images(opened, predictions)
 
     def column(name: str, runs: Sequence[Run], of: _Predicted) -> Evaluated:
         by = _fit_temperature(runs, of.predictions.classes) if temperature else None
@@ -425,7 +425,7 @@ def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:
     run, found = runs[0], [read_predictions(run, "validation") for run in runs]
     if any(of.classes != classes for of in found):
         raise UserError(f"{run.predictions('validation')}: has other classes than the run; train again")
-    _check_same_images(runs, found)
+    check_same_images(runs, found)
     validation = ensemble(found)
     try:
         return fit_temperature(validation.logits, validation.labels)
@@ -435,7 +435,8 @@ def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:
         ) from error
 
 
-def _check_same_classes(runs: list[Run], predictions: list[Predictions]) -> None:
+def check_same_classes(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
+    """Refuse to put predictions of other classes side by side."""
     for run, of in zip(runs, predictions, strict=True):
         if of.classes != predictions[0].classes:
             raise UserError(
@@ -444,7 +445,7 @@ def _check_same_classes(runs: list[Run], predictions: list[Predictions]) -> None
             )
 
 
-def _check_same_images(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
+def check_same_images(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
     """Refuse to pair or combine predictions of different images; runs are compared with the last one."""
     *compared, reference = zip(runs, predictions, strict=True)
     for run, of in compared:
