@@ -10,7 +10,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 EXTRA ?= dev
 PYTEST = $(if $(LIMITS),tests/limited.sh $(LIMITS)) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help train test test-fast test-torch-free test-c-locale test-nobody test-offline fuzz lint clean
+.PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline fuzz lint clean
 
 help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make test-X     the same with less: X is torch-free, c-locale, nobody (not as root) or offline"
 	@echo "make fuzz       random changes of files, 200 times as many as in the tests"
+	@echo "make report     write the tables of the report and the README from docs/results, and check the numbers in the text"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove the environment and the caches, not the runs"
 
@@ -41,6 +42,12 @@ test-c-locale test-nobody test-offline:
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
+
+PAGES = docs/report.md README.md
+
+report: $(VENV)/.installed-dev
+	$(BIN)/cog -r -P -I . -p "from docs import report" $(PAGES)
+	$(BIN)/python -m docs.tables $(PAGES)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -1,0 +1,116 @@
+"""The tables of report.md and of the README, from the files in docs/results."""
+
+from docs.tables import lines, over, print_table, with_half_width, with_interval
+
+UNET, SIMPLECNN = "U-Net classifier", "SimpleCNN"
+NEAREST, HOG = "copying the label of the most similar image", "histograms of gradients, linear"
+MODELS = {"nearest-neighbour": NEAREST, "hog": HOG, "simplecnn": SIMPLECNN, "unet": UNET}
+PARTS = ("accuracy", "accuracy_copies", "accuracy_unseen")
+
+
+def summary() -> None:
+    """Scores of the networks under both protocols, beside nearest neighbours."""
+    head = ("network", "protocol", "seeds", "macro F1", "weighted F1", "accuracy")
+    rows = [
+        (SIMPLECNN, "official", "5", *_seeds("simplecnn-official-seeds.csv"), _accuracy("simplecnn, official")),
+        (f"{UNET}, all layers trained from scratch, 20 epochs", "official", "5", *_seeds("unet-official-seeds.csv"),
+         _accuracy("unet, official")),
+        ("the same", "leak-free", "5", *_seeds("unet-leak-free-seeds.csv"), _accuracy("unet, leak-free")),
+        ("the same, 12 epochs", "leak-free", "2", *_models("unet-random.csv"), "–"),
+        ("the same, 12 epochs, from the stand-in's weights", "leak-free", "3", *_seeds("unet-pretrained-seeds.csv"),
+         "–"),
+        ("the reference project's SimpleCNN, U-Net classifier", "official", "1", "–", "0.48, 0.63", "–"),
+    ]  # fmt: skip
+    for protocol in ("official", "leak-free"):
+        (nearest,) = lines("baselines.csv", baseline="nearest-neighbour", protocol=protocol)
+        scores = (f"{float(nearest[column]):.3f}" for column in ("f1_macro", "f1_weighted", "accuracy"))
+        rows.append((NEAREST, protocol, "–", *scores))
+    print_table(head, rows, right=(2,))
+
+
+def _seeds(name: str) -> tuple[str, ...]:
+    (line,) = lines(name)
+    return tuple(with_half_width(line, column) for column in ("test_f1_macro", "test_f1_weighted"))
+
+
+def _models(name: str) -> tuple[str, ...]:
+    return tuple(over(lines(name), column) for column in ("test_f1_macro", "test_f1_weighted"))
+
+
+def _accuracy(models: str, part: str = "accuracy") -> str:
+    return over(lines("unseen.csv", models=models), part)
+
+
+def memory_in_short() -> None:
+    """Accuracy of the U-Nets on test images with and without a copy in Training, in percent."""
+    rows = []
+    for text, protocol in (("with the copies (official)", "official"), ("without the copies (leak-free)", "leak-free")):
+        found = lines("unseen.csv", models=f"unet, {protocol}")
+        means = (sum(float(line[part]) for line in found) / len(found) for part in PARTS[1:])
+        rows.append((text, *(f"{value:.0%}" for value in means)))
+    head = ("trained", "on the 259 test images with copies in Training", "on the other 135")
+    print_table(head, rows, right=(1, 2))
+
+
+def baselines() -> None:
+    """Scores of the baselines, with intervals."""
+    rows = []
+    for protocol in ("official", "leak-free"):
+        for name in ("nearest-neighbour", "hog"):
+            (line,) = lines("baselines.csv", baseline=name, protocol=protocol)
+            scores = (with_interval(line, column) for column in ("accuracy", "f1_macro", "f1_weighted"))
+            rows.append((protocol, MODELS[name], *scores))
+    print_table(("protocol", "baseline", "accuracy", "macro F1", "weighted F1"), rows)
+
+
+def memory() -> None:
+    """Accuracy of all models on test images with and without a copy in Training."""
+    rows = []
+    for models in dict.fromkeys(line["models"] for line in lines("unseen.csv")):
+        name, protocol = models.split(", ")
+        count = len(lines("unseen.csv", models=models))
+        text = MODELS[name] if count == 1 else f"{MODELS[name]}, {count} seeds"
+        rows.append((text, protocol, *(_accuracy(models, part) for part in PARTS)))
+    print_table(("", "protocol", "all 394", "the 259 with copies in Training", "the other 135"), rows)
+
+
+def transfer() -> None:
+    """Frozen encoders, the stand-in and random ones."""
+    columns = ("train_f1_macro", "validation_f1_macro", "test_f1_macro", "test_f1_weighted")
+    rows = [
+        (protocol, text, *(over(lines(f"transfer-{protocol}.csv", encoder=encoder), column) for column in columns))
+        for protocol in ("leak-free", "official")
+        for text, encoder in (("stand-in", "weights"), ("random", "random"))
+    ]
+    head = ("protocol", "encoder", "training macro F1", "validation macro F1", "test macro F1", "test weighted F1")
+    print_table(head, rows)
+
+
+def what_learns() -> None:
+    """From a linear head to the whole network."""
+    rows = []
+    for text, files in (
+        ("a linear head on pooled features", ("head.csv", "head.csv")),
+        ("bottleneck and head, 4 epochs (above)", ("transfer-leak-free.csv", "transfer-leak-free.csv")),
+        ("everything, 12 epochs, `RECIPE`", ("unet-pretrained.csv", "unet-random.csv")),
+    ):
+        for name, encoder in zip(files, ("weights", "random"), strict=True):
+            found = lines(name, encoder=encoder)
+            scores = (over(found, f"{split}_f1_macro") for split in ("validation", "test"))
+            first = text if encoder == "weights" else ""
+            rows.append((first, "stand-in" if encoder == "weights" else "random", str(len(found)), *scores))
+    print_table(("what learns", "encoder", "seeds", "validation", "test"), rows, right=(2,))
+
+
+def readme() -> None:
+    """The README's table."""
+    macro, weighted = "test_f1_macro", "test_f1_weighted"
+    (simplecnn,), (unet,), (leak_free,) = map(
+        lines, ("simplecnn-official-seeds.csv", "unet-official-seeds.csv", "unet-leak-free-seeds.csv")
+    )
+    rows = [
+        ("the reference project's SimpleCNN, U-Net classifier", "0.48, 0.63", "–"),
+        (f"{SIMPLECNN}, 5 seeds", with_half_width(simplecnn, weighted), "–"),
+        (f"{UNET}, all of it trained, 5 seeds", with_half_width(unet, weighted), with_half_width(leak_free, macro)),
+    ]
+    print_table(("on the scans", "published split, weighted F1", "without the copies, macro F1"), rows)
