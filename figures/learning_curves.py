@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from figures.run_folders import Folders, is_run, open_folders
+from figures.run_folders import Folders, open_folders
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.runs.folder import Run, best_epoch, rank, read_epochs
+from jaxcnn.runs.folder import Run, best_epoch, is_run, rank, read_epochs
 from jaxcnn.runs.lock import is_locked
 
 _LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}

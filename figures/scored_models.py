@@ -6,10 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from figures.run_folders import is_run, open_folders
+from figures.run_folders import open_folders
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.runs.folder import SPLITS, Run, best_epoch, open_run, rank, read_config, read_epochs, read_predictions
+from jaxcnn.runs.folder import (
+    SPLITS,
+    Run,
+    best_epoch,
+    is_run,
+    open_run,
+    rank,
+    read_config,
+    read_epochs,
+    read_predictions,
+)
 
 
 @dataclasses.dataclass(frozen=True)
