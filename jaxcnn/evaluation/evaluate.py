@@ -68,6 +68,7 @@ def evaluate(
     together: Annotated[bool, tyro.conf.arg(name="ensemble")] = False,
     temperature: bool = False,
     unlike: bool = False,
+    largest_component: bool = False,
     protocol: Protocol | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -92,6 +93,7 @@ def evaluate(
         temperature: Divide the logits by the temperature that gives the lowest log loss on the validation images.
         unlike: Also measure what the runs' measure of unlike images is worth: on test images, and on noise, clouds,
             scenes and phantoms. Takes the images of the runs.
+        largest_component: Of runs that segment, score only the largest connected component of each class in a patient.
         protocol: Refuse runs that were trained under another protocol.
         resamples: Number of resamples for the intervals; each resample draws whole groups of near-duplicates and
             patients.
@@ -131,6 +133,7 @@ def evaluate(
             seed,
             csv_file,
             machine_readable,
+            largest_component=largest_component,
             refused={
                 "--map": matches,
                 "--unseen": unseen,
@@ -141,6 +144,8 @@ def evaluate(
             },
         )
         return
+    if largest_component:
+        raise UserError("--largest-component: works only on runs that segment; leave it out")
     if data is None:
         evaluated = [_of_split(run, split or "test", unseen=unseen) for run in opened]
         images = f"{split or 'test'} images{' without a copy in Training' if unseen else ''}"
@@ -201,6 +206,8 @@ def _evaluate_masks(
     seed: int,
     csv_file: Path | None,
     machine_readable: bool,
+    *,
+    largest_component: bool,
     refused: Mapping[str, Any],
 ) -> None:
     """Score runs that segment: by patient, and by slice."""
@@ -211,6 +218,8 @@ def _evaluate_masks(
         if given:
             raise UserError(f"{option}: works only on runs that classify; leave it out")
     found = [_predict_masks(run, data, split) if data else read_masks(run, split or "test") for run in runs]
+    if largest_component:
+        found = [masks.largest_components() for masks in found]
     scored = [({"run": str(run.folder)}, masks, score_patients(masks)) for run, masks in zip(runs, found, strict=True)]
     summaries = [summarise_patients(scores, resamples, seed=seed) for _, _, scores in scored]
     if machine_readable:

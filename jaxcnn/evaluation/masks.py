@@ -41,6 +41,13 @@ class MaskPredictions:
         """Each patient once."""
         return tuple(dict.fromkeys(self.patients))
 
+    def largest_components(self) -> "MaskPredictions":
+        """The same, with only the largest connected component of each class that is predicted in a patient's stack."""
+        kept, patients = self.predicted.copy(), np.array(self.patients)
+        for name in self.patient_names:
+            kept[patients == name] = keep_largest_component(self.predicted[patients == name])
+        return dataclasses.replace(self, predicted=kept)
+
     def confusions(self) -> Int[np.ndarray, "n classes classes"]:
         """Count the pixels of each image; see `count_pixels`."""
         return count_pixels(self.true, self.predicted, len(self.classes))
@@ -90,6 +97,16 @@ def overlaps(confusions: Int[np.ndarray, "*of classes classes"]) -> dict[str, Fl
         "sensitivity": divide(hits, true, np.nan),
         "precision": divide(hits, predicted, np.nan),
     }
+
+
+def keep_largest_component(masks: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n height width"]:
+    """Keep of each class its largest connected component in the stack; voxels are connected through their faces."""
+    kept = np.zeros_like(masks)
+    for label in range(1, int(masks.max(initial=0)) + 1):
+        components, count = ndimage.label(masks == label)
+        if count:
+            kept[components == 1 + np.argmax(np.bincount(components.ravel())[1:])] = label
+    return kept
 
 
 def hausdorff95(predicted: Bool[np.ndarray, "*space"], true: Bool[np.ndarray, "*space"]) -> float:

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.errors import UserError
+from jaxcnn.evaluation.masks import keep_largest_component
 from jaxcnn.inference.segmentation import (
     Masks,
     Preset,
     default_preset,
-    keep_largest_component,
     load_segmenter,
     segment_stack,
 )

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float32, UInt8
-from scipy import ndimage
 
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
@@ -200,16 +199,6 @@ def predict_split(trained: Trained, split: Split) -> MaskPredictions:
     predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
     true = np.asarray(frame_masks(split.masks, sized, len(trained.classes)))
     return MaskPredictions(predicted.astype(np.uint8), true, patients_of(split), split.names, trained.classes)
-
-
-def keep_largest_component(masks: Masks) -> Masks:
-    """Keep of each class its largest connected component in the stack; voxels are connected through their faces."""
-    kept = np.zeros_like(masks)
-    for label in range(1, int(masks.max(initial=0)) + 1):
-        components, count = ndimage.label(masks == label)
-        if count:
-            kept[components == 1 + np.argmax(np.bincount(components.ravel())[1:])] = label
-    return kept
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], true: Bool[np.ndarray, "*shape"]) -> float:

@@ -13,7 +13,14 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import evaluate
-from jaxcnn.evaluation.masks import MaskPredictions, by_patient, count_pixels, hausdorff95, overlaps
+from jaxcnn.evaluation.masks import (
+    MaskPredictions,
+    by_patient,
+    count_pixels,
+    hausdorff95,
+    keep_largest_component,
+    overlaps,
+)
 from jaxcnn.evaluation.patients import SUMMARISED, score_patients, summarise_patients
 from jaxcnn.runs.folder import create_run, write_predictions
 
@@ -55,6 +62,14 @@ def test_the_distance_is_that_of_all_pairs_of_outline_pixels():
     assert hausdorff95(first, second) == pytest.approx(expected)
     assert hausdorff95(first, first) == 0
     assert np.isnan(hausdorff95(first, np.zeros_like(first)))
+
+
+def test_of_each_class_the_largest_component_stays():
+    masks = np.zeros((4, 8, 8), np.uint8)
+    masks[0, :2, :2], masks[1:3, 4:7, 4:7], masks[3, 0, 0], masks[3, 5:, :2] = 1, 1, 2, 2
+    expected = masks.copy()
+    expected[0, :2, :2], expected[3, 0, 0] = 0, 0
+    np.testing.assert_array_equal(keep_largest_component(masks), expected)
 
 
 MASKS = MaskPredictions(
@@ -101,3 +116,18 @@ def test_evaluate_tells_the_same_in_a_table_in_json_and_in_csv(tmp_path, capsys)
         assert [float(line["dice"]) for line in csv.DictReader(file)] == pytest.approx(value.tolist())
     with pytest.raises(UserError, match="--unseen: works only on runs that classify"):
         evaluate((run.folder,), unseen=True)
+
+
+def test_evaluate_can_keep_the_largest_component_of_each_patient_alone(tmp_path, capsys):
+    """In a patient's own stack: its slices are not those that lie beside them in the split."""
+    run = create_run(tmp_path / "run", {"model": "segmentation"}, DATA, ENVIRONMENT, overwrite=False)
+    write_predictions(run, "test", MASKS)
+    evaluate((run.folder,), largest_component=True, machine_readable=True)
+    (document,) = json.loads(capsys.readouterr().out)["runs"]
+    for patient, places in (("b", [0, 2, 4]), ("a", [1, 3])):
+        kept = keep_largest_component(PREDICTED[places])
+        scores = [f1_score(TRUE[places].ravel() == label, kept.ravel() == label) for label in (1, 2)]
+        assert document["patients"][patient]["dice"] == pytest.approx(np.mean(scores))
+    classifier = create_run(tmp_path / "classifier", {"model": "simplecnn"}, DATA, ENVIRONMENT, overwrite=False)
+    with pytest.raises(UserError, match="--largest-component: works only on runs that segment"):
+        evaluate((classifier.folder,), largest_component=True)

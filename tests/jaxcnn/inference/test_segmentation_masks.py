@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from jaxcnn import UNet
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score
 from jaxcnn.inference.hub_volume import prepare_hub_volume
-from jaxcnn.inference.segmentation import default_preset, dice, keep_largest_component, load_segmenter, segment_stack
+from jaxcnn.inference.segmentation import default_preset, dice, load_segmenter, segment_stack
 
 RANDOM = np.random.default_rng(0)
 
@@ -102,14 +102,6 @@ def test_the_hubs_own_weights_are_known_by_their_hash(weights, monkeypatch):
     of_hub = dataclasses.replace(manifest, source_sha256="e012d006" + "0" * 56)
     monkeypatch.setattr(segmentation, "open_pretrained", lambda _: (of_hub, model))
     assert default_preset(weights) == "hub"
-
-
-def test_of_each_class_the_largest_component_stays():
-    masks = np.zeros((4, 8, 8), np.uint8)
-    masks[0, :2, :2], masks[1:3, 4:7, 4:7], masks[3, 0, 0], masks[3, 5:, :2] = 1, 1, 2, 2
-    expected = masks.copy()
-    expected[0, :2, :2], expected[3, 0, 0] = 0, 0
-    np.testing.assert_array_equal(keep_largest_component(masks), expected)
 
 
 def test_dice_is_the_f1_score_of_the_pixels():
