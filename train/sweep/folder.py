@@ -107,7 +107,10 @@ def is_last(sweep: SweepFolder, lock: int) -> bool:
 
     def take() -> bool:
         if try_lock(lock) is False:
-            return False
+            # NFS keeps what was shared, by which two that end at once would keep each other away.
+            try_lock(lock, fcntl.LOCK_UN)
+            if try_lock(lock) is False:
+                return False
         # What killed processes have left.
         for path in sweep.folder.glob(".*"):
             if is_temporary(path.name):
