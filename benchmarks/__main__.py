@@ -1,10 +1,11 @@
 """The command line: python -m benchmarks [NAME...]."""
 
 import csv
+import dataclasses
 import importlib.util
 import statistics
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -25,6 +26,9 @@ CONTESTS = {
     "data-preparation": Contest("data_preparation", 32),
 }
 SCALING = "scaling"
+# Of a piece of work on a device that the caller names: enough for the host to be ahead of it.
+_STEPS = 10
+_BATCH_SIZE = 256
 NUMERICS = "numerics"
 ROOFLINE = "roofline"
 SCALED = tuple(
@@ -38,6 +42,8 @@ def benchmarks(
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = (),
     rounds: int = 5,
     out: Path | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
 
@@ -47,17 +53,31 @@ def benchmarks(
             numerics, the rounding of every layer against float64; roofline, a step's operations and bytes, on paper.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.
+        device: Measure both sides on this device, in TF32 and in bfloat16: ten steps and one synchronisation at a time,
+            inputs on the device, both sides with their best settings.
+        batch_size: Images of a step on that device; 256 if not given.
     """
     if unknown := set(names) - {*CONTESTS, SCALING, NUMERICS, ROOFLINE}:
         known = ", ".join((*CONTESTS, SCALING, NUMERICS))
         raise UserError(f"{min(unknown)}: no such benchmark; give {known} or {ROOFLINE}")
     if rounds < 1:
         raise UserError(f"--rounds {rounds}: must be at least 1")
+    if batch_size is not None and (device is None or batch_size < 1):
+        raise UserError(f"--batch-size {batch_size}: must be at least 1, and goes with --device")
     if ROOFLINE in names:
         print_roofline()
     contests = [CONTESTS[name] for name in names or CONTESTS if name in CONTESTS]
     if SCALING in names:
         contests.extend(SCALED)
+    if device is not None:
+        contests = [
+            dataclasses.replace(
+                contest, batch=batch_size or _BATCH_SIZE, device=device, arithmetic=arithmetic, steps=_STEPS
+            )
+            for contest in contests
+            if contest.name != "data_preparation"
+            for arithmetic in ("tf32", "bfloat16")
+        ]
     if not contests and NUMERICS not in names:
         return
     if importlib.util.find_spec("torch") is None:
@@ -69,16 +89,32 @@ def benchmarks(
         print_numerics()
     if not contests:
         return
+    if device == "cuda":
+        _check_cuda()
     results = _run(contests, rounds)
     if out is not None:
         _write(out, results)
         print(f"\nwritten to {out}")
 
 
+def _check_cuda() -> None:
+    """Check that both sides can use a GPU, without taking memory of it.
+
+    Raises:
+        UserError: one of them can't.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA device; use a machine that has one")
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        raise UserError("--device cuda: JAX has no CUDA here; `pip install -c constraints.txt 'jax[cuda13]'` gets it")
+
+
 def _run(contests: list[Contest], rounds: int) -> list[Result]:
-    print("                                        ms, median     times      spread  start, s    again, s     peak MB")
+    print(f"{'':40} ms a step, median     times      spread  start, s    again, s     peak MB")
     print(
-        "work                       batch size  ours  torch   as fast   of rounds  ours torch  ours torch  ours torch"
+        f"{'work':26} {'type':8} batch size     ours    torch as fast   of rounds  ours torch  ours torch  ours torch"
     )
     results = []
     for contest in contests:
@@ -90,8 +126,8 @@ def _run(contests: list[Contest], rounds: int) -> list[Result]:
 def _line(result: Result) -> str:
     contest, ours, theirs, ratios = result.contest, result.ours, result.theirs, result.ratios
     return (
-        f"{contest.name.replace('_', '-'):26} {contest.batch:5} {contest.size:4}"
-        f" {ours.median * 1000:5.0f} {theirs.median * 1000:6.0f} {statistics.median(ratios):9.2f}"
+        f"{contest.name.replace('_', '-'):26} {contest.arithmetic:8} {contest.batch:5} {contest.size:4}"
+        f" {ours.median * 1000:8.2f} {theirs.median * 1000:8.2f} {statistics.median(ratios):7.2f}"
         f" {min(ratios):5.2f}-{max(ratios):5.2f}"
         f" {ours.start:5.1f} {theirs.start:5.1f} {ours.restart:5.1f} {theirs.restart:5.1f}"
         f" {ours.megabytes:5.0f} {theirs.megabytes:5.0f}"
@@ -116,6 +152,9 @@ def _row(result: Result) -> dict[str, str]:
         "work": result.contest.name.replace("_", "-"),
         "batch": str(result.contest.batch),
         "size": str(result.contest.size),
+        "device": result.ours.device,
+        "arithmetic": result.contest.arithmetic,
+        "steps": str(result.contest.steps),
         "rounds": str(len(ratios)),
         "ratio_median": f"{statistics.median(ratios):.3f}",
         "ratio_min": f"{min(ratios):.3f}",

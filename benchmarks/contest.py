@@ -17,11 +17,24 @@ SIDES: tuple[Literal["ours", "theirs"], ...] = ("ours", "theirs")
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """A piece of work: the function of that name in `benchmarks.ours` and `benchmarks.theirs`."""
+    """A piece of work: the function of that name in `benchmarks.ours` and `benchmarks.theirs`.
+
+    Attributes:
+        name: of the functions.
+        batch: images of a step.
+        size: of an image.
+        device: what both sides work on, "cuda" or "cpu", each with its best settings and with its inputs there. Empty:
+            PyTorch works on the CPU as its users would have it by default, and this project on what JAX finds.
+        arithmetic: of convolutions and matrix products; the parameters are float32.
+        steps: in a piece of work, which ends with the only synchronisation.
+    """
 
     name: str
     batch: int
     size: int = 128
+    device: Literal["", "cpu", "cuda"] = ""
+    arithmetic: Literal["float32", "tf32", "bfloat16"] = "float32"
+    steps: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +42,18 @@ class Measured:
     """What one side took.
 
     Attributes:
-        seconds: one a round.
+        seconds: of a step, one a round.
         start: seconds from a fresh process to the end of the first piece of work, with nothing compiled before.
         restart: the same for the process after it, which finds what the first one left in the cache.
-        megabytes: peak memory of the process.
+        megabytes: peak memory of the process, or what it took of a GPU.
+        device: that worked.
     """
 
     seconds: tuple[float, ...]
     start: float
     restart: float
     megabytes: float
+    device: str
 
     @property
     def median(self) -> float:
@@ -75,9 +90,10 @@ def run_contest(contest: Contest, rounds: int) -> Result:
             worker, second = started.enter_context(_worker(side, contest, cache))
             workers.append(worker)
             starts.append((first, second))
-        answers = [[_next(worker) for worker in workers] for _ in range(rounds)]
+        warm_up = 1 if contest.device else 0
+        answers = [[_next(worker) for worker in workers] for _ in range(warm_up + rounds)][warm_up:]
     measured = [
-        Measured(tuple(answer["seconds"] for answer in side), *start, side[-1]["megabytes"])
+        Measured(tuple(answer["seconds"] for answer in side), *start, side[-1]["megabytes"], side[-1]["device"])
         for side, start in zip(zip(*answers, strict=True), starts, strict=True)
     ]
     return Result(contest, *measured)
@@ -86,14 +102,17 @@ def run_contest(contest: Contest, rounds: int) -> Result:
 @contextlib.contextmanager
 def _worker(side: str, contest: Contest, cache: str) -> Iterator[tuple["subprocess.Popen[str]", float]]:
     """A worker that has done its first piece of work, and the seconds until then; it ends with the block."""
-    arguments = (side, contest.name, str(contest.batch), str(contest.size))
+    settings = {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch"}
+    if contest.device:
+        # JAX would take three quarters of a GPU's memory before PyTorch comes.
+        settings |= {"JAX_PLATFORMS": contest.device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     start = time.perf_counter()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", *arguments],
+        [sys.executable, "-m", "benchmarks.worker", side, json.dumps(dataclasses.asdict(contest))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": cache},
+        env=os.environ | settings,
     )
     try:
         _read(worker)

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from benchmarks.contest import Contest
 from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks, random_weights
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
@@ -30,28 +32,52 @@ keep_freed_memory()
 keep_programs()
 
 
-def simplecnn_training(batch: int, size: int) -> Work:
+wait = jax.block_until_ready
+
+
+def device() -> tuple[str, int | None]:
+    """What works, and the most bytes of its memory that were in use; None on a CPU."""
+    found = jax.devices()[0]
+    return found.device_kind, (found.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def simplecnn_training(contest: Contest) -> Work:
     """A step of training: gradients, AdamW, scores."""
-    return _training(make_config("simplecnn"), random_images(batch, size, 1), size)
+    return _training(contest, _config(contest, "simplecnn"), random_images(contest.batch, contest.size, 1))
 
 
-def transfer_training(batch: int, size: int) -> Work:
+def transfer_training(contest: Contest) -> Work:
     """The same for the U-Net classifier, from the features that were computed before training."""
-    features = np.random.default_rng(0).random((batch, size // 16, size // 16, 256), np.float32)
-    return _training(make_config("unet", encoder="random"), features, size)
+    shape = (contest.batch, contest.size // 16, contest.size // 16, 256)
+    features = np.random.default_rng(0).random(shape, np.float32)
+    return _training(contest, _config(contest, "unet", encoder="random"), features)
 
 
-def uncached_transfer_training(batch: int, size: int) -> Work:
+def uncached_transfer_training(contest: Contest) -> Work:
     """The same from the images: the frozen encoder runs in every step."""
-    return _training(make_config("unet", encoder="random", cache=False), random_images(batch, size, 1), size)
+    config = _config(contest, "unet", encoder="random", cache=False)
+    return _training(contest, config, random_images(contest.batch, contest.size, 1))
 
 
-def unet_training(batch: int, size: int) -> Work:
+def unet_training(contest: Contest) -> Work:
     """A step of training the U-Net itself, on masks: gradients, AdamW, Dice and cross-entropy."""
-    return _training(make_config("segmentation", width=1.0), random_images(batch, size, 3), size)
+    config = _config(contest, "segmentation", width=1.0)
+    return _training(contest, config, random_images(contest.batch, contest.size, 3))
 
 
-def _training(config: Config, inputs: np.ndarray, size: int) -> Work:
+def _config(contest: Contest, model: str, **options: Any) -> Config:
+    if contest.arithmetic == "tf32":
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    return make_config(model, dtype="bfloat16" if contest.arithmetic == "bfloat16" else "float32", **options)
+
+
+def _placed(contest: Contest, inputs: Any) -> Any:
+    """The inputs on the device, where a contest names one."""
+    return jax.device_put(inputs) if contest.device else inputs
+
+
+def _training(contest: Contest, config: Config, inputs: np.ndarray) -> Work:
+    size = contest.size
     segments = config.architecture.task == "segmentation"
     shape = (size, size, inputs.shape[-1] if segments else 1)
     labels = random_masks(len(inputs), size) if segments else random_labels(len(inputs))
@@ -59,7 +85,7 @@ def _training(config: Config, inputs: np.ndarray, size: int) -> Work:
     optimizer = build_optimizer(learning_rate_schedule("constant", 1e-3, 0, 1), 0.0, {})
     shapes, draw = initial_state(network, optimizer, shape, seed=0)
     network = dataclasses.replace(network, on_features=inputs.dtype != np.uint8)
-    batch = Batch(inputs, labels, np.ones(len(inputs), bool))
+    batch = _placed(contest, Batch(inputs, labels, np.ones(len(inputs), bool)))
     key = jax.random.key(0)
     # As `compile_learner` does: the weights are drawn meanwhile.
     with ThreadPoolExecutor(max_workers=1) as background:
@@ -68,35 +94,36 @@ def _training(config: Config, inputs: np.ndarray, size: int) -> Work:
         step = train_step.lower(shapes, batch, key).compile()
     state = drawn.result()
 
-    def work() -> None:
+    def work() -> object:
         nonlocal state
         state, tally = step(state, batch, key)
-        jax.block_until_ready(tally)
+        return tally
 
     return work
 
 
-def simplecnn_inference(batch: int, size: int) -> Work:
+def simplecnn_inference(contest: Contest) -> Work:
     """Logits and scores of a batch."""
-    config = make_config("simplecnn")
+    batch, size, config = contest.batch, contest.size, _config(contest, "simplecnn")
     network = build_network(config, 4, (size, size, 1))
     shapes, _ = draw_variables(network, (size, size, 1))
     state = create_state(network, optax.identity(), random_weights(shapes))
     step = jax.jit(make_eval_step(network, LOSSES[config.training.loss]))
-    inputs = Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool))
-    return lambda: jax.block_until_ready(step(state, inputs))
+    inputs = _placed(contest, Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool)))
+    return lambda: step(state, inputs)
 
 
-def unet_inference(batch: int, size: int) -> Work:
+def unet_inference(contest: Contest) -> Work:
     """Mask logits of a batch."""
-    model = UNet()
+    batch, size = contest.batch, contest.size
+    model = UNet(dtype=_config(contest, "segmentation").training.dtype)
     variables = random_weights(variable_shapes(model, (size, size, 3)))
     predict = jax.jit(lambda variables, images: model.apply(variables, images / 255.0, train=False))
-    images = random_images(batch, size, 3).astype(np.float32)
-    return lambda: jax.block_until_ready(predict(variables, images))
+    images = _placed(contest, random_images(batch, size, 3).astype(np.float32))
+    return lambda: predict(variables, images)
 
 
-def data_preparation(batch: int, size: int) -> Work:
+def data_preparation(contest: Contest) -> Work:
     """JPEG files to a batch of grey squares."""
-    files = encoded_images(batch)
-    return lambda: np.stack([to_square(read_picture(file).slices[0].pixels, size) for file in files])
+    files = encoded_images(contest.batch)
+    return lambda: np.stack([to_square(read_picture(file).slices[0].pixels, contest.size) for file in files])

@@ -1,7 +1,7 @@
-"""One side of a contest, in a process of its own: python -m benchmarks.worker SIDE NAME BATCH SIZE.
+"""One side of a contest, in a process of its own: python -m benchmarks.worker SIDE CONTEST.
 
 It prepares its work, does it once, and then once more for every line that it reads. To each it answers with a line of
-JSON: the seconds that it took, and the peak of the process's memory so far, in MB.
+JSON: the seconds that a step of it took, the peak of the memory so far in MB, and the device.
 """
 
 import importlib
@@ -11,24 +11,33 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.contest import Contest
+
 
 def main() -> None:
     """Runs until the input ends."""
-    side, name, batch, size = sys.argv[1:]
-    work = getattr(importlib.import_module(f"benchmarks.{side}"), name)(int(batch), int(size))
-    _answer(work)
+    side, contest = importlib.import_module(f"benchmarks.{sys.argv[1]}"), Contest(**json.loads(sys.argv[2]))
+    work = getattr(side, contest.name)(contest)
+
+    def do() -> None:
+        for _ in range(contest.steps - 1):
+            work()
+        side.wait(work())
+
+    _answer(do, contest.steps, side.device)
     for _ in sys.stdin:
-        _answer(work)
+        _answer(do, contest.steps, side.device)
 
 
-def _answer(work: Callable[[], object]) -> None:
+def _answer(work: Callable[[], object], steps: int, device: Callable[[], tuple[str, int | None]]) -> None:
     start = time.perf_counter()
     work()
-    seconds = time.perf_counter() - start
+    seconds = (time.perf_counter() - start) / steps
+    name, peak_bytes = device()
     # Linux counts in kilobytes, macOS in bytes.
     unit = 1024**2 if sys.platform == "darwin" else 1024
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    print(json.dumps({"seconds": seconds, "megabytes": megabytes}), flush=True)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if peak_bytes is None else peak_bytes / 1e6
+    print(json.dumps({"seconds": seconds, "megabytes": megabytes, "device": name}), flush=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Interruption:
 
 @contextmanager
 def interruption(agree: Callable[[int], int]) -> Iterator[Interruption]:
-    """While the block runs, the first SIGINT or SIGTERM only makes a note; a second one ends the process as ever.
+    """While the block runs, SIGINT and SIGTERM only make a note; SIGINT after another one ends the process as ever.
 
     Args:
         agree: from the number of this process's signal, 0 for none, to the one that all processes act on.
@@ -76,15 +76,13 @@ def interruption(agree: Callable[[int], int]) -> Iterator[Interruption]:
 
     def note(number: int, _: FrameType | None) -> None:
         requested.signal_number = number
-        restore()
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        # Not SIGTERM: where Slurm preempts a job it sends two of them at once.
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
     for number in previous:
         signal.signal(number, note)
     try:
         yield requested
     finally:
-        restore()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

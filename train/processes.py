@@ -8,10 +8,12 @@ step. A process that dies takes the others with it, since no collective ends wit
 
 import contextlib
 import os
+import pickle
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -26,7 +28,9 @@ from train.interruption import UnfinishedRunError
 HEARTBEAT_SECONDS = 60
 _START_SECONDS = 300
 _SHUTDOWN_SECONDS = 30
-_LONGEST_MESSAGE = 4096
+_MOST_BYTES = 2**16
+
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -42,6 +46,8 @@ def processes(placement: Placement) -> Iterator[None]:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # A CPU runs programs that don't wait for one another side by side, and their collectives would get mixed up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # JAX's own handler of SIGTERM would let one pass that comes before the first step.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if placement.process_id == 0:
             _check_port(placement.coordinator or "")
@@ -97,29 +103,27 @@ def is_first() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def by_first(action: Callable[[], object]) -> None:
-    """Let process 0 do something while the others wait; if it fails, all fail with its error.
+def by_first(action: Callable[[], Result]) -> Result:
+    """Let process 0 do something while the others wait; all get its result, or fail with its error.
 
     Raises:
         UserError: process 0 could not do it; or what `action` raised, where there is one process.
     """
     if jax.process_count() == 1:
-        action()
-        return
-    message = ""
+        return action()
+    result, error = None, None
     if is_first():
         try:
-            action()
-        except (UserError, OSError) as error:
-            message = str(error)
-    if message := _from_first(message):
-        raise UserError(message)
-
-
-def _from_first(message: str) -> str:
-    """The text that process 0 has."""
-    encoded = np.frombuffer(message.encode()[:_LONGEST_MESSAGE].ljust(_LONGEST_MESSAGE, b"\0"), np.uint8)
-    return bytes(multihost_utils.broadcast_one_to_all(encoded)).rstrip(b"\0").decode(errors="replace")
+            result = action()
+        except UserError as raised:
+            error = raised
+        except OSError as raised:
+            error = UserError(str(raised))
+    encoded = np.frombuffer(pickle.dumps((result, error)).ljust(_MOST_BYTES, b"\0"), np.uint8)
+    result, error = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(encoded)))
+    if error is not None:
+        raise error
+    return result
 
 
 class Agreement:

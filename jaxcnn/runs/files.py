@@ -127,14 +127,18 @@ def clear_leftovers(target: Path) -> None:
             os.close(handle)
 
 
-def try_lock(handle: int) -> bool | None:
+def try_lock(handle: int, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool | None:
     """Lock an open file or folder for this process, until it is closed or the process ends.
+
+    Args:
+        handle: what is locked.
+        how: of `fcntl.flock`; by default for this process alone, without waiting for another one.
 
     Returns:
         Whether that is done; False if another process has locked it, None where the file system has no locks.
     """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, how)
     except BlockingIOError:
         return False
     except OSError:  # Network file systems say so in many ways.

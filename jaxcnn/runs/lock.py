@@ -15,12 +15,17 @@ from jaxcnn.runs.files import try_lock
 from jaxcnn.runs.folder import Run, check_run_folder
 
 
+class InUseError(UserError):
+    """Another process works on the folder."""
+
+
 @contextlib.contextmanager
 def lock_run(run: Run) -> Iterator[None]:
     """Lock a run folder, which is made if it is missing; without locks in the file system this does nothing.
 
     Raises:
-        UserError: another process holds it, or it is no run folder, or it can't be written.
+        InUseError: another process holds it.
+        UserError: it is no run folder, or it can't be written.
     """
     check_run_folder(run)
     with lock_file(run.lock):
@@ -40,11 +45,20 @@ def is_locked(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_file(lock: Path) -> Iterator[None]:
+def lock_file(lock: Path, *, waits: int | None = None) -> Iterator[int]:
     """Lock a folder by a file in it; both are made if they are missing.
 
+    Args:
+        lock: the file.
+        waits: What to wait for where others hold it: `fcntl.LOCK_EX`, to have it alone, or `fcntl.LOCK_SH`, to share it
+            with others that do. None is not to wait.
+
+    Yields:
+        The open file.
+
     Raises:
-        UserError: another process holds it, or it can't be written.
+        InUseError: another process holds it, and this one doesn't wait.
+        UserError: it can't be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +66,14 @@ def lock_file(lock: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{lock.parent}: {error.strerror}; choose a folder that can be written") from error
     try:
-        if try_lock(handle) is False:
+        if try_lock(handle) is False and (waits is None or not try_lock(handle, waits)):
             holder = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
             way_out = "wait until it ends, stop it, or choose another folder"
-            raise UserError(f"{lock.parent}: in use by {holder}; {way_out}")
+            raise InUseError(f"{lock.parent}: in use by {holder}; {way_out}")
         # Who holds it is for people; where the disk is full, the lock holds all the same.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
+        yield handle
     finally:
         os.close(handle)

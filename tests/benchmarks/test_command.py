@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,9 @@ def test_without_torch_it_says_how_to_get_it(monkeypatch):
 def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     result = Result(
-        Contest("unet_inference", 8), Measured((1.0, 2.0), 3.0, 2.0, 100), Measured((2.0, 6.0), 1.0, 1.0, 50)
+        Contest("unet_inference", 8),
+        Measured((1.0, 2.0), 3.0, 2.0, 100, "cpu"),
+        Measured((2.0, 6.0), 1.0, 1.0, 50, "cpu"),
     )
     monkeypatch.setattr(command, "run_contest", lambda *_: result)
     command.benchmarks(("unet-inference",), out=tmp_path / "results.csv")
@@ -43,6 +46,67 @@ def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch)
     assert [float(row[f"ratio_{name}"]) for name in ("median", "min", "max")] == [2.5, 2.0, 3.0]
     assert row["cpu"]
     assert row["jax"] == jax.__version__
+
+
+def test_without_a_cuda_device_or_jax_for_it_it_says_so(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"--device cuda: PyTorch .* finds no CUDA device; use a machine"):
+        command.benchmarks(("simplecnn-training",), device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "cuda" in name else name)
+    with pytest.raises(UserError, match="--device cuda: JAX has no CUDA here; `pip install"):
+        command.benchmarks(("simplecnn-training",), device="cuda")
+
+
+def test_a_batch_size_goes_with_a_device():
+    with pytest.raises(UserError, match="--batch-size 8: must be at least 1, and goes with --device"):
+        command.benchmarks(("simplecnn-training",), batch_size=8)
+
+
+@pytest.mark.slow
+def test_on_a_device_both_sides_compute_in_both_types(tmp_path, monkeypatch, capfd):
+    """What a GPU would do, on the CPU; but for `torch.compile`, which takes long here."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    names = ("simplecnn-inference", "data-preparation")
+    command.benchmarks(names, rounds=1, out=tmp_path / "results.csv", device="cpu", batch_size=1)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    found = [tuple(row[column] for column in ("work", "arithmetic", "batch", "steps", "device")) for row in rows]
+    assert found == [("simplecnn-inference", arithmetic, "1", "10", "cpu") for arithmetic in ("tf32", "bfloat16")]
+    assert "PyTorch eager" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", ["tf32", "bfloat16"])
+def test_pytorch_trains_on_a_device_in_the_asked_type(monkeypatch, arithmetic):
+    torch = pytest.importorskip("torch")
+    from benchmarks import theirs
+
+    seen, autocast = [], torch.autocast.__enter__
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch.autocast, "__enter__", lambda self: (seen.append(self._enabled), autocast(self)))
+    for name, size in (("simplecnn_training", 64), ("transfer_training", 128), ("unet_training", 32)):
+        theirs.wait(getattr(theirs, name)(Contest(name, 2, size, "cpu", arithmetic))())
+    assert set(seen) == {arithmetic == "bfloat16"}
+
+
+def test_pytorch_takes_the_fastest_way_that_works(capsys):
+    torch = pytest.importorskip("torch")
+    from benchmarks import theirs
+
+    def make(layout, compiled):
+        def work():
+            if compiled:
+                raise RuntimeError("no compiler is found\nlong story")
+            time.sleep(0.02 if layout == torch.contiguous_format else 0)
+            return
+
+        work.layout = layout
+        return work
+
+    assert theirs._fastest(theirs.WAYS, make).layout == torch.channels_last
+    assert "PyTorch compiled: no compiler is found\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -58,14 +58,28 @@ def record_changes(folder: Path, record: Path) -> None:
 
 def kill_before(folder: Path, moment: Moment) -> None:
     """From here on, wait for the moment to kill this process."""
+    _do_before(folder, moment, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hold_before(folder: Path, moment: Moment, until: Path) -> None:
+    """From here on, wait for the moment to stop there until a file exists."""
+
+    def hold() -> None:
+        while not until.exists():
+            time.sleep(0.01)
+
+    _do_before(folder, moment, hold)
+
+
+def _do_before(folder: Path, moment: Moment, act: Callable[[], Any]) -> None:
     seen: Counter[str] = Counter()
 
-    def kill(change: str) -> None:
+    def see(change: str) -> None:
         seen[change] += 1
         if change == moment.change and seen[change] == moment.occurrence:
-            os.kill(os.getpid(), signal.SIGKILL)
+            act()
 
-    _watch(folder, kill)
+    _watch(folder, see)
 
 
 def _watch(folder: Path, see: Callable[[str], Any]) -> None:
@@ -101,6 +115,11 @@ def changes_of(record: Path) -> list[tuple[float, Moment]]:
 def killed_at(folder: Path, moment: Moment) -> Callable[[], None]:
     """What a process that is to be killed does first."""
     return partial(kill_before, folder, moment)
+
+
+def held_at(folder: Path, moment: Moment, until: Path) -> Callable[[], None]:
+    """What a process that is to stop until a file exists does first."""
+    return partial(hold_before, folder, moment, until)
 
 
 def assert_same_run(folder: Path, expected: Path) -> None:

@@ -28,6 +28,15 @@ def test_a_signal_after_the_last_poll_ends_the_run_all_the_same():
     assert error.value.exit_code == 128 + signal.SIGTERM
 
 
+def test_schedulers_send_sigterm_twice_and_people_interrupt_twice():
+    with interruption(lambda number: number) as interrupted:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupted.poll()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_without_a_signal_a_run_ends_as_it_should():
     with interruption(late()) as interrupted:
         interrupted.check_last()

@@ -5,18 +5,19 @@ import itertools
 import json
 import re
 import sys
+import time
 from functools import partial
 
 import numpy as np
 import pytest
-from kills import OPTIONS, Moment, assert_same_run, killed_at
+from kills import OPTIONS, Moment, assert_same_run, held_at, killed_at
 from processes import command
 from scipy import stats
 
 import train.sweep.groups
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, open_run, open_sweep
-from jaxcnn.runs.lock import lock_run
+from jaxcnn.runs.lock import InUseError, lock_file, lock_run
 from train.__main__ import main
 from train.interruption import InterruptedRunError
 from train.options import make_config
@@ -271,3 +272,54 @@ def test_a_sweep_that_is_killed_goes_on_to_the_bits_of_models_that_were_trained_
     again = processes.start(sweeping(folder, "--resume")).wait()
     assert (again.code, again.out.splitlines()[-3:]) == (0, finished.out.splitlines()[-3:])
     assert "compiled" not in again.out
+
+
+@pytest.fixture
+def two_processes(processes, tmp_path):
+    """Two that share a sweep of two models, each held in the middle of the one it trains, until a file exists."""
+    folder = tmp_path / "sweep"
+    options = ["--sweep-dir", str(folder), *OPTIONS, "--grid", "seed=0,1", "--resume"]
+    started = []
+    for place, run in enumerate(("1-seed=0", "2-seed=1")):
+        moment = Moment(f"os.rename {run}/checkpoints/4.orbax-checkpoint-tmp")
+        hold = held_at(folder, moment, tmp_path / f"go {place}")
+        started.append(processes.start(command("train.__main__", "sweep", "tiny", *options), before=hold))
+        while not (folder / run / "checkpoints" / "2").exists():
+            assert started[-1].process.is_alive()
+            time.sleep(0.1)
+    return started
+
+
+@pytest.mark.slow
+def test_processes_share_a_sweep_and_the_last_one_writes_the_tables(two_processes, expected, tmp_path):
+    folder = tmp_path / "sweep"
+    first, second = two_processes
+    # One that would have the sweep to itself is refused.
+    with pytest.raises(InUseError, match="sweep: in use by process"):
+        lock_file(folder / ".lock").__enter__()
+    (tmp_path / "go 1").touch()
+    left = second.wait()
+    assert left.code == 0, left
+    assert f"in use     {folder / '1-seed=0'}" in left.out
+    assert left.out.endswith("Other processes train the other models; the last one to end writes the tables.\n")
+    assert not (folder / "table.csv").exists()
+
+    (tmp_path / "go 0").touch()
+    last = first.wait()
+    assert last.code == 0, last
+    assert [finished.out.count("compiled") for finished in (left, last)] == [1, 1]
+    with (folder / "table.csv").open() as file:
+        assert sorted(line["model"] for line in csv.DictReader(file)) == ["1-seed=0", "2-seed=1"]
+    assert_same_run(folder / "1-seed=0", expected)
+
+
+@pytest.mark.slow
+def test_a_process_goes_on_with_the_model_of_one_that_died(two_processes, expected, tmp_path):
+    first, second = two_processes
+    first.process.kill()
+    first.wait()
+    (tmp_path / "go 1").touch()
+    last = second.wait()
+    assert (last.code, last.out.count("compiled"), last.out.count("resumed")) == (0, 2, 1), last
+    assert (tmp_path / "sweep" / "table.csv").exists()
+    assert_same_run(tmp_path / "sweep" / "1-seed=0", expected)

@@ -1,6 +1,5 @@
 """The command line of a sweep."""
 
-import contextlib
 import dataclasses
 import functools
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import tyro
 
 from jaxcnn.data.load import load_dataset
+from jaxcnn.errors import UserError
 from jaxcnn.evaluation.patients import (
     PatientScores,
     score_patients,
@@ -23,7 +23,6 @@ from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.models.table import MODELS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import read_masks
-from jaxcnn.runs.lock import lock_file
 from train.devices import Placement, pick_devices
 from train.folder import check_intention
 from train.images import Images, divide_images
@@ -35,7 +34,7 @@ from train.processes import by_first, processes
 from train.progress import report
 from train.run import report_start
 from train.start import check_start_stays
-from train.sweep.folder import SweepFolder, check_sweep_folder, create_or_resume, read_diverged
+from train.sweep.folder import SweepFolder, hold_sweep, is_last, read_diverged, share
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.groups import AtOnce, check_devices, group, train_group
 from train.sweep.table import (
@@ -90,7 +89,7 @@ def sweep(
     encoders = {(getattr(of.network, "encoder", None), of.training.start_from): of for of in (m.config for m in models)}
     for one_of_each in encoders.values():
         check_encoder(one_of_each)
-    with processes(placement), contextlib.ExitStack() as held:
+    with processes(placement):
         groups = group(models, placement, at_once)
         check_devices(groups, placement)
         keep_programs()
@@ -99,24 +98,32 @@ def sweep(
             check_learner(model.config, images_of(_fold(model)).dataset)
         folder = SweepFolder(sweep_dir)
         asked = {"options": config.to_json(), "grid": values, "random": random, "models": [m.name for m in models]}
-
-        def prepare() -> None:
-            check_sweep_folder(folder)
-            held.enter_context(lock_file(folder.lock))
-            create_or_resume(folder, asked, overwrite=overwrite, resume=resume)
-
-        by_first(prepare)
-        report(f"sweep      {folder.folder}: {len(models)} models")
-        report_start(len(pick_devices(placement)), images_of(_fold(models[0])), config)
-        try:
-            # Fold after fold: the images of one are in memory.
-            for together in sorted(groups, key=lambda models: _fold(models[0])):
-                train_group(together, placement, images_of(_fold(together[0])), folder, at_once)
-        except InterruptedRunError as error:
-            way_out = f"continue it with the same command and --resume --sweep-dir {folder.folder}"
-            print(f"stopped by {error}; the sweep is saved; {way_out}", file=sys.stderr)
-            return error.exit_code
-        _conclude(models, folder)
+        # Fold after fold: the images of one are in memory.
+        left = sorted(groups, key=lambda models: _fold(models[0]))
+        with hold_sweep(folder, asked, overwrite=overwrite, resume=resume) as lock:
+            report(f"sweep      {folder.folder}: {len(models)} models")
+            report_start(len(pick_devices(placement)), images_of(_fold(models[0])), config)
+            try:
+                others = True
+                while left:
+                    share(lock)
+                    left = [
+                        together
+                        for together in left
+                        if not train_group(together, placement, images_of(_fold(together[0])), folder, at_once)
+                    ]
+                    if not is_last(folder, lock):
+                        report("Other processes train the other models; the last one to end writes the tables.")
+                        return 0
+                    if left and not others:
+                        raise UserError(f"{folder.folder}: a model is trained outside of the sweep; wait until it ends")
+                    # What processes had that have ended meanwhile is free.
+                    others = False
+            except InterruptedRunError as error:
+                way_out = f"continue it with the same command and --resume --sweep-dir {folder.folder}"
+                print(f"stopped by {error}; the sweep is saved; {way_out}", file=sys.stderr)
+                return error.exit_code
+            _conclude(models, folder)
     return 0
 
 

@@ -7,25 +7,27 @@ seeds.csv        of a sweep over seeds: mean and interval of the models that dif
 folds.csv        of cross-validation: the same over the folds
 patients.csv     of models that segment: the scores of each test patient
 figures/         the report and pictures
-.lock            held by the process that works on the sweep; marks the folder as one of ours
+.lock            shared by the processes that work on the sweep; marks the folder as one of ours
 """
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import is_temporary
+from jaxcnn.runs.files import is_temporary, try_lock
 from jaxcnn.runs.folder import Inside, Run
 from jaxcnn.runs.json_files import read_json, write_json
-from jaxcnn.runs.lock import lock_run
+from jaxcnn.runs.lock import lock_file, lock_run
 from train.folder import check_same_options
+from train.processes import by_first
 
 
 class _Asked(TypedDict):
@@ -50,6 +52,7 @@ class SweepFolder:
     patients = Inside("patients.csv")
     figures = Inside("figures")
     lock = Inside(".lock")
+    diverged_lock = Inside(".diverged.lock")
 
     def run(self, name: str) -> Run:
         """The run folder of a model."""
@@ -73,6 +76,50 @@ def check_sweep_folder(sweep: SweepFolder) -> None:
         raise UserError(f"--sweep-dir {sweep.folder}: exists but is not a sweep; choose another")
 
 
+@contextlib.contextmanager
+def hold_sweep(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Iterator[int]:
+    """Begin a sweep, or with `resume` continue the one that is there, beside other processes that do the same.
+
+    Yields:
+        The lock, for `share` and `is_last`.
+
+    Raises:
+        UserError: see `create_or_resume`; or others work on the sweep, and it is not to be continued.
+    """
+    with contextlib.ExitStack() as held:
+
+        def prepare() -> int:
+            check_sweep_folder(sweep)
+            lock = held.enter_context(lock_file(sweep.lock, waits=fcntl.LOCK_SH if resume else None))
+            create_or_resume(sweep, asked, overwrite=overwrite, resume=resume)
+            return lock
+
+        yield by_first(prepare)
+
+
+def share(lock: int) -> None:
+    """Let other processes work on the sweep, too."""
+    by_first(lambda: try_lock(lock, fcntl.LOCK_SH))
+
+
+def is_last(sweep: SweepFolder, lock: int) -> bool:
+    """Whether no other process works on the sweep any more; then none can, until this one shares it or ends."""
+
+    def take() -> bool:
+        if try_lock(lock) is False:
+            # NFS keeps what was shared, by which two that end at once would keep each other away.
+            try_lock(lock, fcntl.LOCK_UN)
+            if try_lock(lock) is False:
+                return False
+        # What killed processes have left.
+        for path in sweep.folder.glob(".*"):
+            if is_temporary(path.name):
+                path.unlink()
+        return True
+
+    return by_first(take)
+
+
 def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> None:
     """Begin a sweep, or with `resume` continue the one that is there; the caller has locked the folder.
 
@@ -81,9 +128,6 @@ def create_or_resume(sweep: SweepFolder, asked: Mapping[str, Any], *, overwrite:
             or a run that is to be replaced is in use.
     """
     try:
-        for path in sweep.folder.glob(".*"):
-            if is_temporary(path.name):
-                path.unlink()
         if sweep.asked.is_file():
             before = read_json(sweep.asked, _Asked, way_out="restore it from a copy, or choose another folder")
             if resume:
@@ -140,4 +184,5 @@ def read_diverged(sweep: SweepFolder) -> dict[str, str]:
 
 def write_diverged(sweep: SweepFolder, name: str, reason: str) -> None:
     """Note that a model diverged: what is trained again from the same state would do so again."""
-    write_json(sweep.diverged, read_diverged(sweep) | {name: reason})
+    with lock_file(sweep.diverged_lock, waits=fcntl.LOCK_EX):
+        write_json(sweep.diverged, read_diverged(sweep) | {name: reason})

@@ -9,6 +9,7 @@ import jax
 from jaxcnn.data.batch import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_epochs
+from jaxcnn.runs.lock import InUseError
 from train.devices import Placement, choose_devices, pick_devices
 from train.folder import check_same_run, hold_folder
 from train.images import Images, frame_splits
@@ -71,25 +72,25 @@ def check_devices(groups: Sequence[Sequence[Model]], placement: Placement) -> No
 
 def train_group(
     models: Sequence[Model], placement: Placement, images: Images, folder: SweepFolder, at_once: AtOnce
-) -> None:
-    """Train the models that are not finished.
+) -> bool:
+    """Train the models that are not finished, and that no other process trains.
 
     With `auto` as many of them at once as the devices' memory holds.
+
+    Returns:
+        Whether all of them are finished or have diverged.
 
     Raises:
         InterruptedRunError, UserError: see `train.loop.train`.
     """
-    known = read_diverged(folder)
     left = []
     for model in models:
-        run = folder.run(model.name)
-        if _is_finished(run, model.config.training.epochs):
-            check_same_run(run, model.config, images)
-            report(f"finished   {run.folder}")
-        elif model.name not in known:
+        if state := _done(model, images, folder):
+            report(f"{state:10} {folder.run(model.name).folder}")
+        else:
             left.append(model)
     if not left:
-        return
+        return True
     framed = frame_splits(models[0].config.training, images.dataset)
     size = len(models)
     if at_once == "auto" and size > 1:
@@ -102,11 +103,36 @@ def train_group(
         else:
             for model in unfinished:
                 _train_alone(model, placement, images, framed, folder)
+    return all(_done(model, images, folder) for model in left)
+
+
+def _done(model: Model, images: Images, folder: SweepFolder) -> Literal["finished", "diverged", ""]:
+    """What a model has come to, as process 0 sees it: another sweep's process may be about to finish it."""
+    run = folder.run(model.name)
+
+    def look() -> Literal["finished", "diverged", ""]:
+        if _is_finished(run, model.config.training.epochs):
+            check_same_run(run, model.config, images)
+            return "finished"
+        return "diverged" if model.name in read_diverged(folder) else ""
+
+    return by_first(look)
 
 
 def _is_finished(run: Run, epochs: int) -> bool:
     """Whether all epochs are done and the predictions written, of which those for the test images come last."""
     return run.config.is_file() and len(read_epochs(run)) == epochs and run.predictions("test").is_file()
+
+
+def _take(held: contextlib.ExitStack, model: Model, placement: Placement, images: Images, folder: SweepFolder) -> bool:
+    """Lock the run folder of a model, unless another process trains it or has done so meanwhile."""
+    run = folder.run(model.name)
+    try:
+        held.enter_context(hold_folder(run, model.config, images, placement, overwrite=False, resume=True))
+    except InUseError:
+        report(f"in use     {run.folder}")
+        return False
+    return not _done(model, images, folder)
 
 
 def _stand_together(runs: Sequence[Run]) -> bool:
@@ -136,9 +162,10 @@ def _train_alone(
 ) -> None:
     training = model.config.training
     devices = choose_devices(placement, training.batch_size, training.accumulate)
-    with hold_folder(folder.run(model.name), model.config, images, placement, overwrite=False, resume=True):
-        program = compile_learner(_learner(model, images, framed, folder), devices)
-        train(program, lambda _, reason: _note(folder, model, reason))
+    with contextlib.ExitStack() as held:
+        if _take(held, model, placement, images, folder):
+            program = compile_learner(_learner(model, images, framed, folder), devices)
+            train(program, lambda _, reason: _note(folder, model, reason))
 
 
 def _train_together(
@@ -150,11 +177,11 @@ def _train_together(
     folder: SweepFolder,
 ) -> None:
     """Train those that are left; all models are in the program, so that it is the same however many are left."""
-    places = [place for place, model in enumerate(models) if model in left]
     with contextlib.ExitStack() as held:
-        for place in places:
-            run, config = folder.run(models[place].name), models[place].config
-            held.enter_context(hold_folder(run, config, images, placement, overwrite=False, resume=True))
+        taken = [model for model in left if _take(held, model, placement, images, folder)]
+        if not taken:
+            return
+        places = [place for place, model in enumerate(models) if model in taken]
         learners = [_learner(model, images, framed, folder) for model in models]
         program = compile_population(learners, pick_devices(placement))
         train(program, lambda place, reason: _note(folder, models[place], reason), places)
