@@ -44,7 +44,10 @@ def run_train(monkeypatch, folder: Path, *more: str) -> int:
 def result(folder: Path):
     """All of a run that must be the same bits when it is run again."""
     run = open_run(folder)
-    epochs = [{k: v for k, v in e.items() if k not in ("seconds", "images_per_second")} for e in read_epochs(run)]
+    epochs = [
+        {k: v for k, v in e.items() if k not in ("seconds", "images_per_second", "overall_images_per_second")}
+        for e in read_epochs(run)
+    ]
     return epochs, {split: read_predictions(run, split) for split in ("train", "validation", "test")}
 
 
@@ -72,7 +75,15 @@ def test_a_run_leaves_all_that_was_promised(finished):
         f"{s}_{m}" for s in ("train", "validation", "test") for m in ("loss", "accuracy", "f1_macro", "f1_weighted")
     ]
     for number, line in enumerate(read_epochs(run), start=1):
-        assert set(line) == {"epoch", "step", "learning_rate", "seconds", "images_per_second", *scores}
+        assert set(line) == {
+            "epoch",
+            "step",
+            "learning_rate",
+            "seconds",
+            "images_per_second",
+            "overall_images_per_second",
+            *scores,
+        }
         assert (line["epoch"], line["step"]) == (number, number * STEPS)
     assert len(read_epochs(run)) == 2
     assert read_config(run)["width"] == 0.05

@@ -70,10 +70,10 @@ def test_a_run_leaves_masks_whose_scores_are_those_of_its_best_epoch(finished):
 def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
     batches = itertools.count(-1)
 
-    def distribute_and_signal(parallel, batch):
+    def distribute_and_signal(parallel, batch, *axis):
         if next(batches) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return distribute(parallel, batch)
+        return distribute(parallel, batch, *axis)
 
     arguments = ("segmentation", *OPTIONS, "--run-dir", tmp_path / "run", "--resume")
     with monkeypatch.context() as patch:
@@ -81,7 +81,7 @@ def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(finished, tmp_path, 
         assert run_train(monkeypatch, *arguments) == 128 + signal.SIGINT
     assert run_train(monkeypatch, *arguments) == 0
     runs = open_run(tmp_path / "run"), open_run(finished)
-    epochs, expected = ([{**of, "seconds": 0, "images_per_second": 0} for of in read_epochs(run)] for run in runs)
+    epochs, expected = ([{k: v for k, v in of.items() if "second" not in k} for of in read_epochs(run)] for run in runs)
     assert epochs == expected
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(*(read_masks(run, split).predicted for run in runs))

@@ -10,6 +10,7 @@ from jaxcnn.data.batch import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_epochs
 from train.devices import Placement, choose_devices, pick_devices
+from train.feed import lie_on_device
 from train.folder import check_same_run, hold_folder
 from train.images import Images, frame_splits
 from train.learner import Learner, build_learner
@@ -137,7 +138,8 @@ def _train_alone(
     training = model.config.training
     devices = choose_devices(placement, training.batch_size, training.accumulate)
     with hold_folder(folder.run(model.name), model.config, images, placement, overwrite=False, resume=True):
-        program = compile_learner(_learner(model, images, framed, folder), devices)
+        learner = _learner(model, images, framed, folder)
+        program = compile_learner(learner, devices, on_device=lie_on_device([learner], placement))
         train(program, lambda _, reason: _note(folder, model, reason))
 
 
@@ -156,7 +158,8 @@ def _train_together(
             run, config = folder.run(models[place].name), models[place].config
             held.enter_context(hold_folder(run, config, images, placement, overwrite=False, resume=True))
         learners = [_learner(model, images, framed, folder) for model in models]
-        program = compile_population(learners, pick_devices(placement))
+        on_device = lie_on_device(learners, placement)
+        program = compile_population(learners, pick_devices(placement), on_device=on_device)
         train(program, lambda place, reason: _note(folder, models[place], reason), places)
 
 
