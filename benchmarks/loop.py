@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import statistics
 import tempfile
 import time
@@ -28,43 +29,57 @@ from train.options import make_config
 from train.program import compile_learner
 
 SIZE, BATCH, IMAGES, EPOCHS = 128, 256, {"train": 2582, "validation": 287, "test": 394}, 12
+PARTS = {
+    "_train_epoch": "steps",
+    "_save": "checkpoint",
+    "_evaluate_epoch": "evaluation and scores",
+    "_write_checkpoints": "behind: checkpoint",
+    "_write_epoch": "behind: best classifier, metrics",
+}
 
 
 def print_loop() -> None:
-    """Print the times of a step and of an epoch."""
+    """Print the times of the main thread, and of the one that writes behind it: what they work, and what passes."""
     keep_freed_memory()
-    # So that what a device would compute, copies of the state for one, is not in the time of the thread that asks.
+    # What a device would do, such as copying the state, is not to be in the time of the thread that asks for it.
     jax.config.update("jax_cpu_enable_async_dispatch", True)
-    print(f"SimpleCNN, {SIZE}x{SIZE}, batch {BATCH}; ms of the main thread, median of {EPOCHS - 2} epochs\n")
-    times = _times()
-    steps = IMAGES["train"] // BATCH
-    for name, per in (("_train_epoch", steps), ("_save", 1), ("_evaluate_epoch", 1)):
-        wall, thread = (1000 * statistics.median(of) / per for of in zip(*times[name][2:], strict=True))
-        print(f"{name:20}{wall:10.2f} wall {thread:10.2f} busy")
+    print(f"SimpleCNN, {SIZE}x{SIZE}, batch {BATCH}, {IMAGES['train'] // BATCH} steps an epoch that compute nothing")
+    print("ms of the thread, median of the epochs                             busy    passed   passed, min")
+    for on_device in (False, True):
+        times = _times(on_device=on_device)
+        print("an epoch as one program" if on_device else "a step at a time")
+        for name, part in PARTS.items():
+            busy, passed = zip(*times[name][2:], strict=True)
+            row = (1000 * number for number in (statistics.median(busy), statistics.median(passed), min(passed)))
+            print(f"    {part + ', of an epoch':55}" + "".join(f"{number:12.2f}" for number in row))
 
 
-def _times() -> dict[str, list[tuple[float, float]]]:
+def _times(*, on_device: bool) -> dict[str, list[tuple[float, float]]]:
+    """Of each part and epoch the seconds that the main thread is busy, and that pass."""
     config = make_config("simplecnn", batch_size=BATCH, epochs=EPOCHS)
     dataset = Dataset("noise", ("a", "b", "c", "d"), {name: _noise(count) for name, count in IMAGES.items()})
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     @contextlib.contextmanager
     def timed(name: str) -> Iterator[None]:
-        wall, thread = time.perf_counter(), time.thread_time()
+        busy, passed = time.thread_time(), time.perf_counter()
         yield
-        times[name].append((time.perf_counter() - wall, time.thread_time() - thread))
+        times[name].append((time.thread_time() - busy, time.perf_counter() - passed))
 
     with contextlib.ExitStack() as held:
-        folder = held.enter_context(tempfile.TemporaryDirectory())
-        held.enter_context(mock.patch.object(train.program, "make_steps", _do_nothing))
-        for name in ("_train_epoch", "_save", "_evaluate_epoch"):
-            held.enter_context(mock.patch.object(train.loop, name, timed(name)(getattr(train.loop, name))))
-        run = Run(Path(folder))
+        run = Run(Path(held.enter_context(tempfile.TemporaryDirectory())))
         run.checkpoints.mkdir()
+        held.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        held.enter_context(mock.patch.object(train.program, "make_steps", _do_nothing))
+        for name in PARTS:
+            held.enter_context(mock.patch.object(train.loop, name, timed(name)(getattr(train.loop, name))))
         learner = build_learner(config, dataset, frame_splits(config.training, dataset), run)
-        train.loop.train(compile_learner(learner, choose_devices(Placement(devices=1), BATCH)), _stop)
+        devices = choose_devices(Placement(devices=1), BATCH)
+        train.loop.train(compile_learner(learner, devices, on_device=on_device), _stop)
+    # A checkpoint is saved among the steps.
     times["_train_epoch"] = [
-        (a - c, b - d) for (a, b), (c, d) in zip(times["_train_epoch"], times["_save"], strict=True)
+        (busy - saving, passed - saved)
+        for (busy, passed), (saving, saved) in zip(times["_train_epoch"], times["_save"], strict=True)
     ]
     return times
 
@@ -87,7 +102,3 @@ def _do_nothing(*_: Any) -> tuple[Any, Any]:
 
 def _stop(_: int, reason: str) -> None:
     raise RuntimeError(reason)
-
-
-if __name__ == "__main__":
-    print_loop()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcnn.data.batch import Shard
+from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.errors import UserError
 
 AXIS = "data"
@@ -31,7 +31,7 @@ class Placement:
     parallel: Mode = "jit"
     """`jit` over a mesh of the devices, or `pmap`; both compute the same."""
     epoch_on_device: Literal["auto", "yes", "no"] = "auto"
-    """Keep the images on the devices and run an epoch as one program; `auto`: on accelerators, where they fit."""
+    """Keep the images on the device and run an epoch as one program; `auto`: on an accelerator, if they fit."""
     coordinator: str | None = None
     """HOST:PORT of process 0, for a run of several processes that are started by hand."""
     num_processes: int | None = None
@@ -47,8 +47,6 @@ class Placement:
         Raises:
             ValueError: the message names the option and what it goes with.
         """
-        if self.epoch_on_device == "yes" and self.parallel == "pmap":
-            raise ValueError("--epoch-on-device yes: works only with --parallel jit")
         by_hand = {
             "--coordinator": self.coordinator,
             "--num-processes": self.num_processes,
@@ -156,9 +154,9 @@ def replicated_shapes(parallel: Parallel, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=parallel.everywhere), tree)
 
 
-def distribute(parallel: Parallel, batch: Any, axis: int = 0) -> Any:
-    """The batch that the processes hold parts of, each device with its share, along an axis of its arrays."""
-    divided = NamedSharding(parallel.mesh, PartitionSpec(*[None] * axis, AXIS))
+def distribute(parallel: Parallel, batch: Batch) -> Batch:
+    """The batch that the processes hold parts of, each device with its share."""
+    divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))
     batch = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(divided, leaf), batch)
     if parallel.mode == "jit":
         return batch

@@ -14,6 +14,7 @@ from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.data.pipeline import evaluation_batches, training_batches, training_order
 from train.devices import Placement
 from train.learner import Learner
+from train.progress import report
 
 # The splits that each epoch ends with.
 EVALUATED = ("validation", "test")
@@ -58,9 +59,7 @@ def feed_batches(
     return ((1, batch) for batch in sent_ahead(zip(*batches, strict=True), send))
 
 
-def feed_orders(
-    learners: Sequence[Learner], shard: Shard, send: Callable[[np.ndarray], Any]
-) -> Callable[[int, int], Iterator[tuple[int, Any]]]:
+def feed_orders(learners: Sequence[Learner], send: Callable[[np.ndarray], Any]) -> Feed:
     """Feed many steps at a time, up to the next checkpoint, with the places of their examples in `join_examples`."""
     arrays = list(_arrays(learners))
     # Grain takes 13 us an image to say where it comes in an epoch: the next epoch's order is drawn during this one.
@@ -71,8 +70,8 @@ def feed_orders(
         for of in learners:
             size, seed = of.config.training.batch_size, of.config.training.seed
             order = training_order(of.training, size, seed=seed, epoch=epoch)
-            mine = np.stack([order[number][shard.of(size)] for number in range(len(order))])
-            views, numbers = np.divmod(mine, len(of.training))
+            places = np.stack([order[number] for number in range(len(order))])
+            views, numbers = np.divmod(places, len(of.training))
             own = np.array([arrays.index(_name(view)) for view in of.training.inputs], np.int32)
             orders.append(own[views] * np.int32(len(of.training)) + numbers)
         return np.stack(orders, axis=1)
@@ -107,14 +106,24 @@ def _name(view: np.ndarray) -> Any:
     return getattr(view, "filename", None) or id(view)
 
 
-def lie_on_device(learners: Sequence[Learner], placement: Placement) -> bool:
-    """Whether the examples are to lie on the devices: where the options leave it open, on accelerators they fit."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if placement.epoch_on_device != "auto" or placement.parallel == "pmap" or limit is None:
-        return placement.epoch_on_device == "yes"
+def lie_on_device(learners: Sequence[Learner], placement: Placement, sharing: int = 1) -> bool:
+    """Whether the examples are to lie on the device: where the options leave it open, on an accelerator that they fit.
+
+    Args:
+        learners: that are trained together.
+        placement: the options.
+        sharing: devices that share each batch; where they are several, or run by pmap, batches are sent ahead.
+    """
+    choice = placement.epoch_on_device
+    if sharing > 1 or placement.parallel == "pmap":
+        if choice == "yes":
+            report("note       no epoch on the device, since devices share each batch: batches are sent ahead")
+        return False
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     evaluated = [view for name in EVALUATED for view in learners[0].examples[name].inputs]
     needed = sum(view.nbytes for view in [*_arrays(learners).values(), *evaluated])
-    return jax.default_backend() != "cpu" and needed <= _SHARE * limit
+    fit = jax.default_backend() != "cpu" and needed <= _SHARE * limit
+    return fit if choice == "auto" else choice == "yes"
 
 
 def over_order(step: Callable[..., Any]) -> Callable[..., Any]:

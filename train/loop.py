@@ -262,15 +262,16 @@ def _save(training: _Training, state: TrainState, positions: Positions) -> tuple
     training.behind.wait()
     copies = layout.states(state, good)
 
-    def write() -> None:
-        for place in good:
-            # Before any learner writes its next one: two are kept, so there is always one that all have.
-            checkpoints.wait(training.saved[place])
-        for place, position in good.items():
-            checkpoints.save(training.saved[place], _step(training, position), copies[place], position.to_json())
-
-    training.behind.do(write)
+    training.behind.do(partial(_write_checkpoints, training, good, copies))
     return good, copies
+
+
+def _write_checkpoints(training: _Training, positions: Positions, copies: Mapping[int, TrainState]) -> None:
+    for place in positions:
+        # Before any learner writes its next one: two are kept, so there is always one that all have.
+        checkpoints.wait(training.saved[place])
+    for place, position in positions.items():
+        checkpoints.save(training.saved[place], _step(training, position), copies[place], position.to_json())
 
 
 def not_finite(finite: Mapping[str, Any]) -> str:

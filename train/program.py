@@ -44,7 +44,7 @@ class Layout:
     Attributes:
         batches: sends a batch for each learner.
         order: sends int32 (steps, learner, batch).
-        evaluated: sends a batch for all, whose images are along the given axis.
+        evaluated: sends a batch for all.
         shared: sends what each device needs whole.
         compile_train: compiles a training step for arguments like these; the first, the state, is used again.
         compile_eval: compiles an evaluation step.
@@ -59,7 +59,7 @@ class Layout:
 
     batches: Callable[[Sequence[Batch]], Batch]
     order: Callable[[np.ndarray], jax.Array]
-    evaluated: Callable[[Batch, int], Batch]
+    evaluated: Callable[[Batch], Batch]
     shared: Callable[[Any], Any]
     compile_train: Callable[..., Any]
     compile_eval: Callable[..., Any]
@@ -118,15 +118,15 @@ def compile_learner(learner: Learner, parallel: Parallel, *, on_device: bool = F
     Args:
         learner: the learner.
         parallel: its devices.
-        on_device: keep the examples on them; see `compile_epoch`.
+        on_device: keep the examples there, which must be one device; see `compile_epoch`.
     """
     report_model(learner)
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(learner.key)))
     shapes = replicated_shapes(parallel, learner.shapes)
     layout = Layout(
         batches=lambda batches: distribute(parallel, batches[0]),
-        order=lambda order: distribute(parallel, order[:, 0], axis=1),
-        evaluated=lambda batch, axis: distribute(parallel, batch, axis),
+        order=lambda order: replicate(parallel, order[:, 0]),
+        evaluated=lambda batch: distribute(parallel, batch),
         shared=lambda tree: replicate(parallel, tree),
         compile_train=functools.partial(compile_train_step, parallel),
         compile_eval=functools.partial(compile_eval_step, parallel),
@@ -172,10 +172,8 @@ def compile_steps(
     return Steps(
         feed=functools.partial(feed_batches, learners, layout.shard, layout.batches),
         train=lambda state, batch: train(state, batch, *constants),
-        pieces=lambda names: sent_ahead(
-            evaluated_batches(learners[0], names, layout.shard), lambda batch: layout.evaluated(batch, 0)
-        ),
-        evaluate=layout.compile_eval(eval_step, shapes, layout.evaluated(evaluated, 0)),
+        pieces=lambda names: sent_ahead(evaluated_batches(learners[0], names, layout.shard), layout.evaluated),
+        evaluate=layout.compile_eval(eval_step, shapes, layout.evaluated(evaluated)),
         part=part,
         memory=train.memory_analysis(),
     )
@@ -186,14 +184,15 @@ def compile_epoch(
 ) -> Steps:
     """Compile all steps between two checkpoints as one program, and the evaluation of an epoch as another.
 
-    The examples lie on the devices: what the program is fed with is their order. See `compile_steps`.
+    The examples lie on the device, or on each device that has learners to itself: what the program is fed with is their
+    order. For the arguments see `compile_steps`.
     """
     first = learners[0]
     examples = layout.shared(join_examples(learners))
 
     @functools.cache
     def train(steps: int) -> Any:
-        order = np.zeros((steps, len(learners), first.config.training.batch_size // layout.shard.count), np.int32)
+        order = np.zeros((steps, len(learners), first.config.training.batch_size), np.int32)
         return layout.compile_train(over_order(train_step), shapes, layout.order(order), examples, *constants)
 
     for start, end in pairwise([0, *saved_steps(first)]):
@@ -201,12 +200,11 @@ def compile_epoch(
     together = sum(math.ceil(len(first.examples[name]) / first.config.training.batch_size) for name in EVALUATED)
 
     def pieces(names: Sequence[str]) -> Iterator[Any]:
-        batches = evaluated_batches(first, names, layout.shard)
-        return sent_ahead(stacked(batches, together), lambda batches: layout.evaluated(batches, 1))
+        return sent_ahead(stacked(evaluated_batches(first, names, layout.shard), together), layout.evaluated)
 
     (after_an_epoch,) = pieces(EVALUATED)
     return Steps(
-        feed=feed_orders(learners, layout.shard, layout.order),
+        feed=feed_orders(learners, layout.order),
         train=lambda state, order: train(len(order))(state, order, examples, *constants),
         pieces=lambda names: iter([after_an_epoch]) if names == EVALUATED else pieces(names),
         evaluate=layout.compile_eval(over_batches(eval_step), shapes, after_an_epoch),

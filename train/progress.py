@@ -37,7 +37,7 @@ def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
         for split in ("train", "validation", "test")
     )
     alone, overall = metrics["images_per_second"], metrics["overall_images_per_second"]
-    speed = f"{metrics['seconds']:.0f} s, {alone:.1f} images/s, {overall:.1f} with evaluation"
+    speed = f"{metrics['seconds']:.0f} s, {alone:.1f} images/s ({overall:.1f} with evaluation)"
     return f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}  {splits}  {speed}"
 
 

@@ -61,7 +61,9 @@ def train_model(
             report_start(devices.mesh.size, images, config)
             framed = frame_splits(config.training, images.dataset)
             learner = build_learner(config, images.dataset, framed, run)
-            program = compile_learner(learner, devices, on_device=lie_on_device([learner], placement))
+            program = compile_learner(
+                learner, devices, on_device=lie_on_device([learner], placement, devices.mesh.size)
+            )
             try:
                 results = train(program, _stop)
             except UnfinishedRunError as error:

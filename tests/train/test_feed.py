@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kills import Moment, assert_same_run, killed_at, train
 from tiny import TINY
 
-from jaxcnn.data.batch import WHOLE, Examples
+from jaxcnn.data.batch import Examples
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.pipeline import training_batches
 from jaxcnn.data.protocol import partition
@@ -110,7 +110,7 @@ def test_the_order_is_that_of_the_batches_wherever_an_epoch_goes_on(views, share
         for seed in range(2)
     ]
     inputs, labels = join_examples(learners)
-    pieces = list(feed_orders(learners, WHOLE, np.asarray)(3, done))
+    pieces = list(feed_orders(learners, np.asarray)(3, done))
     assert [count for count, _ in pieces] == [len(order) for _, order in pieces]
     ends = (done + np.cumsum([count for count, _ in pieces])).tolist()
     assert ends == [step for step in range(done + 1, 11) if step % every == 0 or step == 10]

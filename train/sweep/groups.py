@@ -139,7 +139,7 @@ def _train_alone(
     devices = choose_devices(placement, training.batch_size, training.accumulate)
     with hold_folder(folder.run(model.name), model.config, images, placement, overwrite=False, resume=True):
         learner = _learner(model, images, framed, folder)
-        program = compile_learner(learner, devices, on_device=lie_on_device([learner], placement))
+        program = compile_learner(learner, devices, on_device=lie_on_device([learner], placement, devices.mesh.size))
         train(program, lambda _, reason: _note(folder, model, reason))
 
 

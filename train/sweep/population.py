@@ -71,7 +71,7 @@ def compile_population(
     layout = Layout(
         batches=lambda batches: _stack(mesh, slots, batches),
         order=lambda order: _spread(mesh, _fill(order, slots, axis=1), axis=1),
-        evaluated=lambda batch, _: _share(mesh, batch),
+        evaluated=lambda batch: _share(mesh, batch),
         shared=lambda tree: _share(mesh, tree),
         compile_train=lambda step, *of: jax.jit(step, donate_argnums=0).lower(*of).compile(),
         compile_eval=lambda step, *of: jax.jit(step).lower(*of).compile(),
