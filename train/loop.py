@@ -128,8 +128,8 @@ def train(program: Program, diverged: Callable[[int, str], None], places: Sequen
         }
         while positions and _first(positions).epoch <= training.first.config.training.epochs:
             start = time.perf_counter() - _first(positions).seconds
-            state, positions, copies = _train_epoch(training, state, positions)
-            positions = _evaluate_epoch(training, state, positions, copies, lines, start)
+            state, positions = _train_epoch(training, state, positions)
+            positions = _evaluate_epoch(training, state, positions, lines, start)
             positions = {place: _start_of_epoch(training, position.epoch + 1) for place, position in positions.items()}
         behind.wait()
         results = _write_predictions(training, positions)
@@ -194,19 +194,12 @@ def _resume(training: _Training) -> tuple[TrainState, Positions]:
     return program.layout.join(states), positions
 
 
-def _train_epoch(
-    training: _Training, state: TrainState, positions: Positions
-) -> tuple[TrainState, Positions, dict[int, TrainState]]:
-    """The steps that are left of an epoch; the last one leaves a checkpoint, and so does one that is interrupted.
-
-    Returns:
-        The state, the positions, and copies of the learners' states.
-    """
+def _train_epoch(training: _Training, state: TrainState, positions: Positions) -> tuple[TrainState, Positions]:
+    """The steps that are left of an epoch; the last one leaves a checkpoint, and so does one that is interrupted."""
     program, interrupted, options = training.program, training.interrupted, training.first.config.training
     epoch, done, steps = _first(positions).epoch, _first(positions).done, training.first.steps_per_epoch
     start = time.perf_counter() - _first(positions).seconds
     running: Tally | None = None
-    copies: dict[int, TrainState] = {}
     with progress_bar(steps, f"epoch {epoch}/{options.epochs}", done=done) as bar:
         for count, piece in program.steps.feed(epoch, done):
             state, counted = program.steps.train(state, piece)
@@ -220,11 +213,11 @@ def _train_epoch(
                 running = None
                 seconds = time.perf_counter() - start
                 positions = {place: dataclasses.replace(of, seconds=seconds) for place, of in positions.items()}
-                positions, copies = _save(training, state, positions)
+                positions = _save(training, state, positions)
                 interrupted.raise_if_requested()
             if not positions:
                 break
-    return state, positions, copies or program.layout.states(state, positions)
+    return state, positions
 
 
 def _add_piece(training: _Training, positions: Positions, counted: Tally | None) -> Positions:
@@ -249,7 +242,7 @@ def _step(training: _Training, position: Position) -> int:
     return (position.epoch - 1) * training.first.steps_per_epoch + position.done
 
 
-def _save(training: _Training, state: TrainState, positions: Positions) -> tuple[Positions, dict[int, TrainState]]:
+def _save(training: _Training, state: TrainState, positions: Positions) -> Positions:
     """A checkpoint of each learner, without those whose state is not finite: it must not replace a good one."""
     layout, good = training.program.layout, {}
     finite = jax.tree.map(lambda leaf: leaf[np.newaxis], jax.device_get(layout.finite(state)))
@@ -258,12 +251,10 @@ def _save(training: _Training, state: TrainState, positions: Positions) -> tuple
             training.diverged(place, f"the {wrong} are infinite or NaN after step {_step(training, position)}")
         else:
             good[place] = position
-    # The copies of one save at a time are enough for the memory.
+    # What was written before goes first: the memory need not hold more copies than those of one epoch.
     training.behind.wait()
-    copies = layout.states(state, good)
-
-    training.behind.do(partial(_write_checkpoints, training, good, copies))
-    return good, copies
+    training.behind.do(partial(_write_checkpoints, training, good, layout.states(state, good)))
+    return good
 
 
 def _write_checkpoints(training: _Training, positions: Positions, copies: Mapping[int, TrainState]) -> None:
@@ -283,7 +274,6 @@ def _evaluate_epoch(
     training: _Training,
     state: TrainState,
     positions: Positions,
-    copies: Mapping[int, TrainState],
     lines: dict[int, list[dict[str, Any]]],
     start: float,
 ) -> Positions:
@@ -299,9 +289,11 @@ def _evaluate_epoch(
             continue
         good[place] = position
         lines[place].append(_epoch_metrics(learner, position, scores, time.perf_counter() - start))
-        best = copies[place] if best_epoch(lines[place]) is lines[place][-1] else None
-        confusion = counted["validation"][place][0].confusion
-        training.behind.do(partial(_write_epoch, learner, [*lines[place]], best, confusion))
+    improved = [place for place in good if best_epoch(lines[place]) is lines[place][-1]]
+    best = training.program.layout.states(state, improved) if improved else {}
+    for place in good:
+        learner, confusion = training.program.learners[place], counted["validation"][place][0].confusion
+        training.behind.do(partial(_write_epoch, learner, [*lines[place]], best.get(place), confusion))
         name = f"{learner.run.name}: " if len(training.program.learners) > 1 else ""
         report(f"{name}{epoch_line(lines[place][-1], learner.config.training.epochs)}")
     return good
