@@ -26,6 +26,7 @@ from train.devices import Placement, choose_devices
 from train.images import frame_splits
 from train.learner import build_learner
 from train.options import make_config
+from train.processes import Behind
 from train.program import compile_learner
 
 SIZE, BATCH, IMAGES, EPOCHS = 128, 256, {"train": 2582, "validation": 287, "test": 394}, 12
@@ -33,25 +34,26 @@ PARTS = {
     "_train_epoch": "steps",
     "_save": "checkpoint",
     "_evaluate_epoch": "evaluation and scores",
-    "_write_checkpoints": "behind: checkpoint",
-    "_write_epoch": "behind: best classifier, metrics",
+    "wait": "waiting for what is written",
+    "_write_checkpoints": "in the thread that writes: checkpoint",
+    "_write_epoch": "in the thread that writes: best classifier, metrics",
 }
 
 
 def print_loop() -> None:
-    """Print the times of the main thread, and of the one that writes behind it: what they work, and what passes."""
+    """Print how long the main thread works in an epoch, and the one that writes behind it, and how much time passes."""
     keep_freed_memory()
     # What a device would do, such as copying the state, is not to be in the time of the thread that asks for it.
     jax.config.update("jax_cpu_enable_async_dispatch", True)
     print(f"SimpleCNN, {SIZE}x{SIZE}, batch {BATCH}, {IMAGES['train'] // BATCH} steps an epoch that compute nothing")
-    print("ms of the thread, median of the epochs                             busy    passed   passed, min")
+    print(f"{'ms in an epoch, the median of the epochs':57}{'busy':>12}{'passed':>12}{'least passed':>14}")
     for on_device in (False, True):
         times = _times(on_device=on_device)
         print("an epoch as one program" if on_device else "a step at a time")
         for name, part in PARTS.items():
             busy, passed = zip(*times[name][2:], strict=True)
             row = (1000 * number for number in (statistics.median(busy), statistics.median(passed), min(passed)))
-            print(f"    {part + ', of an epoch':55}" + "".join(f"{number:12.2f}" for number in row))
+            print("    {:53}{:12.2f}{:12.2f}{:14.2f}".format(part, *row))
 
 
 def _times(*, on_device: bool) -> dict[str, list[tuple[float, float]]]:
@@ -72,15 +74,15 @@ def _times(*, on_device: bool) -> dict[str, list[tuple[float, float]]]:
         held.enter_context(contextlib.redirect_stdout(io.StringIO()))
         held.enter_context(mock.patch.object(train.program, "make_steps", _do_nothing))
         for name in PARTS:
-            held.enter_context(mock.patch.object(train.loop, name, timed(name)(getattr(train.loop, name))))
+            owner = train.loop if hasattr(train.loop, name) else Behind
+            held.enter_context(mock.patch.object(owner, name, timed(name)(getattr(owner, name))))
         learner = build_learner(config, dataset, frame_splits(config.training, dataset), run)
         devices = choose_devices(Placement(devices=1), BATCH)
         train.loop.train(compile_learner(learner, devices, on_device=on_device), _stop)
-    # A checkpoint is saved among the steps.
-    times["_train_epoch"] = [
-        (busy - saving, passed - saved)
-        for (busy, passed), (saving, saved) in zip(times["_train_epoch"], times["_save"], strict=True)
-    ]
+    # A checkpoint is saved among the steps, and waits first. Once more is waited at the end.
+    for inner, outer in (("_save", "_train_epoch"), ("wait", "_save")):
+        pairs = zip(times[outer], times[inner], strict=False)
+        times[outer] = [(busy - less, passed - fewer) for (busy, passed), (less, fewer) in pairs]
     return times
 
 
