@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -24,7 +25,7 @@ from jaxcnn.models.layers import batch_norm
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import Run
 from train.devices import Placement, choose_devices
-from train.feed import EVALUATED, feed_orders, join_examples, sent_ahead
+from train.feed import EVALUATED, feed_orders, join_examples, lie_on_device, sent_ahead
 from train.images import frame_splits
 from train.learner import build_learner
 from train.options import make_config
@@ -119,6 +120,29 @@ def test_the_order_is_that_of_the_batches_wherever_an_epoch_goes_on(views, share
         batches = list(training_batches(learner.training, 4, seed=place, epoch=3, start=done))
         np.testing.assert_array_equal(inputs[order[:, place]], [batch.inputs for batch in batches])
         np.testing.assert_array_equal(labels[order[:, place] % 43], [batch.labels for batch in batches])
+
+
+def test_the_examples_lie_on_an_accelerator_that_they_fit_and_on_a_cpu_only_if_asked(monkeypatch, capsys):
+    learner = build(tta="flip")
+    held = [learner.training, *(learner.examples[name] for name in EVALUATED)]
+    needed = sum(view.nbytes for examples in held for view in examples.inputs)
+
+    def lies(backend: str, limit: int, choice: str, sharing: int = 1) -> bool:
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit} if limit else None)
+        monkeypatch.setattr(jax, "local_devices", lambda: [device])
+        return lie_on_device([learner], Placement(epoch_on_device=choice), sharing)
+
+    assert lies("gpu", 10 * needed, "auto")
+    assert not lies("gpu", 10 * needed - 10, "auto")
+    assert not lies("gpu", 0, "auto")
+    assert not lies("gpu", 10 * needed, "no")
+    assert not lies("cpu", 10 * needed, "auto")
+    assert lies("cpu", 0, "yes")
+    assert not lies("gpu", 10 * needed, "auto", sharing=8)
+    assert capsys.readouterr().out == ""
+    assert not lies("gpu", 10 * needed, "yes", sharing=8)
+    assert capsys.readouterr().out.startswith("note       no epoch on the device, since devices share each batch")
 
 
 @given(st.integers(0, 6), st.integers(0, 6))

@@ -11,6 +11,7 @@ from kills import training
 import train.loop
 from jaxcnn.runs.folder import Run, read_epochs
 from train.loop import not_finite
+from train.processes import write_behind
 from train.state import TrainState, finite_parts
 
 PARTS = {
@@ -34,6 +35,18 @@ def test_each_part_of_a_state_is_looked_at(field, words, bad):
 
 def test_a_finite_state_may_count_and_may_have_no_average():
     assert not_finite(finite_parts(state(average={}, opt_state=(jnp.int32(7), jnp.ones(2))))) == ""
+
+
+def test_what_is_written_behind_comes_in_order_and_ends_with_what_fails():
+    done = []
+
+    def fail():
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), write_behind() as behind:
+        for action in (partial(done.append, 1), partial(done.append, 2), fail, partial(done.append, 3)):
+            behind.do(action)
+    assert done == [1, 2]
 
 
 def lose(split: str) -> None:
