@@ -43,9 +43,13 @@ def test_what_is_written_behind_comes_in_order_and_ends_with_what_fails():
     def fail():
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), write_behind() as behind:
-        for action in (partial(done.append, 1), partial(done.append, 2), fail, partial(done.append, 3)):
-            behind.do(action)
+    def write():
+        with write_behind() as behind:
+            for action in (partial(done.append, 1), partial(done.append, 2), fail, partial(done.append, 3)):
+                behind.do(action)
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert done == [1, 2]
 
 
