@@ -20,7 +20,7 @@ from train.progress import report
 EVALUATED = ("validation", "test")
 
 _AHEAD = 2
-# Of a device's memory, that the examples may take for `auto` to put them there: hardly any of what a step has to have.
+# The share of a device's memory that the examples may take for `auto` to put them there: the steps need the rest.
 _SHARE = 0.1
 
 # From an epoch and the number of its steps that are done: the rest of it in pieces, each with its number of steps.
@@ -87,8 +87,8 @@ def feed_orders(learners: Sequence[Learner], send: Callable[[np.ndarray], Any]) 
 
 def saved_steps(learner: Learner) -> list[int]:
     """The steps of an epoch that leave a checkpoint, from 1."""
-    steps = learner.steps_per_epoch
-    return [*range(learner.config.training.checkpoint_every, steps, learner.config.training.checkpoint_every), steps]
+    every, steps = learner.config.training.checkpoint_every, learner.steps_per_epoch
+    return [*range(every, steps, every), steps]
 
 
 def join_examples(learners: Sequence[Learner]) -> tuple[np.ndarray, np.ndarray]:

@@ -199,7 +199,7 @@ def _train_epoch(training: _Training, state: TrainState, positions: Positions) -
     program, interrupted, options = training.program, training.interrupted, training.first.config.training
     epoch, done, steps = _first(positions).epoch, _first(positions).done, training.first.steps_per_epoch
     start = time.perf_counter() - _first(positions).seconds
-    running: Tally | None = None
+    saved, running = saved_steps(training.first), None
     with progress_bar(steps, f"epoch {epoch}/{options.epochs}", done=done) as bar:
         for count, piece in program.steps.feed(epoch, done):
             state, counted = program.steps.train(state, piece)
@@ -208,7 +208,7 @@ def _train_epoch(training: _Training, state: TrainState, positions: Positions) -
             positions = _add_piece(training, positions, running)
             running = counted
             bar.update(count)
-            if interrupted.poll() or done in saved_steps(training.first):
+            if interrupted.poll() or done in saved:
                 positions = _add_piece(training, positions, running)
                 running = None
                 seconds = time.perf_counter() - start
@@ -344,12 +344,14 @@ def _evaluate(training: _Training, state: TrainState, names: Sequence[str]) -> d
     for name in names:
         images = len(first.examples[name])
         batches = slice(start, start := start + math.ceil(images / first.config.training.batch_size))
-        evaluated[name] = [(_total(counted, batches), np.concatenate(of[batches])[:images]) for counted, of in of_each]
+        evaluated[name] = [
+            (
+                total([Tally(*of) for of in zip(counted.loss[batches], counted.confusion[batches], strict=True)]),
+                np.concatenate(outputs[batches])[:images],
+            )
+            for counted, outputs in of_each
+        ]
     return evaluated
-
-
-def _total(counted: Tally, batches: slice = slice(None)) -> Tally:
-    return total([Tally(*of) for of in zip(counted.loss[batches], counted.confusion[batches], strict=True)])
 
 
 def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
