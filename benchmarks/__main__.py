@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks.contest import Contest, Result, run_contest
+from benchmarks.loop import print_loop
 from benchmarks.machine import describe_machine
 from benchmarks.roofline import print_roofline
 from jaxcnn import cli
@@ -31,6 +32,7 @@ _STEPS = 10
 _BATCH_SIZE = 256
 NUMERICS = "numerics"
 ROOFLINE = "roofline"
+LOOP = "loop"
 SCALED = tuple(
     Contest(name, batch, size)
     for name in ("simplecnn_training", "simplecnn_inference")
@@ -50,15 +52,16 @@ def benchmarks(
     Args:
         names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training,
             uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes;
-            numerics, the rounding of every layer against float64; roofline, a step's operations and bytes, on paper.
+            numerics, the rounding of every layer against float64; roofline, a step's operations and bytes, on paper;
+            loop, what training costs the host beside the steps.
         rounds: pieces of work on each side.
         out: CSV file to write, a line a benchmark.
         device: Measure both sides on this device, in TF32 and in bfloat16: ten steps and one synchronisation at a time,
             inputs on the device, both sides with their best settings.
         batch_size: Images of a step on that device; 256 if not given.
     """
-    if unknown := set(names) - {*CONTESTS, SCALING, NUMERICS, ROOFLINE}:
-        known = ", ".join((*CONTESTS, SCALING, NUMERICS))
+    if unknown := set(names) - {*CONTESTS, SCALING, NUMERICS, ROOFLINE, LOOP}:
+        known = ", ".join((*CONTESTS, SCALING, NUMERICS, LOOP))
         raise UserError(f"{min(unknown)}: no such benchmark; give {known} or {ROOFLINE}")
     if rounds < 1:
         raise UserError(f"--rounds {rounds}: must be at least 1")
@@ -66,6 +69,8 @@ def benchmarks(
         raise UserError(f"--batch-size {batch_size}: must be at least 1, and goes with --device")
     if ROOFLINE in names:
         print_roofline()
+    if LOOP in names:
+        print_loop()
     contests = [CONTESTS[name] for name in names or CONTESTS if name in CONTESTS]
     if SCALING in names:
         contests.extend(SCALED)

@@ -30,6 +30,8 @@ class Placement:
     """Number of devices that share each batch."""
     parallel: Mode = "jit"
     """`jit` over a mesh of the devices, or `pmap`; both compute the same."""
+    epoch_on_device: Literal["auto", "yes", "no"] = "auto"
+    """Keep the images on the device and run an epoch as one program; `auto`: on an accelerator, if they fit."""
     coordinator: str | None = None
     """HOST:PORT of process 0, for a run of several processes that are started by hand."""
     num_processes: int | None = None

@@ -108,7 +108,7 @@ def compute_features(network: Network, frozen: Any, split: Split, *, view: tuple
     key = None if view is None else jax.random.fold_in(jax.random.key(view[0]), view[1])
     batches = evaluation_batches(images_of(split), _BATCH_SIZE)
     features = []
-    for number, batch in enumerate(progress_bar(batches, -(-len(split) // _BATCH_SIZE), "features")):
+    for number, batch in enumerate(progress_bar(-(-len(split) // _BATCH_SIZE), "features", batches)):
         places = number * _BATCH_SIZE + np.arange(_BATCH_SIZE, dtype=np.int32)
         features.append(np.asarray(_encode(network, frozen, batch.inputs, places, key))[batch.mask])
     return np.concatenate(features)

@@ -143,7 +143,8 @@ def describe_environment() -> dict[str, Any]:
 
 def describe_placement(placement: Placement) -> dict[str, Any]:
     """The devices that a run takes of those that there are, and how."""
-    return {"devices": len(pick_devices(placement)), "parallel": placement.parallel}
+    names = ("parallel", "epoch_on_device")
+    return {"devices": len(pick_devices(placement)), **{name: getattr(placement, name) for name in names}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -153,7 +154,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     packages = before["packages"]
     pairs = [(name, packages.get(name, now["packages"][name]), now["packages"][name]) for name in _COMPUTING]
-    names = ("device_kind", "devices", "parallel", "process_count", "git_revision")
+    names = ("device_kind", "devices", "parallel", "epoch_on_device", "process_count", "git_revision")
     pairs += [(name.replace("_", " "), before.get(name, now[name]), now[name]) for name in names]
     return ", ".join(f"{name} was {old}, is {new}" for name, old, new in pairs if old != new)
 

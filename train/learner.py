@@ -182,7 +182,8 @@ def first_batches(learner: Learner, shard: Shard = WHOLE) -> tuple[Batch, Batch]
     """Batches like those that are trained on, and like those that are evaluated."""
     size = learner.config.training.batch_size
     training, evaluated = _first_view(learner.training), learner.examples["train"]
-    return next(evaluation_batches(training, size, shard)), next(evaluation_batches(evaluated, size, shard))
+    batch = next(evaluation_batches(training, size, shard))
+    return dataclasses.replace(batch, mask=None), next(evaluation_batches(evaluated, size, shard))
 
 
 def report_model(learner: Learner) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.pipeline import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.counts import Tally, total
 from jaxcnn.inference.trained import Trained, load_best, save_trained
@@ -19,9 +19,10 @@ from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
+from train.feed import EVALUATED, saved_steps
 from train.interruption import Interruption, UnfinishedRunError, interruption
 from train.learner import Learner
-from train.processes import by_first, end_with_the_others
+from train.processes import Behind, by_first, end_with_the_others, write_behind
 from train.program import Program
 from train.progress import epoch_line, progress_bar, report
 from train.state import TrainState
@@ -72,12 +73,14 @@ class _Training:
 
     Attributes:
         program: the learners.
+        behind: writes what is to be written, in order, while the devices go on.
         saved: the checkpoints of each learner that is trained, by its place.
         interrupted: by a signal.
         diverged: is told the place of a learner whose loss or state is not finite any more, and what happened.
     """
 
     program: Program
+    behind: Behind
     saved: Mapping[int, Checkpoints]
     interrupted: Interruption
     diverged: Callable[[int, str], None]
@@ -110,22 +113,25 @@ def train(program: Program, diverged: Callable[[int, str], None], places: Sequen
     """
     with contextlib.ExitStack() as held:
         held.enter_context(_write_errors_in_one_line(program.learners[places[0]].run.folder))
-        interrupted = held.enter_context(interruption(program.agree))
+        interrupted = held.enter_context(interruption(program.layout.agree))
         saved = {
             place: held.enter_context(checkpoints.open_checkpoints(program.learners[place].run.checkpoints))
             for place in places
         }
+        behind = held.enter_context(write_behind())
         held.enter_context(end_with_the_others(UserError, UnfinishedRunError))
-        training = _Training(program, saved, interrupted, diverged)
+        training = _Training(program, behind, saved, interrupted, diverged)
         state, positions = _resume(training)
         lines = {
             place: [line for line in read_epochs(program.learners[place].run) if line["epoch"] < position.epoch]
             for place, position in positions.items()
         }
         while positions and _first(positions).epoch <= training.first.config.training.epochs:
+            start = time.perf_counter() - _first(positions).seconds
             state, positions = _train_epoch(training, state, positions)
-            positions = _evaluate_epoch(training, state, positions, lines)
+            positions = _evaluate_epoch(training, state, positions, lines, start)
             positions = {place: _start_of_epoch(training, position.epoch + 1) for place, position in positions.items()}
+        behind.wait()
         results = _write_predictions(training, positions)
         interrupted.check_last()
         return results
@@ -162,7 +168,7 @@ def _resume(training: _Training) -> tuple[TrainState, Positions]:
     program, until = training.program, None
     while True:
         restored = {
-            place: checkpoints.load_latest(saved, program.like(place), until=until)
+            place: checkpoints.load_latest(saved, program.layout.like(place), until=until)
             for place, saved in training.saved.items()
         }
         steps = {0 if one is None else one.step for one in restored.values()}
@@ -185,123 +191,135 @@ def _resume(training: _Training) -> tuple[TrainState, Positions]:
             runs = [program.learners[place].run for place in positions]
             if all(epoch in (line["epoch"] for line in read_epochs(run)) for run in runs):
                 positions = {place: _start_of_epoch(training, epoch + 1) for place in positions}
-    return program.join(states), positions
+    return program.layout.join(states), positions
 
 
 def _train_epoch(training: _Training, state: TrainState, positions: Positions) -> tuple[TrainState, Positions]:
     """The steps that are left of an epoch; the last one leaves a checkpoint, and so does one that is interrupted."""
     program, interrupted, options = training.program, training.interrupted, training.first.config.training
     epoch, done, steps = _first(positions).epoch, _first(positions).done, training.first.steps_per_epoch
-    orders = [
-        training_batches(
-            learner.training,
-            options.batch_size,
-            seed=learner.config.training.seed,
-            epoch=epoch,
-            start=done,
-            shard=program.shard,
-        )
-        for learner in program.learners
-    ]
     start = time.perf_counter() - _first(positions).seconds
-    step = (epoch - 1) * steps + done
-    running: Tally | None = None
-    for batches in progress_bar(zip(*orders, strict=True), steps, f"epoch {epoch}/{options.epochs}", done=done):
-        state, counted = program.train_step(state, batches)
-        step += 1
-        # The step before is fetched while this one runs, so that the device never waits for the host.
-        positions = _add_step(training, positions, running, step - 1)
-        running = counted
-        if interrupted.poll() or step % options.checkpoint_every == 0 or step == epoch * steps:
-            positions = _add_step(training, positions, running, step)
-            running = None
-            seconds = time.perf_counter() - start
-            positions = {place: dataclasses.replace(of, seconds=seconds) for place, of in positions.items()}
-            positions = _save(training, state, positions, step)
-            interrupted.raise_if_requested()
-        if not positions:
-            break
+    saved, running = saved_steps(training.first), None
+    with progress_bar(steps, f"epoch {epoch}/{options.epochs}", done=done) as bar:
+        for count, piece in program.steps.feed(epoch, done):
+            state, counted = program.steps.train(state, piece)
+            done += count
+            # The piece before is fetched while this one runs, so that the device never waits for the host.
+            positions = _add_piece(training, positions, running)
+            running = counted
+            bar.update(count)
+            if interrupted.poll() or done in saved:
+                positions = _add_piece(training, positions, running)
+                running = None
+                seconds = time.perf_counter() - start
+                positions = {place: dataclasses.replace(of, seconds=seconds) for place, of in positions.items()}
+                positions = _save(training, state, positions)
+                interrupted.raise_if_requested()
+            if not positions:
+                break
     return state, positions
 
 
-def _add_step(training: _Training, positions: Positions, counted: Tally | None, step: int) -> Positions:
-    """One step further, without the learners that it made diverge; the same where nothing was counted."""
+def _add_piece(training: _Training, positions: Positions, counted: Tally | None) -> Positions:
+    """Some steps further, without the learners that they made diverge; the same where nothing was counted."""
     if counted is None:
         return positions
     fetched, further = jax.device_get(counted), {}
     for place, position in positions.items():
-        own = total([training.program.part(fetched, place)])
-        if np.isfinite(own.loss):
-            further[place] = dataclasses.replace(position, done=position.done + 1, counted=position.counted + own)
+        for loss, confusion in zip(*dataclasses.astuple(training.program.steps.part(fetched, place)), strict=True):
+            added = position.counted + total([Tally(loss, confusion)])
+            position = dataclasses.replace(position, done=position.done + 1, counted=added)
+            if not np.isfinite(loss):
+                training.diverged(place, f"the loss is {loss} at step {_step(training, position)}")
+                break
         else:
-            training.diverged(place, f"the loss is {own.loss} at step {step}")
+            further[place] = position
     return further
 
 
-def _save(training: _Training, state: TrainState, positions: Positions, step: int) -> Positions:
+def _step(training: _Training, position: Position) -> int:
+    """The number of its last step in the run."""
+    return (position.epoch - 1) * training.first.steps_per_epoch + position.done
+
+
+def _save(training: _Training, state: TrainState, positions: Positions) -> Positions:
     """A checkpoint of each learner, without those whose state is not finite: it must not replace a good one."""
-    for place in positions:
-        # Before any learner writes its next one: two are kept, so there is always one that all have.
-        checkpoints.wait(training.saved[place])
-    good = {}
-    for place, own in training.program.states(state, positions).items():
-        if wrong := not_finite(own):
-            training.diverged(place, f"the {wrong} are infinite or NaN after step {step}")
-            continue
-        good[place] = positions[place]
-        checkpoints.save(training.saved[place], step, own, positions[place].to_json())
+    layout, good = training.program.layout, {}
+    finite = jax.tree.map(lambda leaf: leaf[np.newaxis], jax.device_get(layout.finite(state)))
+    for place, position in positions.items():
+        if wrong := not_finite(layout.part(finite, place)):
+            training.diverged(place, f"the {wrong} are infinite or NaN after step {_step(training, position)}")
+        else:
+            good[place] = position
+    # What was written before goes first: the memory need not hold more copies than those of one epoch.
+    training.behind.wait()
+    training.behind.do(partial(_write_checkpoints, training, good, layout.states(state, good)))
     return good
 
 
-def not_finite(state: TrainState) -> str:
-    """Which part of a state holds a number that is infinite or NaN; empty where none does."""
-    parts = {
-        "parameters": state.params,
-        "batch statistics": state.batch_stats,
-        "averaged weights": state.average,
-        "optimizer's moments": state.opt_state,
-    }
-    for name, part in parts.items():
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(part))):
-            return name
-    return ""
+def _write_checkpoints(training: _Training, positions: Positions, copies: Mapping[int, TrainState]) -> None:
+    for place in positions:
+        # Before any learner writes its next one: two are kept, so there is always one that all have.
+        checkpoints.wait(training.saved[place])
+    for place, position in positions.items():
+        checkpoints.save(training.saved[place], _step(training, position), copies[place], position.to_json())
+
+
+def not_finite(finite: Mapping[str, Any]) -> str:
+    """The first part of a state that `finite_parts` found infinite or NaN; empty where all are finite."""
+    return next((name for name, is_finite in finite.items() if not np.all(is_finite)), "")
 
 
 def _evaluate_epoch(
-    training: _Training, state: TrainState, positions: Positions, lines: dict[int, list[dict[str, Any]]]
+    training: _Training,
+    state: TrainState,
+    positions: Positions,
+    lines: dict[int, list[dict[str, Any]]],
+    start: float,
 ) -> Positions:
     """Add the epoch's line to each learner's, and keep its classifier if it is its best so far."""
-    counted = {name: _evaluate(training, state, name) for name in ("validation", "test") if positions}
+    counted = _evaluate(training, state, EVALUATED) if positions else {}
     good = {}
-    for place, own in training.program.states(state, positions).items():
-        learner, position = training.program.learners[place], positions[place]
+    for place, position in positions.items():
+        learner = training.program.learners[place]
         scores = {"train": learner.task.scores(position.counted)}
         scores |= {name: _scores(learner, name, of_all[place]) for name, of_all in counted.items()}
         if wrong := [name for name, of in scores.items() if not np.isfinite(of["loss"])]:
             training.diverged(place, f"the {wrong[0]} loss is {scores[wrong[0]]['loss']} after epoch {position.epoch}")
             continue
         good[place] = position
-        lines[place].append(_epoch_metrics(learner, position, scores))
-        if best_epoch(lines[place]) is lines[place][-1]:
-            save_best(learner, own, position.epoch)
-        if learner.config.training.tensorboard:
-            confusion = counted["validation"][place][0].confusion
-            by_first(partial(write_events, learner.run, lines[place], confusion, learner.dataset.classes))
-        # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
-        by_first(partial(write_epochs, learner.run, lines[place]))
+        lines[place].append(_epoch_metrics(learner, position, scores, time.perf_counter() - start))
+    improved = [place for place in good if best_epoch(lines[place]) is lines[place][-1]]
+    best = training.program.layout.states(state, improved) if improved else {}
+    for place in good:
+        learner, confusion = training.program.learners[place], counted["validation"][place][0].confusion
+        training.behind.do(partial(_write_epoch, learner, [*lines[place]], best.get(place), confusion))
         name = f"{learner.run.name}: " if len(training.program.learners) > 1 else ""
         report(f"{name}{epoch_line(lines[place][-1], learner.config.training.epochs)}")
     return good
 
 
-def _epoch_metrics(learner: Learner, position: Position, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """An epoch's line for metrics.jsonl, from the scores on each split."""
+def _write_epoch(learner: Learner, lines: list[dict[str, Any]], best: TrainState | None, confusion: np.ndarray) -> None:
+    """Write what an epoch leaves: its classifier, if it is the best so far, its events, its line."""
+    if best is not None:
+        save_best(learner, best, lines[-1]["epoch"])
+    if learner.config.training.tensorboard:
+        by_first(partial(write_events, learner.run, lines, confusion, learner.dataset.classes))
+    # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
+    by_first(partial(write_epochs, learner.run, lines))
+
+
+def _epoch_metrics(
+    learner: Learner, position: Position, scores: Mapping[str, Mapping[str, float]], seconds: float
+) -> dict[str, Any]:
+    """An epoch's line for metrics.jsonl, from the scores on each split and the seconds that all of it took."""
     step = position.epoch * learner.steps_per_epoch
     line = {"epoch": position.epoch, "step": step, "learning_rate": float(learner.schedule(step - 1))}
     for name, of in scores.items():
         line |= {f"{name}_{key}": value for key, value in of.items()}
     images = learner.steps_per_epoch * learner.config.training.batch_size
-    return line | {"seconds": position.seconds, "images_per_second": images / position.seconds}
+    speeds = {"images_per_second": images / position.seconds, "overall_images_per_second": images / seconds}
+    return line | {"seconds": position.seconds} | speeds
 
 
 def _scores(learner: Learner, name: str, evaluated: Evaluated) -> dict[str, float]:
@@ -311,18 +329,29 @@ def _scores(learner: Learner, name: str, evaluated: Evaluated) -> dict[str, floa
     return learner.task.scores(counted) | more
 
 
-def _evaluate(training: _Training, state: TrainState, name: str) -> list[Evaluated]:
-    """Tally and outputs of every image of a split, for each learner."""
-    program, outputs = training.program, []
-    examples = training.first.examples[name]
-    for batch in evaluation_batches(examples, training.first.config.training.batch_size, program.shard):
-        outputs.append(jax.device_get(program.eval_step(state, batch)))
+def _evaluate(training: _Training, state: TrainState, names: Sequence[str]) -> dict[str, list[Evaluated]]:
+    """Tally and outputs of every image of some splits, for each learner."""
+    steps, first, found = training.program.steps, training.first, []
+    for piece in steps.pieces(names):
+        found.append(steps.evaluate(state, piece))
         training.interrupted.poll()
         training.interrupted.raise_if_requested()
-    places = range(len(program.learners))
-    tallies = [total([program.part(counted, place) for counted, _ in outputs]) for place in places]
-    found = [np.concatenate([program.part(of, place) for _, of in outputs])[: len(examples)] for place in places]
-    return list(zip(tallies, found, strict=True))
+    fetched, places = jax.device_get(found), range(len(training.program.learners))
+    of_each = [
+        jax.tree.map(lambda *parts: np.concatenate(parts), *(steps.part(of, n) for of in fetched)) for n in places
+    ]
+    evaluated, start = {}, 0
+    for name in names:
+        images = len(first.examples[name])
+        batches = slice(start, start := start + math.ceil(images / first.config.training.batch_size))
+        evaluated[name] = [
+            (
+                total([Tally(*of) for of in zip(counted.loss[batches], counted.confusion[batches], strict=True)]),
+                np.concatenate(outputs[batches])[:images],
+            )
+            for counted, outputs in of_each
+        ]
+    return evaluated
 
 
 def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
@@ -343,9 +372,9 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
     for place, trained in best.items():
         variables = program.learners[place].network.split(trained.variables)
         states[place] = states[place].with_variables(*variables)
-    state = program.join(states)
+    state = program.layout.join(states)
     for name, split in training.first.dataset.splits.items():
-        evaluated = _evaluate(training, state, name)
+        evaluated = _evaluate(training, state, (name,))[name]
         for place in positions:
             learner, (_, outputs) = program.learners[place], evaluated[place]
             targets, classes = learner.examples[name].labels, learner.dataset.classes

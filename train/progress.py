@@ -13,8 +13,8 @@ from train.processes import is_first
 Item = TypeVar("Item")
 
 
-def progress_bar(items: Iterable[Item], total: int, label: str, *, done: int = 0) -> "tqdm[Item]":
-    """Iterate under a progress bar, which is shown on terminals and in notebooks, and removed when it is full."""
+def progress_bar(total: int, label: str, items: Iterable[Item] | None = None, *, done: int = 0) -> "tqdm[Item]":
+    """A progress bar, which is shown on terminals and in notebooks and removed when it ends; it may iterate."""
     shown = is_first() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
     return tqdm(items, total=total, initial=done, desc=label, unit="step", leave=False, disable=not shown)
 
@@ -36,7 +36,8 @@ def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
         )
         for split in ("train", "validation", "test")
     )
-    speed = f"{metrics['seconds']:.0f} s, {metrics['images_per_second']:.1f} images/s"
+    alone, overall = metrics["images_per_second"], metrics["overall_images_per_second"]
+    speed = f"{metrics['seconds']:.0f} s, {alone:.1f} images/s ({overall:.1f} with evaluation)"
     return f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}  {splits}  {speed}"
 
 

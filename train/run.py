@@ -9,6 +9,7 @@ from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run
 from train.devices import Placement, choose_devices
+from train.feed import lie_on_device
 from train.folder import check_intention, hold_folder, new_folder
 from train.images import Images, frame_splits, load_images, report_images
 from train.interruption import DivergedRunError, InterruptedRunError, UnfinishedRunError
@@ -59,7 +60,10 @@ def train_model(
         with hold_folder(run, config, images, placement, overwrite=overwrite, resume=resume):
             report_start(devices.mesh.size, images, config)
             framed = frame_splits(config.training, images.dataset)
-            program = compile_learner(build_learner(config, images.dataset, framed, run), devices)
+            learner = build_learner(config, images.dataset, framed, run)
+            program = compile_learner(
+                learner, devices, on_device=lie_on_device([learner], placement, devices.mesh.size)
+            )
             try:
                 results = train(program, _stop)
             except UnfinishedRunError as error:

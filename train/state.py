@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
 
 from train.network import Network, Variables, draw_variables
 
@@ -64,6 +65,26 @@ def create_state(
         # Copies, since a step is given the state's memory to use again, each array's once.
         average=jax.tree.map(jnp.copy, learning) if average else {},
     )
+
+
+@jax.jit
+def copy_state(state: TrainState) -> TrainState:
+    """A copy on the same devices: a step that is given the state takes its memory."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def finite_parts(state: TrainState) -> dict[str, Array]:
+    """By the name of each part of a state that changes, whether all its numbers are finite."""
+    parts = {
+        "parameters": state.params,
+        "batch statistics": state.batch_stats,
+        "averaged weights": state.average,
+        "optimizer's moments": state.opt_state,
+    }
+    return {
+        name: jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(part)]))
+        for name, part in parts.items()
+    }
 
 
 def initial_state(

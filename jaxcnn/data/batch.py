@@ -56,7 +56,7 @@ class Batch:
         inputs: (batch, ...), or in evaluation (batch * views, ...), the views of an example one after the other; images
             travel to the device as uint8 (batch, height, width, channel), a quarter of their size as floats.
         labels: int32 (batch,), or masks, uint8 (batch, height, width).
-        mask: bool (batch,), false for what only fills up the batch.
+        mask: bool (batch,), false for what only fills up the batch; None in training, where every image counts.
     """
 
     inputs: Any

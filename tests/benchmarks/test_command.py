@@ -110,6 +110,18 @@ def test_pytorch_takes_the_fastest_way_that_works(capsys):
 
 
 @pytest.mark.slow
+def test_the_host_is_measured_with_both_ways_to_run_an_epoch(monkeypatch, capsys):
+    small = {"SIZE": 50, "BATCH": 8, "EPOCHS": 3, "IMAGES": {"train": 24, "validation": 8, "test": 12}}
+    for name, value in small.items():
+        monkeypatch.setattr(f"benchmarks.loop.{name}", value)
+    monkeypatch.setattr("benchmarks.loop.keep_freed_memory", lambda: None)
+    command.benchmarks(("loop",))
+    rows = [line.split()[-3:] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert len(rows) == 12
+    assert all(float(number) >= 0 for row in rows for number in row)
+
+
+@pytest.mark.slow
 def test_both_sides_take_turns_in_processes_of_their_own():
     pytest.importorskip("torch")
     result = run_contest(Contest("data_preparation", 2, 32), rounds=2)

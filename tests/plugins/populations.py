@@ -59,7 +59,7 @@ def results(configs: Sequence[Config], devices: int, alone: Sequence[int]) -> di
     framed = frame_splits(configs[0].training, dataset)
     learners = [build_learner(config, dataset, framed, Run(Path("unused"))) for config in configs]
     program = compile_population(learners, jax.devices()[:devices])
-    state = program.join(program.initial)
+    state = program.layout.join(program.initial)
     spread = state.step.sharding
     return {
         "members": _together(program, state),
@@ -71,12 +71,11 @@ def results(configs: Sequence[Config], devices: int, alone: Sequence[int]) -> di
 
 def _together(program: Any, state: Any) -> list[dict[str, Any]]:
     losses = []
-    for batches in zip(*map(_batches, program.learners), strict=True):
-        state, counted = program.train_step(state, batches)
+    for (_, batches), _ in zip(program.steps.feed(1, 0), range(STEPS), strict=False):
+        state, counted = program.steps.train(state, batches)
         losses.append(np.asarray(counted.loss))
-    batch = next(evaluation_batches(program.learners[0].examples["test"], 4))
-    logits = np.asarray(program.eval_step(state, batch)[1])
-    own = program.states(state, range(len(program.learners)))
+    logits = np.asarray(program.steps.evaluate(state, next(program.steps.pieces(("test",))))[1])
+    own = program.layout.states(state, range(len(program.learners)))
     return [_result([loss[n] for loss in losses], own[n], logits[n]) for n in own]
 
 

@@ -17,7 +17,6 @@ from planted import smooth_images
 import train.folder
 import train.images
 import train.learner
-import train.program
 import train.run
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
@@ -25,8 +24,9 @@ from jaxcnn.errors import UserError
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.devices import Placement, distribute
+from train.devices import Placement
 from train.folder import check_same_options
+from train.interruption import Interruption
 from train.options import TrainOptions, make_config
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.
@@ -44,7 +44,10 @@ def run_train(monkeypatch, folder: Path, *more: str) -> int:
 def result(folder: Path):
     """All of a run that must be the same bits when it is run again."""
     run = open_run(folder)
-    epochs = [{k: v for k, v in e.items() if k not in ("seconds", "images_per_second")} for e in read_epochs(run)]
+    epochs = [
+        {k: v for k, v in e.items() if k not in ("seconds", "images_per_second", "overall_images_per_second")}
+        for e in read_epochs(run)
+    ]
     return epochs, {split: read_predictions(run, split) for split in ("train", "validation", "test")}
 
 
@@ -72,7 +75,15 @@ def test_a_run_leaves_all_that_was_promised(finished):
         f"{s}_{m}" for s in ("train", "validation", "test") for m in ("loss", "accuracy", "f1_macro", "f1_weighted")
     ]
     for number, line in enumerate(read_epochs(run), start=1):
-        assert set(line) == {"epoch", "step", "learning_rate", "seconds", "images_per_second", *scores}
+        assert set(line) == {
+            "epoch",
+            "step",
+            "learning_rate",
+            "seconds",
+            "images_per_second",
+            "overall_images_per_second",
+            *scores,
+        }
         assert (line["epoch"], line["step"]) == (number, number * STEPS)
     assert len(read_epochs(run)) == 2
     assert read_config(run)["width"] == 0.05
@@ -113,16 +124,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, t
 def test_a_run_that_a_signal_stops_goes_on_to_the_same_bits(
     finished, tmp_path, monkeypatch, capsys, signal_number, at_batch, resumed
 ):
-    # Two more come before: those that the steps are compiled for.
-    batches = itertools.count(-1)
+    batches, poll = itertools.count(1), Interruption.poll
 
-    def distribute_and_signal(parallel, batch):
+    def signal_and_poll(interrupted):
         if next(batches) == at_batch:
             os.kill(os.getpid(), signal_number)
-        return distribute(parallel, batch)
+        return poll(interrupted)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.program, "distribute", distribute_and_signal)
+        patch.setattr(Interruption, "poll", signal_and_poll)
         assert run_train(monkeypatch, tmp_path / "run", "--resume") == 128 + signal_number
     shown = capsys.readouterr().err
     stopped = f"stopped by {signal.Signals(signal_number).name}; the run is saved; continue it with the same command"
@@ -237,7 +247,7 @@ def planted(copies: int) -> Dataset:
 @pytest.fixture
 def start(monkeypatch, capsys, tmp_path):
     """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
-    monkeypatch.setattr(train.run, "compile_learner", lambda *_: None)
+    monkeypatch.setattr(train.run, "compile_learner", lambda *_, **__: None)
     monkeypatch.setattr(train.run, "train", lambda *_: {0: {}})
 
     def run(copies: int, *options: str):

@@ -45,7 +45,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(processes,
 def stopped(processes, tmp_path_factory):
     """A run that was killed in its second epoch; it has the checkpoints after steps 4 and 5."""
     folder = tmp_path_factory.mktemp("runs") / "stopped"
-    moment = Moment("os.rename checkpoints/6.orbax-checkpoint-tmp")
+    moment = Moment("os.rename checkpoints/7.orbax-checkpoint-tmp")
     assert train(processes, folder, before=killed_at(folder, moment)).code == -9
     return folder
 

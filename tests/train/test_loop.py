@@ -11,7 +11,8 @@ from kills import training
 import train.loop
 from jaxcnn.runs.folder import Run, read_epochs
 from train.loop import not_finite
-from train.state import TrainState
+from train.processes import write_behind
+from train.state import TrainState, finite_parts
 
 PARTS = {
     "params": "parameters",
@@ -29,20 +30,37 @@ def state(**changed):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("field", "words"), PARTS.items())
 def test_each_part_of_a_state_is_looked_at(field, words, bad):
-    assert not_finite(state(**{field: {"layer": {"a": jnp.array([1.0, bad, 1.0])}}})) == words
+    assert not_finite(finite_parts(state(**{field: {"layer": {"a": jnp.array([1.0, bad, 1.0])}}}))) == words
 
 
 def test_a_finite_state_may_count_and_may_have_no_average():
-    assert not_finite(state(average={}, opt_state=(jnp.int32(7), jnp.ones(2)))) == ""
+    assert not_finite(finite_parts(state(average={}, opt_state=(jnp.int32(7), jnp.ones(2))))) == ""
+
+
+def test_what_is_written_behind_comes_in_order_and_ends_with_what_fails():
+    done = []
+
+    def fail():
+        raise OSError("full")
+
+    def write():
+        with write_behind() as behind:
+            for action in (partial(done.append, 1), partial(done.append, 2), fail, partial(done.append, 3)):
+                behind.do(action)
+
+    with pytest.raises(OSError, match="full"):
+        write()
+    assert done == [1, 2]
 
 
 def lose(split: str) -> None:
     """From here on, no image of the split has a finite loss."""
     evaluate = train.loop._evaluate
 
-    def evaluate_without_loss(training, state, name):
-        evaluated = evaluate(training, state, name)
-        return [(dataclasses.replace(of, loss=np.nan) if name == split else of, outputs) for of, outputs in evaluated]
+    def evaluate_without_loss(training, state, names):
+        evaluated = evaluate(training, state, names)
+        evaluated[split] = [(dataclasses.replace(of, loss=np.nan), outputs) for of, outputs in evaluated[split]]
+        return evaluated
 
     train.loop._evaluate = evaluate_without_loss
 

@@ -128,7 +128,7 @@ def _untrained(monkeypatch):
         if next(calls) == 2:
             raise InterruptedRunError(15)
 
-    monkeypatch.setattr(train.sweep.groups, "compile_learner", lambda *_: None)
+    monkeypatch.setattr(train.sweep.groups, "compile_learner", lambda *_, **__: None)
     monkeypatch.setattr(train.sweep.groups, "train", stop_at_the_second)
 
 

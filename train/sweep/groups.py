@@ -11,6 +11,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_epochs
 from jaxcnn.runs.lock import InUseError
 from train.devices import Placement, choose_devices, pick_devices
+from train.feed import lie_on_device
 from train.folder import check_same_run, hold_folder
 from train.images import Images, frame_splits
 from train.learner import Learner, build_learner
@@ -164,7 +165,9 @@ def _train_alone(
     devices = choose_devices(placement, training.batch_size, training.accumulate)
     with contextlib.ExitStack() as held:
         if _take(held, model, placement, images, folder):
-            program = compile_learner(_learner(model, images, framed, folder), devices)
+            learner = _learner(model, images, framed, folder)
+            on_device = lie_on_device([learner], placement, devices.mesh.size)
+            program = compile_learner(learner, devices, on_device=on_device)
             train(program, lambda _, reason: _note(folder, model, reason))
 
 
@@ -183,7 +186,8 @@ def _train_together(
             return
         places = [place for place, model in enumerate(models) if model in taken]
         learners = [_learner(model, images, framed, folder) for model in models]
-        program = compile_population(learners, pick_devices(placement))
+        on_device = lie_on_device(learners, placement)
+        program = compile_population(learners, pick_devices(placement), on_device=on_device)
         train(program, lambda place, reason: _note(folder, models[place], reason), places)
 
 

@@ -20,9 +20,9 @@ from jaxcnn.data.batch import WHOLE, Batch
 from jaxcnn.models.architecture import RANDOM
 from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
 from train.options import Config
-from train.program import Program
+from train.program import Layout, Program, compile_epoch, compile_steps
 from train.progress import report
-from train.state import TrainState
+from train.state import TrainState, finite_parts
 
 AXIS = "models"
 # Room that the memory of a device must have beside the program: its allocator never fills it to the last byte.
@@ -45,8 +45,16 @@ def can_join(config: Config, other: Config) -> bool:
     return others(config) == others(other)
 
 
-def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device]) -> Program:
-    """Build the program that trains all learners at once, each device its share of them."""
+def compile_population(
+    learners: Sequence[Learner], devices: Sequence[jax.Device], *, on_device: bool = False
+) -> Program:
+    """Build the program that trains all learners at once, each device its share of them.
+
+    Args:
+        learners: that `can_join`.
+        devices: that they are spread over.
+        on_device: keep the examples there; see `train.program.compile_epoch`.
+    """
     first, share = learners[0], math.ceil(len(learners) / len(devices))
     # Three learners on two devices: the third gets a copy of itself beside it, for all shares to be equal.
     used = math.ceil(len(learners) / share)
@@ -57,31 +65,42 @@ def compile_population(learners: Sequence[Learner], devices: Sequence[jax.Device
     keys = jax.random.wrap_key_data(_spread(mesh, _fill(key_data, slots)))
     values = {name: _spread(mesh, _fill(column, slots)) for name, column in _differing(learners).items()}
 
-    example, evaluated = first_batches(first)
-    state, batch = _abstract_state(mesh, slots, first.shapes), _stack(mesh, slots, [example] * len(learners))
-    start = time.perf_counter()
-    train_step, eval_step = _mapped_steps(first, mesh)
-    compiled = jax.jit(train_step, donate_argnums=1).lower(values, state, batch, keys).compile()
-    compiled_eval = jax.jit(eval_step).lower(state, _share(mesh, evaluated)).compile()
-    report(f"compiled   in {time.perf_counter() - start:.1f} s")
-    if (memory := compiled.memory_analysis()) is not None:
-        each = bytes_per_learner(memory, share)
-        report(f"memory     {each / 1e6:.1f} MB per model, {each * slots / 1e6:.1f} MB in all")
+    mapped, eval_step = _mapped_steps(first, mesh)
     place = SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), first.shapes)
-    return Program(
-        learners=tuple(learners),
-        # In the host's memory, so that the devices hold no state twice.
-        initial=[jax.device_get(learner.draw()) for learner in learners],
-        train_step=lambda state, batches: compiled(values, state, _stack(mesh, slots, batches), keys),
-        eval_step=lambda state, batch: compiled_eval(state, _share(mesh, batch)),
+    layout = Layout(
+        batches=lambda batches: _stack(mesh, slots, batches),
+        order=lambda order: _spread(mesh, _fill(order, slots, axis=1), axis=1),
+        evaluated=lambda batch: _share(mesh, batch),
+        shared=lambda tree: _share(mesh, tree),
+        compile_train=lambda step, *of: jax.jit(step, donate_argnums=0).lower(*of).compile(),
+        compile_eval=lambda step, *of: jax.jit(step).lower(*of).compile(),
         join=lambda states: _join(mesh, slots, states),
-        part=lambda whole, place: jax.tree.map(lambda leaf: leaf[place], whole),
         states=_states,
         like=lambda _: like,
+        finite=jax.jit(jax.vmap(finite_parts, in_axes=(_state_of(0, None),))),
+        part=lambda whole, place: jax.tree.map(lambda leaf: leaf[:, place], whole),
         shard=WHOLE,
         agree=lambda number: number,
     )
+    start = time.perf_counter()
+    compile_ = compile_epoch if on_device else compile_steps
+    shapes = _abstract_state(mesh, slots, first.shapes)
+    steps = compile_(
+        learners,
+        layout,
+        lambda state, batch, values, keys: mapped(values, state, batch, keys),
+        eval_step,
+        shapes,
+        values,
+        keys,
+    )
+    report(f"compiled   in {time.perf_counter() - start:.1f} s")
+    if steps.memory is not None:
+        each = bytes_per_learner(steps.memory, share)
+        report(f"memory     {each / 1e6:.1f} MB per model, {each * slots / 1e6:.1f} MB in all")
+    # In the host's memory, so that the devices hold no state twice.
+    return Program(tuple(learners), [jax.device_get(learner.draw()) for learner in learners], layout, steps)
 
 
 def largest_population(first: Learner, devices: Sequence[jax.Device], limit_bytes: int | None) -> int | None:
@@ -185,10 +204,10 @@ def _share(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def _fill(leaf: np.ndarray, slots: int) -> np.ndarray:
+def _fill(leaf: np.ndarray, slots: int, axis: int = 0) -> np.ndarray:
     """As many as there are slots, by copies of the last."""
-    return np.concatenate([leaf, np.repeat(leaf[-1:], slots - len(leaf), axis=0)])
+    return leaf.take(np.minimum(np.arange(slots), leaf.shape[axis] - 1), axis)
 
 
-def _spread(mesh: Mesh, leaf: np.ndarray) -> jax.Array:
-    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(AXIS)))
+def _spread(mesh: Mesh, leaf: np.ndarray, axis: int = 0) -> jax.Array:
+    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS)))
