@@ -16,6 +16,7 @@ from jaxcnn.inference.predict import predict
 from jaxcnn.inference.segment import segment
 from jaxcnn.inference.serve import serve
 from jaxcnn.models.table import MODELS
+from train.ahead.command import compile_command
 from train.baselines.command import baseline
 from train.devices import Placement
 from train.features import clear_features
@@ -60,6 +61,7 @@ def main(program: str = "python -m train") -> None:
     commands: dict[str, Callable[..., Any]] = {
         **{model: training_command(model) for model in MODELS},
         "sweep": sweep_command(),
+        "compile": compile_command(),
         "baseline": baseline,
         "evaluate": evaluate,
         "check-labels": check_labels,

@@ -1,8 +1,8 @@
 """Choose the devices of a run, and spread data and steps over them.
 
-The batch is divided among the devices and the state is the same on all (data parallelism). Under jit the compiler
-divides the work, since the batch is sharded; under pmap each device runs the step on its share, and the step's own
-collectives over `AXIS` join them. Both compute the same.
+The batch is divided among the devices and the state is the same on all (data parallelism). Each device runs the step on
+its share, and the step's own collectives over `AXIS` join them: gradients are summed in the parameters' type, float32.
+Were the division left to the compiler, it would sum a bfloat16 convolution's kernel gradient as it is, in bfloat16.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.errors import UserError
 
 AXIS = "data"
+_SAME, _DIVIDED = PartitionSpec(), PartitionSpec(AXIS)
 
 Mode = Literal["jit", "pmap"]
 
@@ -84,8 +85,8 @@ class Parallel:
 
     @property
     def axis_name(self) -> str | None:
-        """The mapped axis that a step sees."""
-        return AXIS if self.mode == "pmap" else None
+        """The mapped axis that a step sees; None where it sees the whole batch."""
+        return AXIS if self.mode == "pmap" or self.mesh.size > 1 else None
 
     @property
     def everywhere(self) -> NamedSharding:
@@ -165,25 +166,39 @@ def distribute(parallel: Parallel, batch: Batch) -> Batch:
 
 def compile_train_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Compile `step(state, batch, key)` for arguments like these; the state's memory is used again."""
-    if parallel.mode == "pmap":
-        mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=_devices(parallel))
-        return mapped.lower(*arguments).compile()
-    return jax.jit(step, donate_argnums=0, out_shardings=parallel.everywhere).lower(*arguments).compile()
+    return mapped_train_step(parallel, step).lower(*arguments).compile()
 
 
 def compile_eval_step(parallel: Parallel, step: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """Compile `step(state, batch)` for arguments like these; every process gets the outputs of the whole batch."""
+    compiled = mapped_eval_step(parallel, step).lower(*arguments).compile()
+    if parallel.mode == "jit":
+        return compiled
+
+    def joined(*arguments: Any) -> Any:
+        counted, logits = compiled(*arguments)
+        return counted, logits.reshape(-1, *logits.shape[2:])
+
+    return joined
+
+
+def mapped_train_step(parallel: Parallel, step: Callable[..., Any]) -> Any:
+    """`step(state, batch, key)` on each device's share of the batch, to be lowered and compiled."""
     if parallel.mode == "pmap":
-        mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=_devices(parallel))
-        compiled = mapped.lower(*arguments).compile()
-
-        def unmapped(*arguments: Any) -> Any:
-            counted, logits = compiled(*arguments)
-            return counted, logits.reshape(-1, *logits.shape[2:])
-
-        return unmapped
-    return jax.jit(step, out_shardings=parallel.everywhere).lower(*arguments).compile()
+        return jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=list(parallel.mesh.devices.flat))
+    mapped = _over_mesh(parallel, step, (_SAME, _DIVIDED, _SAME), _SAME)
+    return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.everywhere)
 
 
-def _devices(parallel: Parallel) -> list[jax.Device]:
-    return list(parallel.mesh.devices.flat)
+def mapped_eval_step(parallel: Parallel, step: Callable[..., Any]) -> Any:
+    """The same for `step(state, batch)`."""
+    if parallel.mode == "pmap":
+        return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=list(parallel.mesh.devices.flat))
+    mapped = _over_mesh(parallel, step, (_SAME, _DIVIDED), (_SAME, _DIVIDED))
+    return jax.jit(mapped, out_shardings=parallel.everywhere)
+
+
+def _over_mesh(parallel: Parallel, step: Callable[..., Any], taken: Any, given: Any) -> Callable[..., Any]:
+    if parallel.axis_name is None:
+        return step
+    return jax.shard_map(step, mesh=parallel.mesh, in_specs=taken, out_specs=given, check_vma=False)
