@@ -10,13 +10,15 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 EXTRA ?= dev
 PYTEST = $(if $(LIMITS),tests/limited.sh $(LIMITS)) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline fuzz lint clean
+.PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline test-accelerators fuzz
+.PHONY: lint clean
 
 help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make test-X     the same with less: X is torch-free, c-locale, nobody (not as root) or offline"
+	@echo "make test-accelerators  compile the steps for a TPU and a GPU that aren't there, in an environment of its own"
 	@echo "make fuzz       random changes of files, 200 times as many as in the tests"
 	@echo "make report     write the tables of the report and the README from docs/results, and check the numbers in the text"
 	@echo "make lint       ruff and mypy"
@@ -39,6 +41,12 @@ test-torch-free:
 
 test-c-locale test-nobody test-offline:
 	@$(MAKE) test-fast LIMITS=$(@:test-%=%)
+
+# Both compilers are packages that JAX would take for devices: not in the environment of the other tests.
+ACCELERATORS = $(VENV)-accelerators
+test-accelerators:
+	@$(MAKE) $(ACCELERATORS)/.installed-dev VENV=$(ACCELERATORS) EXTRA=test,compile-cuda,compile-tpu
+	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -m accelerators
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
@@ -67,4 +75,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ACCELERATORS) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.errors import UserError
@@ -76,11 +76,11 @@ class Parallel:
     """The devices of a run, in all its processes.
 
     Attributes:
-        mesh: one axis, `AXIS`.
+        mesh: one axis, `AXIS`; an abstract one is enough to trace and lower a step.
         mode: how the step is spread over it.
     """
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     mode: Mode = "jit"
 
     @property

@@ -45,7 +45,10 @@ def largest_fitting(needed: Callable[[int], float], limit: float, start: int, st
         size = max(1, size // 2 // step) * step
     compile_for(max(1, size // 2 // step) * step if size > step else 2 * step)
     for attempt in range(_ATTEMPTS):
-        (small, at_small), (large, at_large) = sorted(item for item in known.items() if math.isfinite(item[1]))[-2:]
+        compiled = sorted(item for item in known.items() if math.isfinite(item[1]))
+        if len(compiled) < 2:
+            break
+        (small, at_small), (large, at_large) = compiled[-2:]
         each = (at_large - at_small) / (large - small)
         # A little less each time, so that it comes to an end.
         size = int(small + (limit * (1 - 0.01 * attempt) - at_small) / each) // step * step

@@ -16,6 +16,7 @@ _SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _MOST_GPUS = 8
 # Of a GPU's memory JAX takes this part at the start, and no more, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 _GPU_SHARE = 0.75
+_INSTALL = "--for {name}: needs {package}, which is not installed: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +126,16 @@ def _cpu(name: str, count: int) -> Target:
 
 
 def _gpus(name: str, gpu: _GPU, count: int) -> Target:
-    _require(name, "compile-cuda", "jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+    if not (_is_there("jax_plugins.xla_cuda13") or _is_there("jax_plugins.xla_cuda12")):
+        raise UserError(_INSTALL.format(name=name, package="jax-cuda13-plugin", extra="compile-cuda"))
     topology = {"topology": f"1x1x{count}", "target_config": gpu.config()}
     devices = topologies.get_topology_desc(platform="cuda", topology_name=gpu.name, **topology).devices
     return Target(tuple(devices), gpu.name, gpu.memory, int(_GPU_SHARE * gpu.memory), gpu.bandwidth)
 
 
 def _tpu(name: str, kind: Literal["v5e", "v6e"] | str, shape: str) -> Target:
-    _require(name, "compile-tpu", "libtpu")
+    if not _is_there("libtpu"):
+        raise UserError(_INSTALL.format(name=name, package="libtpu", extra="compile-tpu"))
     # What the library would ask of the machine that it believes to run on. Several may compile beside each other.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
@@ -148,14 +151,7 @@ def _tpu(name: str, kind: Literal["v5e", "v6e"] | str, shape: str) -> Target:
     return Target(tuple(devices[: rows * columns]), f"TPU {kind}", memory, memory, bandwidth, clock)
 
 
-def _require(name: str, extra: str, *modules: str) -> None:
-    for module in modules:
-        try:
-            if importlib.util.find_spec(module):
-                return
-        except ModuleNotFoundError:  # Not even the package that it would lie in.
-            continue
-    raise UserError(
-        f"--for {name}: needs {modules[0].partition('.')[0]}, which is not installed:"
-        f" pip install -c constraints.txt -e '.[{extra}]'"
-    )
+def _is_there(module: str) -> bool:
+    with contextlib.suppress(ModuleNotFoundError):  # Not even the package that it would lie in.
+        return importlib.util.find_spec(module) is not None
+    return False
