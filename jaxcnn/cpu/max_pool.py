@@ -17,25 +17,35 @@ from jaxcnn.cpu.switch import is_xla_only
 
 
 def max_pool(
-    x: Float[Array, "batch height width channel"], size: int
+    x: Float[Array, "batch height width channel"], size: int, *, relu: bool = False
 ) -> Float[Array, "batch out_height out_width channel"]:
     """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch.
 
     The gradient goes to the first of the largest pixels of a window, in row-major order. After a ReLU ties are common,
     and this is what XLA and PyTorch do with them. Values and gradients are XLA's, bit by bit.
+
+    Args:
+        x: activations.
+        size: of a window's sides.
+        relu: give what is above 0, and 0 elsewhere. It is the same before the max-pool, on more numbers.
     """
-    return _xla_max_pool(x, size) if is_xla_only() else _max_pool(x, size)
+    if not is_xla_only():
+        return _max_pool(x, size, relu)
+    y = _xla_max_pool(x, size)
+    return jax.nn.relu(y) if relu else y
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_pool(x: Array, size: int) -> Array:
-    return _xla_max_pool(x, size)
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _max_pool(x: Array, size: int, relu: bool) -> Array:
+    y = _xla_max_pool(x, size)
+    return jnp.maximum(y, 0) if relu else y
 
 
 @_max_pool.defjvp
-def _max_pool_jvp(size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _max_pool_jvp(size: int, relu: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    return _max_pool(x, size), _form("dy", x, dx, options=(size,))
+    y = _max_pool(x, size, relu)
+    return y, _form("dy", x, y, _first_largest(x, y, size, relu), dx, options=(size, relu))
 
 
 def _xla_max_pool(x: Array, size: int) -> Array:
@@ -43,45 +53,71 @@ def _xla_max_pool(x: Array, size: int) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
 
 
-def _xla_pick(x: Array, dx: Array, size: int) -> Array:
-    return jax.jvp(lambda x: _xla_max_pool(x, size), (x,), (dx,))[1]
+def _xla_pick(x: Array, y: Array, first: Array, dx: Array, size: int, relu: bool) -> Array:
+    del first
+    dy = jax.jvp(lambda x: _xla_max_pool(x, size), (x,), (dx,))[1]
+    return jnp.where(y > 0, dy, 0) if relu else dy
 
 
-def _xla_put(x: Array, dy: Array, size: int) -> Array:
+def _xla_put(x: Array, y: Array, first: Array, dy: Array, size: int, relu: bool) -> Array:
+    del first
+    dy = jnp.where(y > 0, dy, 0) if relu else dy
     return jax.vjp(lambda x: _xla_max_pool(x, size), x)[1](dy)[0]
 
 
 def _pick(
-    x: Float[Array, "batch height width channel"], dx: Float[Array, "batch height width channel"], size: int
+    x: Float[Array, "batch height width channel"],
+    y: Float[Array, "batch rows columns channel"],
+    first: UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."],
+    dx: Float[Array, "batch height width channel"],
+    size: int,
+    relu: bool,
 ) -> Float[Array, "batch rows columns channel"]:
     """Of each window, the entry of dx where x has the first of its largest pixels."""
-    first = _first_largest(x, size)[:, :, :, None]
-    return jnp.take_along_axis(_windows(dx, size), first, 3, mode="promise_in_bounds")[:, :, :, 0]
+    del x, y, relu
+    batch, height, width, channels = dx.shape
+    rows, columns = height // size, width // size
+    split = dx[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
+    windows = split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, size * size, channels)
+    return jnp.take_along_axis(windows, first[:, :, :, None], 3, mode="fill", fill_value=0)[:, :, :, 0]
 
 
 def _put(
-    x: Float[Array, "batch height width channel"], dy: Float[Array, "batch rows columns channel"], size: int
+    x: Float[Array, "batch height width channel"],
+    y: Float[Array, "batch rows columns channel"],
+    first: UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."],
+    dy: Float[Array, "batch rows columns channel"],
+    size: int,
+    relu: bool,
 ) -> Float[Array, "batch height width channel"]:
     """Where a pixel is the first of the largest of its window, the window's entry of dy; elsewhere 0."""
+    del y, relu
     batch, rows, columns, channels = dy.shape
-    first = _first_largest(x, size)
     place = jnp.arange(size * size, dtype=first.dtype).reshape(size, 1, size, 1)
     dx = jnp.where(place == first[:, :, None, :, None], dy[:, :, None, :, None], 0)
     dx = dx.reshape(batch, rows * size, columns * size, channels)
     return jnp.pad(dx, [(0, whole - part) for whole, part in zip(x.shape, dx.shape, strict=True)])
 
 
-def _first_largest(x: Array, size: int) -> UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."]:
-    """The place of each window's largest pixel among its pixels, in row-major order; the first of several."""
+def _first_largest(
+    x: Float[Array, "batch height width channel"],
+    y: Float[Array, "batch rows columns channel"],
+    size: int,
+    relu: bool,
+) -> UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."]:
+    """The place of each window's largest pixel among its pixels, in row-major order; the first of several.
+
+    It is found with the maximum itself, in one pass, and kept for the gradient in the place of x. Where a ReLU gives 0,
+    which has no gradient, it is one behind the last.
+    """
     # As bytes, where they are enough: the places are written and read again, a quarter as much.
-    return lax.argmax(_windows(x, size), 3, jnp.uint8 if size <= 16 else jnp.int32)
-
-
-def _windows(x: Array, size: int) -> Float[Array, "batch rows columns pixel channel"]:
-    batch, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    split = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
-    return split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, size * size, channels)
+    dtype = jnp.uint8 if size < 16 else jnp.int32
+    rows, columns = y.shape[1] * size, y.shape[2] * size
+    first = jnp.full(y.shape, size * size - 1, dtype)
+    for place in range(size * size - 2, -1, -1):
+        pixels = x[:, place // size : rows : size, place % size : columns : size]
+        first = jnp.where(pixels == y, jnp.asarray(place, dtype), first)
+    return jnp.where(y > 0, first, jnp.asarray(size * size, dtype)) if relu else first
 
 
 # The sum of all entries of dy * (the entries of dx that the max-pool of x picks).
@@ -91,5 +127,5 @@ _form = multilinear(
         "dx": {"cpu": _put, "cuda": _put, "rocm": _put, ELSEWHERE: _xla_put},
         "dy": {"cpu": _pick, "cuda": _pick, "rocm": _pick, ELSEWHERE: _xla_pick},
     },
-    constants=("x",),
+    constants=("x", "y", "first"),
 )

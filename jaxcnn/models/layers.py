@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -42,6 +43,19 @@ def batch_norm(
     )(x)
 
 
+@jax.custom_jvp
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """ReLU, whose gradient looks at what it gave, so that what it took need not be kept: 0 where it gave 0."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    # Of y > 0 XLA would make x > 0 again.
+    return y, jnp.where(y != 0, *tangents, 0)
+
+
 def conv_norm_relu(
     x: Float[Array, "batch height width channel"],
     features: int,
@@ -52,6 +66,7 @@ def conv_norm_relu(
     strides: int = 1,
     padding: Literal["SAME", "VALID"] = "VALID",
     use_bias: bool = True,
+    pool: int = 1,
     axis_name: str | None = None,
     dtype: Any = jnp.float32,
 ) -> Float[Array, "batch out_height out_width features"]:
@@ -59,14 +74,18 @@ def conv_norm_relu(
     conv, norm = names
     kernel = (kernel_size, kernel_size)
     x = Conv(features, kernel, strides=strides, padding=padding, use_bias=use_bias, dtype=dtype, name=conv)(x)
-    return nn.relu(batch_norm(x, train=train, axis_name=axis_name, name=norm, dtype=dtype))
+    x = batch_norm(x, train=train, axis_name=axis_name, name=norm, dtype=dtype)
+    return max_pool(x, pool, relu=True) if pool > 1 else nn.relu(x)
 
 
 def max_pool(
-    x: Float[Array, "batch height width channel"], size: int
+    x: Float[Array, "batch height width channel"], size: int, *, relu: bool = False
 ) -> Float[Array, "batch out_height out_width channel"]:
-    """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch."""
-    return cpu.max_pool(x, size)
+    """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch.
+
+    With `relu`, the max-pool of the ReLU, which is the ReLU of the max-pool.
+    """
+    return cpu.max_pool(x, size, relu=relu)
 
 
 class MeanMaxPool(nn.Module):
@@ -108,7 +127,7 @@ class SqueezeExcite(nn.Module):
         """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
         squeezed = jnp.mean(x, axis=(1, 2))
         squeezed = Dropout(self.dropout, self.axis_name, self.places)(squeezed, train=train)
-        excited = nn.relu(nn.Dense(self.features, dtype=self.dtype, name="reduce")(squeezed))
+        excited = relu(nn.Dense(self.features, dtype=self.dtype, name="reduce")(squeezed))
         scale = GATES[self.gate](nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(excited))
         return x * scale[:, None, None, :]
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn.models.architecture import Architecture, Classifier, FeatureMap, require_width, scaled
 from jaxcnn.models.dropout import Dropout
-from jaxcnn.models.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool
+from jaxcnn.models.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool, relu
 
 
 class SimpleCNN(Classifier):
@@ -46,8 +46,7 @@ class SimpleCNN(Classifier):
         if min(images.shape[1:3]) < 50:
             raise ValueError(f"SimpleCNN needs images of at least 50x50 pixels, got shape {images.shape}")
         conv_block = partial(conv_norm_relu, train=train, axis_name=self.axis_name, dtype=self.dtype)
-        x = conv_block(images, self.stem_features[0], 3, names=("conv1", "norm1"))
-        x = max_pool(x, 2)
+        x = conv_block(images, self.stem_features[0], 3, names=("conv1", "norm1"), pool=2)
         x = conv_block(x, self.stem_features[1], 5, names=("conv2", "norm2"))
         squeeze_excite = SqueezeExcite(
             self.squeeze_features,
@@ -61,15 +60,14 @@ class SimpleCNN(Classifier):
         x = squeeze_excite(x, train=train)
 
         conv = partial(Conv, self.skip_features, dtype=self.dtype)
-        residual = nn.relu(conv((5, 5), padding="SAME", name="residual_conv")(x))
+        residual = relu(conv((5, 5), padding="SAME", name="residual_conv")(x))
         residual = conv((1, 1), name="residual_project")(residual)
-        x = nn.relu(conv((1, 1), name="shortcut")(x) + residual)
-        x = max_pool(x, 4)
+        x = max_pool(conv((1, 1), name="shortcut")(x) + residual, 4, relu=True)
 
         x = conv_block(x, self.head_features, 5, strides=2, names=("conv3", "norm3"))
         x = x.reshape(x.shape[0], -1)
         x = Dropout(self.dropout, self.axis_name, self.places)(x, train=train)
-        x = nn.relu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
+        x = relu(nn.Dense(self.hidden_features, dtype=self.dtype, name="hidden")(x))
         return nn.Dense(self.classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
 
 

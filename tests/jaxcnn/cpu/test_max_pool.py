@@ -28,11 +28,13 @@ def xla(x, window):
     window=st.integers(1, 4),
     values=st.integers(1, 4),
     seed=st.integers(0, 1000),
+    relu=st.booleans(),
 )
-def test_max_pool_and_its_gradient_equal_xla_with_ties(size, window, values, seed):
-    # Few different values, so that most windows hold a tie.
-    x = jnp.asarray(np.random.default_rng(seed).integers(0, values, (2, *size, 3)).astype(np.float32))
-    ours, expected = (values_and_gradients(lambda x, f=f: f(x, window), x) for f in (max_pool, xla))
+def test_max_pool_and_its_gradient_equal_xla_with_ties(size, window, values, seed, relu):
+    # Few different values, so that most windows hold a tie, also of negative ones.
+    x = jnp.asarray(np.random.default_rng(seed).integers(1 - values, values, (2, *size, 3)).astype(np.float32))
+    pools = (partial(max_pool, size=window, relu=relu), lambda x: xla(jax.nn.relu(x) if relu else x, window))
+    ours, expected = (values_and_gradients(pool, x) for pool in pools)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -46,10 +48,10 @@ def test_max_pool_sends_the_gradient_of_a_tie_where_torch_does():
     np.testing.assert_array_equal(found, image.grad.numpy().transpose(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize("window", [2, 3, 17])
-def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_ties(window):
+@pytest.mark.parametrize(("window", "relu"), [(2, False), (2, True), (3, False), (17, False)])
+def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_ties(window, relu):
     random = np.random.default_rng(0)
-    x = jnp.asarray(random.integers(0, 3, (2, 7 + window, 8 + window, 3)).astype(np.float32))
+    x = jnp.asarray(random.integers(-2, 3, (2, 7 + window, 8 + window, 3)).astype(np.float32))
     dx = jnp.asarray(random.normal(size=x.shape), jnp.float32)
 
     @partial(jax.jit, static_argnums=0)
@@ -58,7 +60,9 @@ def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_tie
         each_image_s = jax.vmap(jax.grad(lambda image: jnp.sum(pool(image[None]) ** 3)))(x)
         return *jax.jvp(pool, (x,), (dx,)), *jax.jvp(gradient, (x,), (dx,)), each_image_s
 
-    for a, b in zip(derivatives(lambda x: max_pool(x, window)), derivatives(lambda x: xla(x, window)), strict=True):
+    ours = derivatives(lambda x: max_pool(x, window, relu=relu))
+    expected = derivatives(lambda x: xla(jax.nn.relu(x) if relu else x, window))
+    for a, b in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
