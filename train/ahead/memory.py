@@ -19,7 +19,9 @@ def needed_bytes(memory: Any) -> int:
     return int(held + given_back)
 
 
-def largest_fitting(needed: Callable[[int], float], limit: float, start: int, step: int = 1) -> int:
+def largest_fitting(
+    needed: Callable[[int], float], limit: float, start: int, step: int = 1, most: float = math.inf
+) -> int:
     """The largest size of a program that fits, near enough, and was compiled to see that it does.
 
     Memory is nearly linear in the size, so that two compilations tell where to look and a third one whether it is so.
@@ -29,6 +31,7 @@ def largest_fitting(needed: Callable[[int], float], limit: float, start: int, st
         limit: bytes that there are.
         start: the size to begin with, a multiple of `step`.
         step: sizes are multiples of it.
+        most: a larger one is of no use.
 
     Returns:
         A size of which `needed` is at most `limit`; 0 where none is found.
@@ -43,15 +46,20 @@ def largest_fitting(needed: Callable[[int], float], limit: float, start: int, st
     size = start
     while not compile_for(size) and math.isinf(known[size]) and size > step:
         size = max(1, size // 2 // step) * step
+    if known[size] <= limit and size >= most:
+        return size
     compile_for(max(1, size // 2 // step) * step if size > step else 2 * step)
     for attempt in range(_ATTEMPTS):
         compiled = sorted(item for item in known.items() if math.isfinite(item[1]))
         if len(compiled) < 2:
             break
-        (small, at_small), (large, at_large) = compiled[-2:]
+        (small, at_small), (large, at_large) = compiled[0], compiled[-1]
         each = (at_large - at_small) / (large - small)
-        # A little less each time, so that it comes to an end.
-        size = int(small + (limit * (1 - 0.01 * attempt) - at_small) / each) // step * step
+        if each <= 0:
+            break
+        # A little less each time, and more so where the compiler doesn't say by how much it was too large.
+        less = 0.01 * attempt + 0.05 * (len(known) - len(compiled))
+        size = int(min(most, large + (limit * (1 - less) - at_large) / each)) // step * step
         if size < step or compile_for(size):
             break
     return max((size for size, bytes_ in known.items() if bytes_ <= limit), default=0)

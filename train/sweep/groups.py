@@ -151,7 +151,7 @@ def _most_at_once(
     """How many of the models the devices' memory holds; None where it isn't known."""
     devices = pick_devices(placement)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
-    return largest_population(_learner(models[0], images, framed, folder), devices, limit)
+    return largest_population(_learner(models[0], images, framed, folder), devices, limit, len(models))
 
 
 def _learner(model: Model, images: Images, framed: Mapping[str, Examples], folder: SweepFolder) -> Learner:

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 
 from jaxcnn.data.batch import WHOLE, Batch
 from jaxcnn.models.architecture import RANDOM
+from train.ahead.memory import largest_fitting, needed_bytes
 from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
 from train.options import Config
 from train.program import Layout, Program, compile_epoch, compile_steps
@@ -97,44 +98,53 @@ def compile_population(
     )
     report(f"compiled   in {time.perf_counter() - start:.1f} s")
     if steps.memory is not None:
-        each = bytes_per_learner(steps.memory, share)
+        each = needed_bytes(steps.memory) // share
         report(f"memory     {each / 1e6:.1f} MB per model, {each * slots / 1e6:.1f} MB in all")
     # In the host's memory, so that the devices hold no state twice.
     return Program(tuple(learners), [jax.device_get(learner.draw()) for learner in learners], layout, steps)
 
 
-def largest_population(first: Learner, devices: Sequence[jax.Device], limit_bytes: int | None) -> int | None:
-    """Estimate how many learners like this the devices can train at once, from the memory that one needs.
+def largest_population(
+    first: Learner, devices: Sequence[jax.Device], limit_bytes: int | None, wanted: int
+) -> int | None:
+    """How many learners like this the devices can train at once, by the memory of programs that are compiled to see.
 
     Args:
         first: one of them.
         devices: that share them.
         limit_bytes: memory of a device; None where it isn't known.
+        wanted: how many there are.
 
     Returns:
         At least 1; None where the memory isn't known.
     """
     if limit_bytes is None:
         return None
-    mesh = Mesh(np.array(devices[:1]), (AXIS,), axis_types=(AxisType.Auto,))
-    state, batch = _abstract_state(mesh, 1, first.shapes), _stack(mesh, 1, [first_batches(first)[0]])
-    key_data = np.asarray(jax.random.key_data(first.key))[np.newaxis]
-    keys = jax.random.wrap_key_data(_spread(mesh, key_data))
+
+    def needed(share: int) -> float:
+        try:
+            return needed_bytes(_compile_for_memory(first, devices[:1], share).memory_analysis())
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return math.inf
+
+    share = math.ceil(wanted / len(devices))
+    return max(1, largest_fitting(needed, _USABLE_MEMORY * limit_bytes, share, most=share)) * len(devices)
+
+
+def _compile_for_memory(first: Learner, devices: Sequence[jax.Device], slots: int) -> Any:
+    """The training step of so many learners like this, on as few devices."""
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def stacked(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((slots, *leaf.shape), leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))
+
+    batch = jax.tree.map(stacked, first_batches(first)[0])
+    key = stacked(jax.eval_shape(lambda: first.key))
     step, _ = _mapped_steps(first, mesh)
-    memory = jax.jit(step, donate_argnums=1).lower({}, state, batch, keys).compile().memory_analysis()
-    return max(1, int(_USABLE_MEMORY * limit_bytes) // bytes_per_learner(memory, 1)) * len(devices)
-
-
-def bytes_per_learner(memory: Any, share: int) -> int:
-    """What a step needs for one of so many learners on a device: state, optimizer, batch, and all in between.
-
-    Args:
-        memory: `jax.stages.Compiled.memory_analysis()` of the step, which is one device's.
-        share: learners on a device.
-    """
-    # What the step gives back lies where the state was, as far as that is donated.
-    given_back = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return (memory.argument_size_in_bytes + memory.temp_size_in_bytes + given_back) // share
+    state = _abstract_state(mesh, slots, first.shapes)
+    return jax.jit(step, donate_argnums=1).lower({}, state, batch, key).compile()
 
 
 def _differing(learners: Sequence[Learner]) -> dict[str, Float32[np.ndarray, " learners"]]:

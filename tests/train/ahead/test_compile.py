@@ -58,7 +58,7 @@ def test_the_table_of_a_step_on_eight_devices(processes):
     assert all(cell.endswith(": fits") for cell in lines["memory"])
     # The gradients in float32, and some sums for BatchNorm; in evaluation nothing but the counts and the logits.
     (training, evaluation) = (sum(map(float, re.findall(r"([\d.]+) MB f32", cell))) for cell in lines["their bytes"])
-    assert 4e-6 * parameters <= training < 4.2e-6 * parameters + 0.01
+    assert 4e-6 * parameters - 0.001 <= training < 4.2e-6 * parameters + 0.01
     assert "bf16" not in lines["their bytes"][0]
     assert evaluation < 0.01
     assert re.search(r"^largest batch that fits: [\d,]{5,} images$", finished.out, re.MULTILINE)
@@ -67,24 +67,25 @@ def test_the_table_of_a_step_on_eight_devices(processes):
 @pytest.mark.slow
 def test_what_is_compiled_is_what_a_run_compiles(monkeypatch):
     """From shapes, the same program as from arrays, to the letter."""
-    learner, ours = smallest_learner("simplecnn", dtype="bfloat16"), []
-    for step in ("training", "evaluation"):
-        ours.append(compile_step(learner, jax.devices()[:1], COUNT, step).program.as_text())
-    theirs = []
+    learner, theirs = smallest_learner("simplecnn", dtype="bfloat16"), []
+    steps = [compile_step(learner, jax.devices()[:1], COUNT, step) for step in ("training", "evaluation")]
+
+    def recording(compile_):
+        def compiled(*arguments):
+            theirs.append(compile_(*arguments))
+            return theirs[-1]
+
+        return compiled
+
     for name in ("compile_train_step", "compile_eval_step"):
-
-        def compiling(*arguments, compile_=getattr(train.program, name)):
-            compiled = compile_(*arguments)
-            theirs.append(compiled.as_text())
-            return compiled
-
-        monkeypatch.setattr(train.program, name, compiling)
+        monkeypatch.setattr(train.program, name, recording(getattr(train.program, name)))
     compile_learner(learner, choose_devices(Placement(devices=1), COUNT))
-    assert [instructions(text) for text in theirs] == [instructions(text) for text in ours]
+    assert [instructions(of) for of in theirs] == [instructions(of.program) for of in steps]
 
 
-def instructions(text):
-    """A program without the places in Python's files that it comes from."""
+def instructions(program):
+    """A program's text without the places in Python's files that it comes from."""
+    text = program.as_text()
     return re.sub(r", metadata=\{.*?\}", "", text[text.index("\n%") :])
 
 

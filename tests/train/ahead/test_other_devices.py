@@ -22,10 +22,8 @@ def traced(learner, step, devices):
     """A step, traced for so many devices of no kind."""
     parallel = Parallel(AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,)))
     train_step, eval_step = make_steps(learner, parallel.axis_name)
-    if step == "training":
-        mapped = mapped_train_step(parallel, train_step)
-    else:
-        mapped = mapped_eval_step(parallel, eval_step)
+    training = step == "training"
+    mapped = mapped_train_step(parallel, train_step) if training else mapped_eval_step(parallel, eval_step)
     return mapped.trace(*abstract_arguments(learner, parallel, COUNT, step))
 
 
