@@ -92,9 +92,9 @@ def test_as_many_are_trained_at_once_as_the_memory_holds(capsys, monkeypatch):
     (whole,) = re.findall(r"^memory .* per model, (\S+) MB in all$", capsys.readouterr().out, re.MULTILINE)
     enough = int(1e6 * float(whole) / 0.85)
     largest = partial(largest_population, learners[0], jax.devices()[:1])
-    assert largest(1.05 * enough, 3) == largest(1.05 * enough, 9) == 3
-    assert largest(0.9 * enough, 3) == 2
-    assert largest(1.05 * enough, 2) == 2
+    assert largest(int(1.05 * enough), 3) == largest(int(1.05 * enough), 9) == 3
+    assert largest(int(0.9 * enough), 3) == 2
+    assert largest(int(1.05 * enough), 2) == 2
     assert largest(1, 3) == 1
     assert largest(None, 3) is None
 
