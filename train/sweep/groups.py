@@ -150,8 +150,11 @@ def _most_at_once(
 ) -> int | None:
     """How many of the models the devices' memory holds; None where it isn't known."""
     devices = pick_devices(placement)
+    learner = _learner(models[0], images, framed, folder)
+    # Where an epoch is one program, the images lie beside it.
+    views = {id(view): view.nbytes for of in (learner.training, *learner.examples.values()) for view in of.inputs}
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
-    return largest_population(_learner(models[0], images, framed, folder), devices, limit, len(models))
+    return largest_population(learner, devices, limit and limit - sum(views.values()), len(models))
 
 
 def _learner(model: Model, images: Images, framed: Mapping[str, Examples], folder: SweepFolder) -> Learner:
