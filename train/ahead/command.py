@@ -78,7 +78,9 @@ def compile_ahead(config: Config, *, target: Annotated[str, tyro.conf.arg(name="
     }
     operations = {step: count_operations(learner, size // len(machine.devices), step) for step in steps}
     columns = [describe(steps[step], machine, operations[step]) for step in steps]
-    rows = [["", *steps]] + [[title, *(column.get(title, "") for column in columns)] for title in columns[0]]
+    # A step that doesn't fit has fewer.
+    titles = dict.fromkeys(title for column in columns for title in column)
+    rows = [["", *steps]] + [[title, *(column.get(title, "") for column in columns)] for title in titles]
     report(f"\nA step of {size} images, on each device:\n\n{format_table(rows)}\n")
 
     def needed(size: int) -> float:

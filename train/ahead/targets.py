@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-from typing import Literal
 
 import jax
 from jax.experimental import topologies
@@ -133,7 +132,7 @@ def _gpus(name: str, gpu: _GPU, count: int) -> Target:
     return Target(tuple(devices), gpu.name, gpu.memory, int(_GPU_SHARE * gpu.memory), gpu.bandwidth)
 
 
-def _tpu(name: str, kind: Literal["v5e", "v6e"] | str, shape: str) -> Target:
+def _tpu(name: str, kind: str, shape: str) -> Target:
     if not _is_there("libtpu"):
         raise UserError(_INSTALL.format(name=name, package="libtpu", extra="compile-tpu"))
     # What the library would ask of the machine that it believes to run on. Several may compile beside each other.
