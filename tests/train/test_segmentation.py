@@ -223,17 +223,13 @@ def test_wrong_input_is_told_in_one_line(options, message, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_eight_devices_by_pmap_train_in_micro_batches_and_in_bfloat16(processes, tmp_path):
-    """As a user types it; what a step gives on them is compared in test_parallel.py."""
-    found = {}
-    for dtype in ("float32", "bfloat16"):
-        options = ["--batch-size", "16", "--accumulate", "2", "--parallel", "pmap", "--dtype", dtype]
-        training = command(
-            "train.__main__", "segmentation", *OPTIONS, *options, "--epochs", "1", "--run-dir", str(tmp_path / dtype)
-        )
-        finished = processes.start(training, options={"jax_num_cpu_devices": 8}).wait()
-        assert finished.code == 0, finished
-        (found[dtype],) = read_epochs(open_run(tmp_path / dtype))
-    assert found["bfloat16"]["train_loss"] != found["float32"]["train_loss"]
-    for split in ("train", "validation", "test"):
-        assert found["bfloat16"][f"{split}_loss"] == pytest.approx(found["float32"][f"{split}_loss"], rel=0.05)
+def test_eight_devices_by_pmap_train_in_micro_batches_and_in_bfloat16(finished, processes, tmp_path):
+    """As a user types it; what a step gives on them, and in which type, is compared in test_parallel and test_dtype."""
+    options = [*OPTIONS, "--batch-size", "16", "--accumulate", "2", "--parallel", "pmap", "--dtype", "bfloat16"]
+    options += ["--tta", "none", "--run-dir", str(tmp_path / "run")]
+    training = command("train.__main__", "segmentation", *options)
+    ended = processes.start(training, options={"jax_num_cpu_devices": 8}).wait()
+    assert ended.code == 0, ended
+    for epoch, other in zip(read_epochs(open_run(tmp_path / "run")), read_epochs(open_run(finished)), strict=True):
+        for split in ("train", "validation", "test"):
+            assert epoch[f"{split}_loss"] == pytest.approx(other[f"{split}_loss"], rel=0.2)
