@@ -17,6 +17,7 @@ from jaxcnn.data.batch import Batch, Examples
 from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.inference.tta import views_of
+from jaxcnn.models.segmentation import SegmentationUNet
 from train.devices import (
     Parallel,
     Placement,
@@ -26,7 +27,7 @@ from train.devices import (
     distribute,
     replicate,
 )
-from train.losses import cross_entropy
+from train.losses import LOSSES
 from train.network import Network, draw_variables
 from train.state import create_state
 from train.step import make_eval_step, make_train_step
@@ -51,13 +52,22 @@ def unet() -> tuple[Network, tuple[int, int, int]]:
     return unet_network(model, Preprocessing(normalization="per-image-z-score"), Augmentation()), (128, 128, 1)
 
 
-def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool) -> dict[str, Any]:
+def segmentation() -> tuple[Network, tuple[int, int, int]]:
+    model = SegmentationUNet(features=1, dropout=0.5)
+    return Network(model, Preprocessing(), Augmentation(rotation=10.0)), (32, 32, 1)
+
+
+def results(
+    network: Network, image_shape: tuple[int, int, int], *, cached: bool = False, loss: str = "cross-entropy"
+) -> dict[str, Any]:
     """For each spread the losses, the logits after some steps, the parameters, and the average with its statistics."""
     # Not 0: in the third step with those images one input of a ReLU, of 16,384, is 3e-7 on one device and -5e-7 on
     # eight, within rounding of each other, and the gradient jumps by what that pixel has a part in.
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (BATCH_SIZE, *image_shape), np.uint8)
     labels = np.arange(BATCH_SIZE, dtype=np.int32) % 4
+    if isinstance(network.model, SegmentationUNet):
+        labels = random.integers(0, 2, images.shape[:3], np.uint8)
     # SGD, since Adam's first steps divide rounding errors by themselves.
     optimizer = optax.sgd(0.01)
     state = create_state(network, optimizer, draw_variables(network, image_shape)[1](0), average=True)
@@ -68,25 +78,30 @@ def results(network: Network, image_shape: tuple[int, int, int], *, cached: bool
         network = dataclasses.replace(network, on_features=True)
     examples = Examples(views, labels)
     return {
-        name: _train(network, optimizer, state, examples, choose_devices(placement, BATCH_SIZE))
+        name: _train(network, optimizer, state, examples, choose_devices(placement, BATCH_SIZE), loss)
         for name, placement in SPREADS.items()
     }
 
 
 def _train(
-    network: Network, optimizer: optax.GradientTransformation, state: Any, examples: Examples, parallel: Parallel
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    state: Any,
+    examples: Examples,
+    parallel: Parallel,
+    loss: str,
 ) -> dict[str, Any]:
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(jax.random.key(1))))
     batch = distribute(parallel, Batch(examples.inputs[0], examples.labels, np.ones(BATCH_SIZE, bool)))
     evaluated = distribute(parallel, next(evaluation_batches(examples, BATCH_SIZE)))
     state = replicate(parallel, state)
-    step = make_train_step(network, optimizer, cross_entropy, parallel.axis_name, ema=0.3)
+    step = make_train_step(network, optimizer, LOSSES[loss], parallel.axis_name, ema=0.3)
     step = compile_train_step(parallel, step, state, batch, key)
     losses = []
     for _ in range(STEPS):
         state, counted = step(state, batch, key)
         losses.append(float(counted.loss))
-    evaluate = make_eval_step(network, cross_entropy, parallel.axis_name)
+    evaluate = make_eval_step(network, LOSSES[loss], parallel.axis_name)
     _, logits = compile_eval_step(parallel, evaluate, state, evaluated)(state, evaluated)
     found = {"losses": losses, "logits": logits, "params": state.params, "average": state.average}
     return jax.tree.map(np.asarray, found)
@@ -97,8 +112,9 @@ def write_results(path: Path) -> None:
     assert jnp.zeros(()).devices() <= set(jax.devices())
     assert len(jax.devices()) == 8
     found = {
-        "simplecnn": results(*simplecnn(), cached=False),
-        "unet": results(*unet(), cached=False),
+        "simplecnn": results(*simplecnn()),
+        "unet": results(*unet()),
         "unet on features": results(*unet(), cached=True),
+        "segmentation": results(*segmentation(), loss="dice-cross-entropy"),
     }
     path.write_bytes(pickle.dumps(found))

@@ -11,6 +11,7 @@ from jaxcnn import SimpleCNN, UNetClassifier
 from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.models.segmentation import SegmentationUNet
 from train.losses import cross_entropy
 from train.network import Network, draw_variables
 from train.state import create_state
@@ -23,6 +24,7 @@ NETWORKS = {
         (50, 50, 1),
     ),
     "unet": (unet_network, UNetClassifier(features=1, head_features=4, hidden_features=4), (128, 128, 1)),
+    "segmentation": (Network, SegmentationUNet(features=2), (32, 32, 1)),
 }
 
 
@@ -31,7 +33,8 @@ NETWORKS = {
 def test_all_that_is_kept_stays_float32_and_the_step_is_nearly_the_same(name):
     build, model, shape = NETWORKS[name]
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
-    batch = Batch(images, np.arange(8, dtype=np.int32) % 4, np.ones(8, bool))
+    labels = (images[..., 0] > 128).astype(np.uint8) if name == "segmentation" else np.arange(8, dtype=np.int32) % 4
+    batch = Batch(images, labels, np.ones(8, bool))
     optimizer = optax.adam(1e-3)
     results = {}
     for dtype in (jnp.float32, jnp.bfloat16):

@@ -20,7 +20,7 @@ def found(processes, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["simplecnn", "unet", "unet on features"])
+@pytest.mark.parametrize("network", ["simplecnn", "unet", "unet on features", "segmentation"])
 @pytest.mark.parametrize("spread", list(SPREADS)[1:])
 def test_a_batch_on_eight_devices_trains_as_on_one(found, network, spread):
     expected = found[network]["jit on one"]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import command
 
 from jaxcnn.data.augment import BRAIN_MRI
 from jaxcnn.data.load import load_dataset
@@ -219,3 +220,16 @@ def test_wrong_input_is_told_in_one_line(options, message, tmp_path, monkeypatch
     assert message in shown
     assert shown.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_eight_devices_by_pmap_train_in_micro_batches_and_in_bfloat16(finished, processes, tmp_path):
+    """As a user types it; what a step gives on them, and in which type, is compared in test_parallel and test_dtype."""
+    options = [*OPTIONS, "--batch-size", "16", "--accumulate", "2", "--parallel", "pmap", "--dtype", "bfloat16"]
+    options += ["--tta", "none", "--run-dir", str(tmp_path / "run")]
+    training = command("train.__main__", "segmentation", *options)
+    ended = processes.start(training, options={"jax_num_cpu_devices": 8}).wait()
+    assert ended.code == 0, ended
+    for epoch, other in zip(read_epochs(open_run(tmp_path / "run")), read_epochs(open_run(finished)), strict=True):
+        for split in ("train", "validation", "test"):
+            assert epoch[f"{split}_loss"] == pytest.approx(other[f"{split}_loss"], rel=0.2)
