@@ -76,7 +76,7 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
     assert read_epochs(Run(folder)) == []
 
     # Of four, one is killed without a word: the others end, and say why, or JAX does.
-    kill = partial(signal_when, folder, "checkpoints/8*", signal.SIGKILL)
+    kill = partial(signal_when, folder, "checkpoints/7*", signal.SIGKILL)
     *others, killed = train_together(processes, 4, folder, p3=kill)
     assert killed.code < 0
     assert all(finished.code not in (0, 2) for finished in others), others
