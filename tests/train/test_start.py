@@ -82,7 +82,7 @@ def test_without_a_step_the_weights_stay_those_of_the_best_checkpoint(processes,
 def test_it_is_resumed_to_the_same_bits_with_the_moments_of_the_last_checkpoint(processes, expected, tmp_path):
     start = ("--start-from", str(expected), "--start-optimizer")
     assert train_tiny(processes, tmp_path / "whole", *start).code == 0
-    moment = Moment("os.rename checkpoints/6.orbax-checkpoint-tmp")
+    moment = Moment("os.rename checkpoints/7.orbax-checkpoint-tmp")
     assert train_tiny(processes, tmp_path / "killed", *start, before=killed_at(tmp_path / "killed", moment)).code == -9
     assert "resumed    after epoch 1" in train_tiny(processes, tmp_path / "killed", *start, "--resume").out
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
