@@ -84,9 +84,7 @@ class TrainOptions(ImageOptions):
     normalization: str = "none"
     """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet`, or `volume-z-score` (by patient)."""
     augment: str = "none"
-    """`brain-mri` turns, zooms, shifts, mirrors and relights images; `any-sequence` also redraws the grey curve;
-    `any-resolution`, `any-compression`, `any-border` and `any-texture` also redraw what tells where a scan comes from,
-    and `any-source` does all of this."""
+    """`brain-mri` moves and relights images; names with `any-` also redraw what tells a scan's source (docs/recipe.md)."""
     loss: str = "cross-entropy"
     """`cross-entropy`; the reference project's `double-softmax`; or, of masks, `dice` or `dice-cross-entropy`."""
     label_smoothing: float = 0.0
