@@ -84,7 +84,7 @@ class TrainOptions(ImageOptions):
     normalization: str = "none"
     """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet`, or `volume-z-score` (by patient)."""
     augment: str = "none"
-    """`brain-mri` moves and relights images; names with `any-` also redraw what tells a scan's source (docs/recipe.md)."""
+    """`brain-mri` moves and relights images; what begins with `any-` also hides a scan's source (docs/recipe.md)."""
     loss: str = "cross-entropy"
     """`cross-entropy`; the reference project's `double-softmax`; or, of masks, `dice` or `dice-cross-entropy`."""
     label_smoothing: float = 0.0
