@@ -2,7 +2,8 @@
 
 XLA's own gradient searches every window again (select-and-scatter). On a CPU that is several times slower. For a GPU it
 becomes a scatter: compiled for an H100 (batch 256, bfloat16), the SimpleCNN's training step moves 17.4 GB with it and
-11.4 GB with this one. A TPU keeps XLA's: compiled for a v5e, the step would move 18.0 GB instead of 14.2.
+11.4 GB with this one (9.6 GB where it takes the ReLU along). A TPU keeps XLA's: compiled for a v5e, the step would move
+18.0 GB instead of 14.2.
 """
 
 from functools import partial
