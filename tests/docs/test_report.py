@@ -13,7 +13,7 @@ COG = (sys.executable, "-m", "cogapp", "-P", "-I", ".", "-p", "from docs import 
 
 
 def run(*words, folder=ROOT):
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_result_that_changes_is_noticed_in_tables_and_sentences(copy):
 )
 def test_a_sentence_that_changes_is_noticed(copy, number, wrong):
     page = copy / "docs" / "report.md"
-    page.write_text(page.read_text().replace(f"[{number}]", f"[{wrong}]"))
+    page.write_text(page.read_text("utf-8").replace(f"[{number}]", f"[{wrong}]"), "utf-8")
     tables, claims = check(copy)
     assert tables.returncode == 0
     assert claims.returncode

@@ -28,6 +28,15 @@ def test_a_signal_after_the_last_poll_ends_the_run_all_the_same():
     assert error.value.exit_code == 128 + signal.SIGTERM
 
 
+@pytest.fixture
+def _sigint_raises():
+    """A shell starts what runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_sigint_raises")
 def test_schedulers_send_sigterm_twice_and_people_interrupt_twice():
     with interruption(lambda number: number) as interrupted:
         for _ in range(2):
