@@ -10,15 +10,16 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 EXTRA ?= dev
 PYTEST = $(if $(LIMITS),tests/limited.sh $(LIMITS)) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline test-accelerators fuzz
-.PHONY: lint clean
+.PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline test-accelerators test-schedulers
+.PHONY: fuzz lint clean
 
 help:
 	@echo "make train      train the SimpleCNN on the phantom and draw its figures, into $(RUN)"
-	@echo "make test       all tests"
+	@echo "make test       all tests but test-accelerators and test-schedulers"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make test-X     the same with less: X is torch-free, c-locale, nobody (not as root) or offline"
 	@echo "make test-accelerators  compile the steps for a TPU and a GPU that aren't there, in an environment of its own"
+	@echo "make test-schedulers  jobs of Slurm and Open MPI, where these are installed"
 	@echo "make fuzz       random changes of files, 200 times as many as in the tests"
 	@echo "make report     write the tables of the report and the README from docs/results, and check the numbers in the text"
 	@echo "make lint       ruff and mypy"
@@ -31,7 +32,10 @@ train: $(VENV)/.installed
 	@$(BIN)/python -m figures confusion-matrices $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(PYTEST)
+	$(PYTEST) -m "not schedulers"
+
+test-schedulers: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m schedulers
 
 test-fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" $(if $(TORCH_FREE),--torch-free)
