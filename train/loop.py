@@ -112,7 +112,7 @@ def train(program: Program, diverged: Callable[[int, str], None], places: Sequen
         UserError: all checkpoints of a learner are damaged, or nothing can be written any more.
     """
     with contextlib.ExitStack() as held:
-        held.enter_context(_write_errors_in_one_line(program.learners[places[0]].run.folder))
+        held.enter_context(write_errors_in_one_line(program.learners[places[0]].run.folder))
         interrupted = held.enter_context(interruption(program.layout.agree))
         saved = {
             place: held.enter_context(checkpoints.open_checkpoints(program.learners[place].run.checkpoints))
@@ -147,7 +147,7 @@ def _start_of_epoch(training: _Training, epoch: int) -> Position:
 
 
 @contextlib.contextmanager
-def _write_errors_in_one_line(folder: Path) -> Iterator[None]:
+def write_errors_in_one_line(folder: Path) -> Iterator[None]:
     """Where nothing can be written any more, say so and how to go on.
 
     Raises:
@@ -159,7 +159,7 @@ def _write_errors_in_one_line(folder: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}; fix that, then continue with --resume"
+            f"{error.filename or folder}: {error.strerror or error}; fix that, then continue with --resume"
         ) from error
 
 

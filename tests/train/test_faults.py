@@ -9,8 +9,10 @@ from functools import partial
 import pytest
 from kills import Moment, assert_same_run, killed_at, train
 
+from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_environment
 from jaxcnn.runs.lock import lock_run
+from train.loop import write_errors_in_one_line
 
 pytestmark = pytest.mark.slow
 
@@ -119,3 +121,10 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(processes, run, name):
 
 def whole_files(run):
     return {path for path in run.folder.rglob("*") if "orbax-checkpoint-tmp" not in str(path)}
+
+
+def test_an_error_that_has_no_number_is_told_in_its_own_words(tmp_path):
+    """A TimeoutError is an OSError without one."""
+    message = "run: the save took too long; fix that"
+    with pytest.raises(UserError, match=message), write_errors_in_one_line(tmp_path / "run"):
+        raise TimeoutError("the save took too long")
