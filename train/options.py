@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -212,6 +212,12 @@ def config_class(model: str) -> type[Any]:
         ("network", architecture.options, dataclasses.field(default_factory=architecture.options)),
     )
     return dataclasses.make_dataclass(model, fields, bases=(Config,), frozen=True)
+
+
+def any_config_class() -> Any:
+    """The type of a command's `config` whose first argument is a model of the table."""
+    classes = [Annotated[config_class(model), tyro.conf.subcommand(model)] for model in MODELS]
+    return Union[tuple(classes)]  # noqa: UP007
 
 
 def make_config(model: str, **options: Any) -> Config:

@@ -17,6 +17,7 @@ from jaxcnn.evaluation.counts import Tally
 from train.devices import Parallel, compile_eval_step, compile_train_step, distribute, replicate, replicated_shapes
 from train.feed import (
     EVALUATED,
+    Feed,
     evaluated_batches,
     feed_batches,
     feed_orders,
@@ -87,7 +88,7 @@ class Steps:
         memory: that the training step needs, `jax.stages.Compiled.memory_analysis()`.
     """
 
-    feed: Callable[[int, int], Iterator[tuple[int, Any]]]
+    feed: Feed
     train: Callable[[TrainState, Any], tuple[TrainState, Tally]]
     pieces: Callable[[Sequence[str]], Iterator[Any]]
     evaluate: Callable[[TrainState, Any], tuple[Tally, Any]]

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -16,7 +16,6 @@ from jaxcnn.cpu import xla_only
 from jaxcnn.data.batch import Batch, Examples
 from jaxcnn.errors import UserError
 from jaxcnn.models.architecture import RANDOM
-from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import Run
 from jaxcnn.tables import format_table
 from train.ahead import hlo
@@ -25,7 +24,7 @@ from train.ahead.targets import Target, find_target
 from train.devices import AXIS, Parallel, compile_eval_step, compile_train_step, replicated_shapes
 from train.images import frame_splits, load_images
 from train.learner import Learner, build_learner, make_steps, report_model
-from train.options import Config, config_class
+from train.options import Config, any_config_class
 from train.progress import report
 
 Step = Literal["training", "evaluation"]
@@ -51,8 +50,7 @@ class Compiled:
 
 def compile_command() -> Callable[..., None]:
     """The command, whose first argument is a model of the table."""
-    classes = [Annotated[config_class(model), tyro.conf.subcommand(model)] for model in MODELS]
-    compile_ahead.__annotations__["config"] = Union[tuple(classes)]  # noqa: UP007
+    compile_ahead.__annotations__["config"] = any_config_class()
     return compile_ahead
 
 
@@ -164,14 +162,15 @@ def describe(step: Compiled, machine: Target, operations: float) -> dict[str, st
     text = step.program.as_text()
     # Of a program for a GPU the compiler tells no costs.
     costs = step.program.cost_analysis() or {}
-    moved, cycles = costs.get("bytes accessed") or hlo.traffic(text).bytes, hlo.estimated_cycles(text)
+    traffic, cycles = hlo.traffic(text), hlo.estimated_cycles(text)
+    moved = costs.get("bytes accessed") or traffic.bytes
     fits = "fits" if step.needed <= machine.usable else "doesn't fit"
     counted, kinds = hlo.count_collectives(text), hlo.collectives(text)
     column = {
         "memory": f"{_gigabytes(step.needed)} of {_gigabytes(machine.usable)}: {fits}",
         "operations": f"{operations / 1e9:,.1f} GFLOP",
         "bytes moved": _gigabytes(moved),
-        "kernels": f"{hlo.traffic(text).kernels}",
+        "kernels": f"{traffic.kernels}",
         "convolutions": _counts({f"{by}, {kind}": count for (by, kind), count in hlo.convolutions(text).items()}),
         "collectives": _counts(counted),
         "their bytes": ", ".join(f"{moved / 1e6:,.3f} MB {kind}" for kind, moved in kinds.items()) or "none",

@@ -54,6 +54,7 @@ class Traffic:
     kernels: int
 
 
+@functools.lru_cache(maxsize=1)
 def read_computations(text: str) -> tuple[Computations, str]:
     """The computations of a program by their names, and the name of the first one that runs."""
     computations: dict[str, list[Instruction]] = {}

@@ -5,7 +5,6 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Union
 
 import numpy as np
 import tyro
@@ -20,7 +19,6 @@ from jaxcnn.evaluation.patients import (
     write_patients,
 )
 from jaxcnn.evaluation.tasks import TASKS
-from jaxcnn.models.table import MODELS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import read_masks
 from train.devices import Placement, pick_devices
@@ -29,7 +27,7 @@ from train.images import Images, divide_images
 from train.interruption import InterruptedRunError
 from train.learner import check_learner
 from train.network import check_encoder
-from train.options import Config, config_class
+from train.options import Config, any_config_class
 from train.processes import by_first, processes
 from train.progress import report
 from train.run import report_start
@@ -52,8 +50,7 @@ from train.sweep.table import (
 
 def sweep_command() -> Callable[..., int]:
     """The command, whose first argument is a model of the table."""
-    classes = [Annotated[config_class(model), tyro.conf.subcommand(model)] for model in MODELS]
-    sweep.__annotations__["config"] = Union[tuple(classes)]  # noqa: UP007
+    sweep.__annotations__["config"] = any_config_class()
     return sweep
 
 
