@@ -1,6 +1,6 @@
 """The tables of report.md and of the README, from the files in docs/results."""
 
-from docs.tables import lines, over, print_table, with_half_width, with_interval
+from docs.tables import lines, over, plain, print_table, with_half_width, with_interval
 
 UNET, SIMPLECNN = "U-Net classifier", "SimpleCNN"
 NEAREST, HOG = "copying the label of the most similar image", "histograms of gradients, linear"
@@ -23,7 +23,7 @@ def summary() -> None:
     ]  # fmt: skip
     for protocol in ("official", "leak-free"):
         (nearest,) = lines("baselines.csv", baseline="nearest-neighbour", protocol=protocol)
-        scores = (f"{float(nearest[column]):.3f}" for column in ("f1_macro", "f1_weighted", "accuracy"))
+        scores = (plain(nearest, column) for column in ("f1_macro", "f1_weighted", "accuracy"))
         rows.append((NEAREST, protocol, "–", *scores))
     print_table(head, rows, right=(2,))
 

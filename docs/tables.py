@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from train.sweep.table import mean_and_interval
 
@@ -37,19 +36,19 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Seque
         print("|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|")
 
 
-def _plain(line: Line, column: str) -> str:
+def plain(line: Line, column: str) -> str:
     """A score."""
     return f"{float(line[column]):.3f}"
 
 
 def with_half_width(line: Line, column: str) -> str:
     """A mean over seeds and half of its 95% interval."""
-    return f"{_plain(line, column)} ± {float(line[f'{column}_half_width']):.3f}"
+    return f"{plain(line, column)} ± {float(line[f'{column}_half_width']):.3f}"
 
 
 def with_interval(line: Line, column: str) -> str:
     """A score and its 95% interval."""
-    return f"{_plain(line, column)} [{_plain(line, f'{column}_low')}, {_plain(line, f'{column}_high')}]"
+    return f"{plain(line, column)} [{plain(line, f'{column}_low')}, {plain(line, f'{column}_high')}]"
 
 
 def over(found: Sequence[Line], column: str) -> str:
@@ -71,12 +70,13 @@ def wrong_claims(page: Path) -> Iterator[str]:
         chosen = lines(Path(name).name, **dict(part.split("=") for part in where.split("; ")[1:]))
         values = [float(line[column]) for line in chosen if line[column]]
         widths = [float(line[f"{column}_half_width"]) for line in chosen if f"{column}_half_width" in line]
-        if len(values) > 1:
-            estimate = mean_and_interval(values)
-            widths.append(estimate.half_width)
+        estimate = mean_and_interval(values)
+        right = (*values, *widths, estimate.mean, estimate.half_width)
         for number in re.findall(_SCORE, text):
             digits = len(number.split(".")[1])
-            if number not in {f"{value:.{digits}f}" for value in (*values, *widths, mean(values))}:
+            if number not in {
+                f"{value:.{digits}f}" for value in (*values, *widths, estimate.mean, estimate.half_width)
+            }:
                 yield f"{page.name}: {number} is not in column {column} of {name}{where}"
 
 
