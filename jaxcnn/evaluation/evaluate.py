@@ -1,6 +1,5 @@
 """Score finished runs with intervals, from their saved predictions or on another data set."""
 
-import csv
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from jaxcnn.evaluation.patients import (
 )
 from jaxcnn.evaluation.predictions import Predictions, ensemble
 from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import (
     EXTERNAL,
     UNSEEN,
@@ -186,7 +185,7 @@ def evaluate(
         for name, text in texts.items():
             print(f"\n{name}: images unlike the training images\n\n{text}")
     if csv_file is not None:
-        _write_csv(csv_file, [columns[0], columns[-1]] if together else columns)
+        _write_predictions(csv_file, [columns[0], columns[-1]] if together else columns)
 
 
 def _segments(run: Run) -> bool:
@@ -348,18 +347,17 @@ def _keep(run: Run, data: str, dataset: "Dataset", external: "External") -> None
         print(f"note: {run.folder}: can't save the predictions for figures: {reason}", file=sys.stderr)
 
 
-def _write_csv(path: Path, columns: Sequence[Evaluated]) -> None:
+def _write_predictions(path: Path, columns: Sequence[Evaluated]) -> None:
+    classes = columns[0].predictions.classes
+    lines: list[list[Any]] = [["run", "image", "label", "class", *classes]]
+    for of in columns:
+        logits = of.predictions.logits.astype(np.float64) / (of.temperature or 1.0)
+        rows = zip(of.predictions.names, of.predictions.labels, softmax(logits, axis=1), strict=True)
+        for name, label, probabilities in rows:
+            given = classes[int(probabilities.argmax())]
+            lines.append([of.name, name, classes[label], given, *probabilities.tolist()])
     try:
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            classes = columns[0].predictions.classes
-            writer.writerow(["run", "image", "label", "class", *classes])
-            for of in columns:
-                logits = of.predictions.logits.astype(np.float64) / (of.temperature or 1.0)
-                rows = zip(of.predictions.names, of.predictions.labels, softmax(logits, axis=1), strict=True)
-                for name, label, probabilities in rows:
-                    given = classes[int(probabilities.argmax())]
-                    writer.writerow([of.name, name, classes[label], given, *probabilities.tolist()])
+        write_csv(path, lines)
     except OSError as error:
         raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
 

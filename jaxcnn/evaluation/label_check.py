@@ -1,10 +1,9 @@
 """Find the images whose label no run agrees with, while all runs agree on another class."""
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -15,7 +14,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import Split, check_same_classes, check_same_images
 from jaxcnn.evaluation.measures import measures
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import open_folders, open_run, read_predictions
 from jaxcnn.tables import format_table
 
@@ -106,13 +105,12 @@ def _write(path: Path, first: Predictions, doubts: Doubts) -> None:
     """The surest first."""
     listed = np.flatnonzero(doubts.questioned)
     listed = listed[np.argsort(-doubts.mean_probability[listed], kind="stable")]
+    lines: list[list[Any]] = [["image", "label", "predicted", "mean_probability", "lowest_probability"]]
+    for place in listed:
+        label, predicted = (first.classes[of[place]] for of in (first.labels, doubts.predicted))
+        probabilities = (float(of[place]) for of in (doubts.mean_probability, doubts.lowest_probability))
+        lines.append([first.names[place], label, predicted, *probabilities])
     try:
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "predicted", "mean_probability", "lowest_probability"])
-            for place in listed:
-                label, predicted = (first.classes[of[place]] for of in (first.labels, doubts.predicted))
-                probabilities = (float(of[place]) for of in (doubts.mean_probability, doubts.lowest_probability))
-                writer.writerow([first.names[place], label, predicted, *probabilities])
+        write_csv(path, lines)
     except OSError as error:
         raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error

@@ -1,6 +1,5 @@
 """Score masks by patient and by slice, with intervals from resampled patients, and their tables."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float64, Int
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.bootstrap import RESAMPLES, interval
 from jaxcnn.evaluation.masks import MEASURES, MaskPredictions, by_patient, hausdorff95, overlaps
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import write_csv
 from jaxcnn.tables import format_table
 
 # Of the numbers that `score_patients` gives for each patient: those that are summarised, with their titles.
@@ -126,13 +125,12 @@ def write_patients(path: Path, rows: Sequence[tuple[Mapping[str, Any], MaskPredi
         UserError: the file can't be written.
     """
     columns = ("slices", "marked_slices", *MEASURES, "hausdorff95", "slice_dice", "slice_iou")
+    lines: list[list[Any]] = [[*rows[0][0], "patient", *columns]]
+    for of, masks, scores in rows:
+        for place, name in enumerate(masks.patient_names):
+            numbers = (scores[column][place] for column in columns)
+            lines.append([*of.values(), name, *("" if math.isnan(n) else float(n) for n in numbers)])
     try:
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*rows[0][0], "patient", *columns])
-            for of, masks, scores in rows:
-                for place, name in enumerate(masks.patient_names):
-                    numbers = (scores[column][place] for column in columns)
-                    writer.writerow([*of.values(), name, *("" if math.isnan(n) else float(n) for n in numbers)])
+        write_csv(path, lines)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}; choose another") from error

@@ -1,6 +1,5 @@
 """python -m train predict: classify image files with the best classifier of a run."""
 
-import csv
 import dataclasses
 import itertools
 import sys
@@ -22,7 +21,7 @@ from jaxcnn.inference.overlay import open_gallery
 from jaxcnn.inference.trained import Members, compile_with_weights
 from jaxcnn.inference.unlike import judge
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import is_run, is_sweep, open_ensemble
 from jaxcnn.runs.json_files import json_text
 
@@ -98,7 +97,7 @@ def predict(
             file=sys.stderr,
         )
     if csv_file is not None:
-        _write_csv(csv_file, classes, answered, measured=measured)
+        _write_answers(csv_file, classes, answered, measured=measured)
     if as_json:
         of_runs = [{"run": str(of.folder), "epoch": one.epoch} for of, one in zip(runs, members, strict=True)]
         about: dict[str, Any] = of_runs[0] if len(runs) == 1 else {"runs": of_runs}
@@ -175,14 +174,13 @@ def _table(files: Sequence[ImageFile], classes: tuple[str, ...], *, measured: bo
     return tell
 
 
-def _write_csv(path: Path, classes: Sequence[str], answered: Sequence[Prediction], *, measured: bool) -> None:
+def _write_answers(path: Path, classes: Sequence[str], answered: Sequence[Prediction], *, measured: bool) -> None:
+    lines: list[list[Any]] = [["path", "class", *classes, *["unlike"] * measured]]
+    for result in answered:
+        unlike = [result.unlike] * measured
+        lines.append([result.name.shown, _class(classes, result), *result.probabilities.tolist(), *unlike])
     try:
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "class", *classes, *["unlike"] * measured])
-            for result in answered:
-                unlike = [result.unlike] * measured
-                writer.writerow([result.name.shown, _class(classes, result), *result.probabilities.tolist(), *unlike])
+        write_csv(path, lines)
     except OSError as error:
         raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
 

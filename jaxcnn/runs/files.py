@@ -1,13 +1,15 @@
 """Write files and folders completely or not at all."""
 
 import contextlib
+import csv
 import fcntl
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 _TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
 
@@ -37,6 +39,12 @@ def whole_file(path: Path) -> Iterator[Path]:
             _bring_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
+    """Write lines as CSV, all of them or no file."""
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)
 
 
 def _bring_to_disk(path: Path) -> None:

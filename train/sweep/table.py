@@ -3,7 +3,6 @@
 The best on the validation images comes first; the test images decide nothing.
 """
 
-import csv
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from jaxcnn.evaluation.counts import Tally
 from jaxcnn.evaluation.tasks import TASKS, Task
 from jaxcnn.inference.trained import read_epoch
 from jaxcnn.models.architecture import TaskName
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import Run, read_masks, read_predictions
 from jaxcnn.tables import format_table
 
@@ -122,7 +121,7 @@ def write_models(path: Path, rows: Sequence[Row]) -> None:
         [row.name, *row.values.values(), row.best_epoch, *(row.scores or [""] * len(columns)), row.diverged]  # type: ignore[list-item]
         for row in rows
     ]
-    _write_csv(path, [head, *lines])
+    write_csv(path, [head, *lines])
 
 
 def _score_names(task: Task) -> list[str]:
@@ -190,9 +189,4 @@ def write_settings(path: Path, settings: Sequence[Setting], over: str = "seeds")
     for setting in settings:
         numbers = (number for score in setting.scores for number in (score.mean, score.half_width))
         lines.append([*setting.values.values(), setting.models, *numbers])
-    _write_csv(path, lines)
-
-
-def _write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
+    write_csv(path, lines)
