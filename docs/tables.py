@@ -74,9 +74,7 @@ def wrong_claims(page: Path) -> Iterator[str]:
         right = (*values, *widths, estimate.mean, estimate.half_width)
         for number in re.findall(_SCORE, text):
             digits = len(number.split(".")[1])
-            if number not in {
-                f"{value:.{digits}f}" for value in (*values, *widths, estimate.mean, estimate.half_width)
-            }:
+            if number not in {f"{value:.{digits}f}" for value in right}:
                 yield f"{page.name}: {number} is not in column {column} of {name}{where}"
 
 
