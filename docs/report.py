@@ -19,7 +19,8 @@ def summary() -> None:
         ("the same, 12 epochs", "leak-free", "2", *_models("unet-random.csv"), "–"),
         ("the same, 12 epochs, from the stand-in's weights", "leak-free", "3", *_seeds("unet-pretrained-seeds.csv"),
          "–"),
-        ("the reference project's SimpleCNN, U-Net classifier", "official", "1", "–", "0.48, 0.63", "–"),
+        ("the reference project's SimpleCNN, U-Net classifier, from their confusion matrices", "official", "1", "–",
+         *(over(lines("reference.csv"), column) for column in ("f1_weighted", "accuracy"))),
     ]  # fmt: skip
     for protocol in ("official", "leak-free"):
         (nearest,) = lines("baselines.csv", baseline="nearest-neighbour", protocol=protocol)
@@ -109,7 +110,7 @@ def readme() -> None:
         lines, ("simplecnn-official-seeds.csv", "unet-official-seeds.csv", "unet-leak-free-seeds.csv")
     )
     rows = [
-        ("the reference project's SimpleCNN, U-Net classifier", "0.48, 0.63", "–"),
+        ("the reference project's SimpleCNN, U-Net classifier", over(lines("reference.csv"), "f1_weighted"), "–"),
         (f"{SIMPLECNN}, 5 seeds", with_half_width(simplecnn, weighted), "–"),
         (f"{UNET}, all of it trained, 5 seeds", with_half_width(unet, weighted), with_half_width(leak_free, macro)),
     ]

@@ -5,10 +5,12 @@ column as the link's title, and must be there. `make report` does both.
 """
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from train.sweep.table import mean_and_interval
 
@@ -17,16 +19,34 @@ Line = Mapping[str, str]
 
 _SCORE = r"\d+\.\d+"
 # As in [0.658 ± 0.040](results/unet-leak-free-seeds.csv "test_f1_macro"): a score, several, or a mean and its interval.
-_CLAIM = re.compile(rf'\[((?:{_SCORE}|[ ,±]|and|to|of)+)\]\((?:docs/)?(results/[\w-]+\.csv) "(\w+)((?:; [^";]+)*)"\)')
+_CLAIM = re.compile(
+    rf'\[((?:{_SCORE}|[ ,±]|and|to|of)+)\]\((?:docs/)?(results/[\w-]+\.(?:csv|json)) "(\w+)((?:; [^";]+)*)"\)'
+)
 
 
 def lines(name: str, **where: object) -> list[Line]:
-    """The lines of a CSV file whose columns have these values."""
+    """The lines whose columns have these values, of a CSV file or of what `train evaluate --json` printed."""
     with (RESULTS / name).open(newline="", encoding="utf-8") as file:
-        found = [line for line in csv.DictReader(file) if all(line[key] == str(value) for key, value in where.items())]
+        every = map(_line, json.load(file)["runs"]) if name.endswith(".json") else csv.DictReader(file)
+        found = [line for line in every if all(line[key] == str(value) for key, value in where.items())]
     if not found:
         raise ValueError(f"{name}: no line has {where}")
     return found
+
+
+def _line(run: Mapping[str, Any]) -> dict[str, str]:
+    """A run's name, the options in it (`02-seed=0,augment=none`) and its scores, with `recall_glioma` for a class."""
+    name = Path(run["run"]).name
+    line = {"run": name, **dict(re.findall(r"(\w+)=([^,]+)", name)), "protocol": str(run.get("protocol"))}
+    scores = run["measures"] | {
+        f"{measure}_{of.removesuffix('_tumor')}": score
+        for of, measures in run.get("classes", {}).items()
+        for measure, score in measures.items()
+    }
+    for measure, score in scores.items():
+        for column, end in ((measure, "value"), (f"{measure}_low", "low"), (f"{measure}_high", "high")):
+            line[column] = "" if score[end] is None else str(score[end])
+    return line
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
