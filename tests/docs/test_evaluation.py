@@ -16,7 +16,7 @@ def test_the_mean_over_batches_of_a_sorted_set_is_higher_than_the_score(tmp_path
         table.writerows([("b", "a"), ("b", "b"), ("a", "a"), ("a", "a")] * 32)
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    exec(block, {})  # noqa: S102 - the page's own code
+    exec(block, {})
     # The first batch is all a and right; of the second, all b, half is right and the precision is 1. Over all images,
     # a has the F1 4/5 and b 2/3.
     mean_of_batches = (1 + 2 / 3) / 2
