@@ -55,7 +55,7 @@ test-accelerators:
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
 
-PAGES = docs/report.md docs/evaluation.md README.md
+PAGES = docs/report.md docs/evaluation.md docs/segmentation.md README.md
 
 report: $(VENV)/.installed-dev
 	$(BIN)/cog -r -P -I . -p "from docs import report" $(PAGES)

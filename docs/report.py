@@ -1,5 +1,7 @@
 """The tables of report.md and of the README, from the files in docs/results."""
 
+from statistics import median
+
 from docs.tables import lines, over, plain, print_table, with_half_width, with_interval
 
 UNET, SIMPLECNN = "U-Net classifier", "SimpleCNN"
@@ -101,6 +103,20 @@ def what_learns() -> None:
             first = text if encoder == "weights" else ""
             rows.append((first, "stand-in" if encoder == "weights" else "random", str(len(found)), *scores))
     print_table(("what learns", "encoder", "seeds", "validation", "test"), rows, right=(2,))
+
+
+def segmentation() -> None:
+    """Dice by patient in five folds, beside what is known of other networks."""
+    rows = [
+        (f"five folds, {text}", "100", over(found, "dice"), f"{median(float(line['dice']) for line in found):.3f}")
+        for text, found in (
+            ("as predicted", lines("segmentation-patients.csv")),
+            ("largest component", lines("segmentation-largest.csv")),
+        )
+    ]
+    rows.append(("the stand-in at 128x128, largest component", "10 others", "0.753", "0.835"))
+    rows.append(("the hub's network at 256x256, chosen on these ten, largest component", "10 others", "0.91", "0.92"))
+    print_table(("network", "patients", "mean", "median"), rows)
 
 
 def readme() -> None:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from train.sweep.table import mean_and_interval
@@ -83,15 +84,15 @@ def over(found: Sequence[Line], column: str) -> str:
 def wrong_claims(page: Path) -> Iterator[str]:
     """Find the numbers in the sentences of a page that the file they link to doesn't have.
 
-    The title of a link names the column and, after a semicolon, the lines (`column=value`), if not all of them count. A
-    value of a line, the mean of the lines and half of its 95% interval are right.
+    The title of a link names the column and, after a semicolon, the lines (`column=value`), if not all of them count. Of
+    several lines the lowest, the highest, the median, the mean and half of its 95% interval are right.
     """
     for text, name, column, where in _CLAIM.findall(page.read_text(encoding="utf-8")):
         chosen = lines(Path(name).name, **dict(part.split("=") for part in where.split("; ")[1:]))
         values = [float(line[column]) for line in chosen if line[column]]
         widths = [float(line[f"{column}_half_width"]) for line in chosen if f"{column}_half_width" in line]
         estimate = mean_and_interval(values)
-        right = (*values, *widths, estimate.mean, estimate.half_width)
+        right = (*widths, min(values), max(values), median(values), estimate.mean, estimate.half_width)
         for number in re.findall(_SCORE, text):
             digits = len(number.split(".")[1])
             if number not in {f"{value:.{digits}f}" for value in right}:

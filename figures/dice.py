@@ -28,18 +28,18 @@ def dice_figure(scores: dict[str, float], title: str) -> Figure:
     """A bar per patient, the best on top; of many the names are left out."""
     names = sorted(scores, key=lambda name: scores[name])
     values = [scores[name] for name in names]
-    figure = Figure(figsize=(7, 1.6 + 0.22 * min(len(names), _MOST_BARS)), layout="constrained")
+    few = len(names) <= _MOST_BARS
+    figure = Figure(figsize=(7, 1.6 + 0.22 * len(names) if few else 5), layout="constrained")
     panel = figure.subplots()
     panel.barh(range(len(names)), values, color="#5c7fb5", height=0.8)
     for value, what, style in ((np.mean(values), "mean", "dashed"), (np.median(values), "median", "solid")):
         panel.axvline(float(value), color="black", linestyle=style, linewidth=1.2, label=f"{what} {value:.3f}")
-    few = len(names) <= _MOST_BARS
     panel.set_yticks(range(len(names)) if few else [], names if few else [], fontsize="small")
     for text in panel.get_yticklabels():
         text.set_parse_math(False)
     panel.set(xlim=(0, 1), ylim=(-0.6, len(names) - 0.4), xlabel="Dice over all slices of the patient")
     panel.set_title(title)
-    panel.legend(loc="upper left", frameon=True)
+    panel.legend(loc="lower right", frameon=True)
     return figure
 
 

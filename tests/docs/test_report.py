@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/report.md", "docs/evaluation.md", "README.md")
+PAGES = ("docs/report.md", "docs/evaluation.md", "docs/segmentation.md", "README.md")
 COG = (sys.executable, "-m", "cogapp", "-P", "-I", ".", "-p", "from docs import report")
 
 
