@@ -105,6 +105,30 @@ def what_learns() -> None:
     print_table(("what learns", "encoder", "seeds", "validation", "test"), rows, right=(2,))
 
 
+def another_source() -> None:
+    """How well networks tell slices with a tumour from slices without, at home and in another data set."""
+    home = lines("source.csv", augment="brain-mri")
+    abroad, native = lines("source-lgg.json", augment="brain-mri"), lines("lgg-folds.json")
+    rows = [
+        ("this data set", f"{len(home)} seeds", over(lines("source-validation.json", augment="brain-mri"), "auc_no"),
+         over(abroad, "auc_no"), over(abroad, "f1_glioma")),
+        ("80 patients of the other", f"{len(native)} folds", "–", over(native, "auc_no"), over(native, "f1_glioma")),
+    ]  # fmt: skip
+    head = ("trained on", "models", "validation images, ROC AUC", "the other data set, ROC AUC", "F1 of glioma")
+    print_table(head, rows)
+
+
+def source() -> None:
+    """What augmentations that hide the source of a scan are worth."""
+    rows = []
+    for augment in dict.fromkeys(line["augment"] for line in lines("source.csv")):
+        found, abroad = (lines(name, augment=augment) for name in ("source.csv", "source-lgg.json"))
+        rows.append((f"`{augment}`", str(len(found)), over(found, "train_f1_macro"), over(found, "validation_f1_macro"),
+                     over(abroad, "auc_no"), over(found, "test_f1_macro")))  # fmt: skip
+    head = ("`--augment`", "seeds", "training", "validation", "other data set, ROC AUC", "test")
+    print_table(head, rows, right=(1,))
+
+
 def segmentation() -> None:
     """Dice by patient in five folds, beside what is known of other networks."""
     rows = [

@@ -84,8 +84,8 @@ def over(found: Sequence[Line], column: str) -> str:
 def wrong_claims(page: Path) -> Iterator[str]:
     """Find the numbers in the sentences of a page that the file they link to doesn't have.
 
-    The title of a link names the column and, after a semicolon, the lines (`column=value`), if not all of them count. Of
-    several lines the lowest, the highest, the median, the mean and half of its 95% interval are right.
+    The title of a link names the column and, after a semicolon, the lines (`column=value`), if not all of them count.
+    Of several lines the lowest, the highest, the median, the mean and half of its 95% interval are right.
     """
     for text, name, column, where in _CLAIM.findall(page.read_text(encoding="utf-8")):
         chosen = lines(Path(name).name, **dict(part.split("=") for part in where.split("; ")[1:]))
