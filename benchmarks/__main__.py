@@ -12,6 +12,7 @@ import tyro
 from benchmarks.contest import Contest, Result, run_contest
 from benchmarks.loop import print_loop
 from benchmarks.machine import describe_machine
+from benchmarks.peers import PEERS, PYTORCH, best_peers
 from benchmarks.roofline import print_roofline
 from jaxcnn import cli
 from jaxcnn.errors import UserError
@@ -20,6 +21,7 @@ from jaxcnn.runs.files import whole_file
 CONTESTS = {
     "simplecnn-training": Contest("simplecnn_training", 32),
     "simplecnn-inference": Contest("simplecnn_inference", 32),
+    "simplecnn-one-image": Contest("simplecnn_inference", 1, steps=10),
     "unet-inference": Contest("unet_inference", 8),
     "unet-training": Contest("unet_training", 8),
     "transfer-training": Contest("transfer_training", 32),
@@ -42,20 +44,23 @@ SCALED = tuple(
 
 def benchmarks(
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = (),
+    peers: bool = False,
     rounds: int = 5,
     out: Path | None = None,
     device: Literal["cpu", "cuda"] | None = None,
     batch_size: int | None = None,
 ) -> None:
-    """Measure this project against PyTorch: both in processes of their own, in turn, round by round.
+    """Measure this project against PyTorch and others: each in a process of its own, in turn, round by round.
 
     Args:
-        names: simplecnn-training, simplecnn-inference, unet-inference, unet-training, transfer-training,
-            uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch and image sizes;
-            numerics, the rounding of every layer against float64; roofline, a step's operations and bytes, on paper;
-            loop, what training costs the host beside the steps.
+        names: simplecnn-training, simplecnn-inference, simplecnn-one-image, unet-inference, unet-training,
+            transfer-training, uncached-transfer-training, data-preparation (all, if none is given); scaling, over batch
+            and image sizes; numerics, the rounding of every layer against float64; roofline, a step's operations and
+            bytes, on paper; loop, what training costs the host beside the steps.
+        peers: On the CPU, against PyTorch's ways (eager, channels last, compiled, both), ONNX Runtime and OpenVINO,
+            each with its best settings. Without it, against PyTorch as most of its users have it.
         rounds: pieces of work on each side.
-        out: CSV file to write, a line a benchmark.
+        out: CSV file to write, a line a benchmark and peer.
         device: Measure both sides on this device, in TF32 and in bfloat16: ten steps and one synchronisation at a time,
             inputs on the device, both sides with their best settings.
         batch_size: Images of a step on that device; 256 if not given.
@@ -67,6 +72,8 @@ def benchmarks(
         raise UserError(f"--rounds {rounds}: must be at least 1")
     if batch_size is not None and (device is None or batch_size < 1):
         raise UserError(f"--batch-size {batch_size}: must be at least 1, and goes with --device")
+    if peers and device is not None:
+        raise UserError("--peers: compares on the CPU as it is; leave out --device")
     if ROOFLINE in names:
         print_roofline()
     if LOOP in names:
@@ -96,7 +103,7 @@ def benchmarks(
         return
     if device == "cuda":
         _check_cuda()
-    results = _run(contests, rounds)
+    results = _run(contests, rounds, peers=peers)
     if out is not None:
         _write(out, results)
         print(f"\nwritten to {out}")
@@ -116,15 +123,23 @@ def _check_cuda() -> None:
         raise UserError("--device cuda: JAX has no CUDA here; `pip install -c constraints.txt 'jax[cuda13]'` gets it")
 
 
-def _run(contests: list[Contest], rounds: int) -> list[Result]:
-    print(f"{'':40} ms a step, median     times      spread  start, s    again, s     peak MB")
+def _run(contests: list[Contest], rounds: int, *, peers: bool) -> list[Result]:
+    print(f"{'':64} ms a step, median     times      spread  start, s    again, s     peak MB")
     print(
-        f"{'work':26} {'type':8} batch size     ours    torch as fast   of rounds  ours torch  ours torch  ours torch"
+        f"{'work':26} {'type':8} batch size {'peer':23}     ours     peer as fast   of rounds   ours  peer  ours  peer"
+        "  ours  peer"
     )
     results = []
     for contest in contests:
-        results.append(run_contest(contest, rounds))
-        print(_line(results[-1]), flush=True)
+        names = best_peers(contest.name) if peers else [PYTORCH]
+        left_out = {name: PEERS[name].missing for name in names if PEERS[name].missing}
+        found = run_contest(contest, [name for name in names if name not in left_out], rounds)
+        best = min(found, key=lambda result: result.theirs.median)
+        for result in found:
+            print(_line(result), "best" if peers and result is best else "", flush=True)
+        for name, reason in left_out.items():
+            print(f"{'':46} {name:23} left out: {reason}", flush=True)
+        results += found
     return results
 
 
@@ -132,7 +147,7 @@ def _line(result: Result) -> str:
     contest, ours, theirs, ratios = result.contest, result.ours, result.theirs, result.ratios
     return (
         f"{contest.name.replace('_', '-'):26} {contest.arithmetic:8} {contest.batch:5} {contest.size:4}"
-        f" {ours.median * 1000:8.2f} {theirs.median * 1000:8.2f} {statistics.median(ratios):7.2f}"
+        f" {contest.peer:23} {ours.median * 1000:8.2f} {theirs.median * 1000:8.2f} {statistics.median(ratios):7.2f}"
         f" {min(ratios):5.2f}-{max(ratios):5.2f}"
         f" {ours.start:5.1f} {theirs.start:5.1f} {ours.restart:5.1f} {theirs.restart:5.1f}"
         f" {ours.megabytes:5.0f} {theirs.megabytes:5.0f}"
@@ -160,24 +175,25 @@ def _row(result: Result) -> dict[str, str]:
         "device": result.ours.device,
         "arithmetic": result.contest.arithmetic,
         "steps": str(result.contest.steps),
+        "peer": result.contest.peer,
         "rounds": str(len(ratios)),
         "ratio_median": f"{statistics.median(ratios):.3f}",
         "ratio_min": f"{min(ratios):.3f}",
         "ratio_max": f"{max(ratios):.3f}",
         "ours_seconds": f"{result.ours.median:.4f}",
-        "torch_seconds": f"{result.theirs.median:.4f}",
+        "peer_seconds": f"{result.theirs.median:.4f}",
         "ours_start_seconds": f"{result.ours.start:.1f}",
-        "torch_start_seconds": f"{result.theirs.start:.1f}",
+        "peer_start_seconds": f"{result.theirs.start:.1f}",
         "ours_restart_seconds": f"{result.ours.restart:.1f}",
-        "torch_restart_seconds": f"{result.theirs.restart:.1f}",
+        "peer_restart_seconds": f"{result.theirs.restart:.1f}",
         "ours_peak_mb": f"{result.ours.megabytes:.0f}",
-        "torch_peak_mb": f"{result.theirs.megabytes:.0f}",
+        "peer_peak_mb": f"{result.theirs.megabytes:.0f}",
     }
 
 
 def main(program: str = "python -m benchmarks") -> None:
     """Entry point."""
-    cli.run(program, benchmarks, "Measure this project against PyTorch, on this machine.")
+    cli.run(program, benchmarks, "Measure this project against PyTorch and others, on this machine.")
 
 
 if __name__ == "__main__":

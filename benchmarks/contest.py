@@ -9,24 +9,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-SIDES: tuple[Literal["ours", "theirs"], ...] = ("ours", "theirs")
+from benchmarks.peers import OURS, PEERS, PYTORCH
+
+# What `keep_freed_memory` sets for this project: it saves PyTorch a fourth of the time of a step, too.
+_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**64 - 1), "MALLOC_ARENA_MAX": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """A piece of work: the function of that name in `benchmarks.ours` and `benchmarks.theirs`.
+    """A piece of work: the function of that name in `benchmarks.ours` and in the peer's module.
 
     Attributes:
         name: of the functions.
         batch: images of a step.
         size: of an image.
         device: what both sides work on, "cuda" or "cpu", each with its best settings and with its inputs there. Empty:
-            PyTorch works on the CPU as its users would have it by default, and this project on what JAX finds.
+            peers work on the CPU, and this project on what JAX finds.
         arithmetic: of convolutions and matrix products; the parameters are float32.
         steps: in a piece of work, which ends with the only synchronisation.
+        peer: who does it, of `benchmarks.peers`. PyTorch works on the CPU as its users would have it by default.
+        exported: the network as an ONNX file, for the runtimes that read one.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Contest:
     device: Literal["", "cpu", "cuda"] = ""
     arithmetic: Literal["float32", "tf32", "bfloat16"] = "float32"
     steps: int = 1
+    peer: str = PYTORCH
+    exported: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Both sides of a contest."""
+    """Both sides of a contest; `contest.peer` is the other one."""
 
     contest: Contest
     ours: Measured
@@ -71,48 +78,53 @@ class Result:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as fast as PyTorch, round by round."""
+        """How many times as fast as the peer, round by round."""
         return tuple(b / a for a, b in zip(self.ours.seconds, self.theirs.seconds, strict=True))
 
 
-def run_contest(contest: Contest, rounds: int) -> Result:
-    """Start both sides, one after the other and each twice, and let them take turns.
+def run_contest(contest: Contest, peers: Sequence[str], rounds: int) -> list[Result]:
+    """Start this project and its peers, one after the other and each twice, and let them take turns.
 
     Raises:
         RuntimeError: one of them failed; its own error is on stderr.
     """
     with contextlib.ExitStack() as started:
         cache = started.enter_context(tempfile.TemporaryDirectory())
+        sides = [dataclasses.replace(contest, peer=peer, exported=f"{cache}/network.onnx") for peer in (OURS, *peers)]
+        if any(PEERS[peer].module == "runtimes" for peer in peers):
+            subprocess.run(_command("theirs", sides[0]), check=True)
         workers, starts = [], []
-        for side in SIDES:
-            with _worker(side, contest, cache) as (_, first):
+        for side in sides:
+            with _worker(side, cache) as (_, first):
                 pass
-            worker, second = started.enter_context(_worker(side, contest, cache))
+            worker, second = started.enter_context(_worker(side, cache))
             workers.append(worker)
             starts.append((first, second))
         warm_up = 1 if contest.device else 0
         answers = [[_next(worker) for worker in workers] for _ in range(warm_up + rounds)][warm_up:]
-    measured = [
+    ours, *theirs = (
         Measured(tuple(answer["seconds"] for answer in side), *start, side[-1]["megabytes"], side[-1]["device"])
         for side, start in zip(zip(*answers, strict=True), starts, strict=True)
-    ]
-    return Result(contest, *measured)
+    )
+    return [Result(side, ours, measured) for side, measured in zip(sides[1:], theirs, strict=True)]
+
+
+def _command(module: str, contest: Contest) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{module}", json.dumps(dataclasses.asdict(contest))]
 
 
 @contextlib.contextmanager
-def _worker(side: str, contest: Contest, cache: str) -> Iterator[tuple["subprocess.Popen[str]", float]]:
+def _worker(contest: Contest, cache: str) -> Iterator[tuple["subprocess.Popen[str]", float]]:
     """A worker that has done its first piece of work, and the seconds until then; it ends with the block."""
-    settings = {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch"}
+    settings = {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/{list(PEERS).index(contest.peer)}"}
     if contest.device:
         # JAX would take three quarters of a GPU's memory before PyTorch comes.
         settings |= {"JAX_PLATFORMS": contest.device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if contest.peer not in (OURS, PYTORCH):
+        settings |= _KEPT_MEMORY
     start = time.perf_counter()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", side, json.dumps(dataclasses.asdict(contest))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | settings,
+        _command("worker", contest), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings
     )
     try:
         _read(worker)

@@ -1,11 +1,7 @@
 """The same inputs for both sides."""
 
 import io
-from collections.abc import Mapping
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
@@ -24,17 +20,6 @@ def random_labels(batch: int) -> Int32[np.ndarray, " batch"]:
 def random_masks(batch: int, size: int) -> UInt8[np.ndarray, "batch size size"]:
     """Of one class beside the background."""
     return np.random.default_rng(1).integers(0, 2, (batch, size, size), np.uint8)
-
-
-def random_weights(shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Small parameters, and batch statistics of 1, for variables of these shapes."""
-    random = np.random.default_rng(3)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.asarray(0.05 * random.standard_normal(leaf.shape, np.float32))
-
-    batch_stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
-    return {"params": jax.tree.map(draw, shapes["params"]), "batch_stats": batch_stats}
 
 
 def encoded_images(count: int) -> list[bytes]:

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("jax", "jaxlib", "flax", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "onnxruntime", "openvino", "pillow")
 
 
 def describe_machine() -> dict[str, str]:
@@ -16,8 +16,16 @@ def describe_machine() -> dict[str, str]:
         "cpu": _cpu_model(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    """Nothing where it isn't installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _cpu_model() -> str:

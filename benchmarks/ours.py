@@ -1,16 +1,18 @@
 """What is measured, with this project. Each function prepares one piece of work and returns it, to be called again."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from benchmarks.contest import Contest
-from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks, random_weights
+from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks
 from jaxcnn import UNet
 from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.batch import Batch
@@ -123,7 +125,24 @@ def unet_inference(contest: Contest) -> Work:
     return lambda: predict(variables, images)
 
 
+def random_weights(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Small parameters, and batch statistics of 1, for variables of these shapes."""
+    random = np.random.default_rng(3)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(0.05 * random.standard_normal(leaf.shape, np.float32))
+
+    batch_stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])
+    return {"params": jax.tree.map(draw, shapes["params"]), "batch_stats": batch_stats}
+
+
 def data_preparation(contest: Contest) -> Work:
     """JPEG files to a batch of grey squares."""
     files = encoded_images(contest.batch)
-    return lambda: np.stack([to_square(read_picture(file).slices[0].pixels, contest.size) for file in files])
+    # As `python -m jaxcnn.data prepare` does.
+    threads = ThreadPoolExecutor(os.cpu_count())
+
+    def prepare(file: bytes) -> np.ndarray:
+        return to_square(read_picture(file).slices[0].pixels, contest.size)
+
+    return lambda: np.stack(list(threads.map(prepare, files)))

@@ -1,7 +1,7 @@
-"""One side of a contest, in a process of its own: python -m benchmarks.worker SIDE CONTEST.
+"""One side of a contest, in a process of its own: python -m benchmarks.worker CONTEST.
 
-It prepares its work, does it once, and then once more for every line that it reads. To each it answers with a line of
-JSON: the seconds that a step of it took, the peak of the memory so far in MB, and the device.
+It prepares its work, does one step, and then a piece of work for every line that it reads. To each it answers with a
+line of JSON: the seconds that a step of it took, the peak of the memory so far in MB, and the device.
 """
 
 import importlib
@@ -12,26 +12,28 @@ import time
 from collections.abc import Callable
 
 from benchmarks.contest import Contest
+from benchmarks.peers import PEERS
 
 
 def main() -> None:
     """Runs until the input ends."""
-    side, contest = importlib.import_module(f"benchmarks.{sys.argv[1]}"), Contest(**json.loads(sys.argv[2]))
+    contest = Contest(**json.loads(sys.argv[1]))
+    side = importlib.import_module(f"benchmarks.{PEERS[contest.peer].module}")
     work = getattr(side, contest.name)(contest)
 
-    def do() -> None:
-        for _ in range(contest.steps - 1):
+    def do(steps: int) -> None:
+        for _ in range(steps - 1):
             work()
         side.wait(work())
 
-    _answer(do, contest.steps, side.device)
+    _answer(do, 1, side.device)
     for _ in sys.stdin:
         _answer(do, contest.steps, side.device)
 
 
-def _answer(work: Callable[[], object], steps: int, device: Callable[[], tuple[str, int | None]]) -> None:
+def _answer(work: Callable[[int], None], steps: int, device: Callable[[], tuple[str, int | None]]) -> None:
     start = time.perf_counter()
-    work()
+    work(steps)
     seconds = (time.perf_counter() - start) / steps
     name, peak_bytes = device()
     # Linux counts in kilobytes, macOS in bytes.

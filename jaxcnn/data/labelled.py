@@ -1,9 +1,14 @@
 """Read the images of a folder, a zip or a table of labels, and resize them to squares, to prepare, audit or score."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import os
 import re
+import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +50,7 @@ class LabelledImage:
 
 
 def read_images(listing: Listing, size: int) -> tuple[list[LabelledImage], list[LeftOut]]:
-    """Read every file, with a progress bar on a terminal, and list those that can't be used.
+    """Read every file, one on each core, with a progress bar on a terminal, and list those that can't be used.
 
     Raises:
         UserError: a format needs a package that is not installed, or the images wouldn't fit into memory.
@@ -54,19 +59,31 @@ def read_images(listing: Listing, size: int) -> tuple[list[LabelledImage], list[
     broken: list[LeftOut] = []
     count = len(listing.files)
     _check_total_size(count, size)
-    for file in tqdm(listing.files, unit=" files", disable=None):  # None: on a terminal only.
-        try:
-            images = _read(file, size)
-        except FileError as error:
-            broken.append(LeftOut(file.name, str(error)))
-            continue
-        count += len(images) - 1
-        _check_total_size(count, size)
-        found += images
+    threads = ThreadPoolExecutor(os.cpu_count())
+    with contextlib.ExitStack() as stack:
+        # Each reader sets Python's filters of warnings, which all threads share, and puts back what it has found.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.callback(threads.shutdown, cancel_futures=True)
+        reading = threads.map(functools.partial(_read, size=size), listing.files)
+        for images in tqdm(reading, total=count, unit=" files", disable=None):  # None: on a terminal only.
+            if isinstance(images, LeftOut):
+                broken.append(images)
+                continue
+            count += len(images) - 1
+            _check_total_size(count, size)
+            found += images
     return found, broken
 
 
-def _read(file: LabelledFile, size: int) -> list[LabelledImage]:
+def _read(file: LabelledFile, size: int) -> list[LabelledImage] | LeftOut:
+    try:
+        return _images(file, size)
+    except FileError as error:
+        return LeftOut(file.name, str(error))
+
+
+def _images(file: LabelledFile, size: int) -> list[LabelledImage]:
     encoded = file.file.content(file.reader.most_bytes)
     scan = read_scan(encoded, file.reader)
     digest = hashlib.sha256(encoded).hexdigest()

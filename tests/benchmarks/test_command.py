@@ -1,6 +1,7 @@
 """The benchmarks' command: what it refuses, what it writes, and what it counts."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.contest import Contest, Measured, Result, run_contest
+from benchmarks.peers import PYTORCH
 from benchmarks.roofline import ACCELERATORS, products, training_steps
 from jaxcnn.errors import UserError
 
@@ -38,7 +40,7 @@ def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch)
         Measured((1.0, 2.0), 3.0, 2.0, 100, "cpu"),
         Measured((2.0, 6.0), 1.0, 1.0, 50, "cpu"),
     )
-    monkeypatch.setattr(command, "run_contest", lambda *_: result)
+    monkeypatch.setattr(command, "run_contest", lambda *_: [result])
     command.benchmarks(("unet-inference",), out=tmp_path / "results.csv")
     (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
     assert row["work"] == "unet-inference"
@@ -46,6 +48,33 @@ def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch)
     assert [float(row[f"ratio_{name}"]) for name in ("median", "min", "max")] == [2.5, 2.0, 3.0]
     assert row["cpu"]
     assert row["jax"] == jax.__version__
+
+
+def measured(*seconds):
+    return Measured(seconds, 3.0, 2.0, 100, "cpu")
+
+
+def test_of_the_peers_the_fastest_is_the_best_and_a_missing_one_is_left_out(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    seconds = {"eager": 3.0, "channels last": 2.0, "compiled": 4.0, "compiled, channels last": 5.0, "OpenVINO": 2.5}
+
+    def run_contest(contest, peers, _):
+        return [
+            Result(dataclasses.replace(contest, peer=peer), measured(1.0), measured(seconds[peer])) for peer in peers
+        ]
+
+    monkeypatch.setattr(command, "run_contest", run_contest)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else name)
+    command.benchmarks(("unet-inference",), peers=True)
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.rstrip().endswith("best") for line in lines] == [False, True, False, False, False, False]
+    assert lines[-1].split(maxsplit=4)[2:4] == ["left", "out:"]
+    assert "onnxruntime; `pip install -c constraints.txt -e '.[bench]'` gets it" in lines[-1]
+
+
+def test_peers_are_compared_on_the_cpu():
+    with pytest.raises(UserError, match="--peers: compares on the CPU as it is; leave out --device"):
+        command.benchmarks(("unet-inference",), peers=True, device="cuda")
 
 
 def test_without_a_cuda_device_or_jax_for_it_it_says_so(monkeypatch):
@@ -105,7 +134,7 @@ def test_pytorch_takes_the_fastest_way_that_works(capsys):
         work.layout = layout
         return work
 
-    assert theirs._fastest(theirs.WAYS, make).layout == torch.channels_last
+    assert theirs._fastest(Contest("work", 1, device="cpu"), make).layout == torch.channels_last
     assert "PyTorch compiled: no compiler is found\n" in capsys.readouterr().err
 
 
@@ -124,7 +153,9 @@ def test_the_host_is_measured_with_both_ways_to_run_an_epoch(monkeypatch, capsys
 @pytest.mark.slow
 def test_both_sides_take_turns_in_processes_of_their_own():
     pytest.importorskip("torch")
-    result = run_contest(Contest("data_preparation", 2, 32), rounds=2)
+    results = run_contest(Contest("data_preparation", 2, 32), ["Pillow", "Pillow, all cores"], rounds=2)
+    result = results[1]
+    assert [of.contest.peer for of in results] == ["Pillow", "Pillow, all cores"]
     assert len(result.ours.seconds) == len(result.theirs.seconds) == 2
     assert result.ours.start > result.ours.median > 0
     assert min(result.ours.megabytes, result.theirs.megabytes) > 10
@@ -133,7 +164,7 @@ def test_both_sides_take_turns_in_processes_of_their_own():
 @pytest.mark.slow
 def test_a_worker_that_fails_ends_the_contest(capfd):
     with pytest.raises(RuntimeError, match="no_such_work"):
-        run_contest(Contest("no_such_work", 1), rounds=1)
+        run_contest(Contest("no_such_work", 1), [PYTORCH], rounds=1)
     assert "no_such_work" in capfd.readouterr().err
 
 
