@@ -14,7 +14,7 @@ import optax
 from benchmarks.contest import Contest
 from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks
 from jaxcnn import UNet
-from jaxcnn.cpu import keep_freed_memory
+from jaxcnn.cpu import keep_freed_memory, release_freed_memory
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.image import to_square
 from jaxcnn.data.readers.pictures import read_picture
@@ -89,12 +89,13 @@ def _training(contest: Contest, config: Config, inputs: np.ndarray) -> Work:
     network = dataclasses.replace(network, on_features=inputs.dtype != np.uint8)
     batch = _placed(contest, Batch(inputs, labels, np.ones(len(inputs), bool)))
     key = jax.random.key(0)
-    # As `compile_learner` does: the weights are drawn meanwhile.
+    # As `compile_learner` does: the weights are drawn meanwhile, and what the compiler needed is given back.
     with ThreadPoolExecutor(max_workers=1) as background:
         drawn = background.submit(draw)
         train_step = jax.jit(make_train_step(network, optimizer, LOSSES[config.training.loss]), donate_argnums=0)
         step = train_step.lower(shapes, batch, key).compile()
     state = drawn.result()
+    release_freed_memory()
 
     def work() -> object:
         nonlocal state

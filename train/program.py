@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.cpu import release_freed_memory
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.evaluation.counts import Tally
 from train.devices import Parallel, compile_eval_step, compile_train_step, distribute, replicate, replicated_shapes
@@ -166,6 +167,8 @@ def compile_steps(
     """
     batch, evaluated = first_batches(learners[0], layout.shard)
     train = layout.compile_train(train_step, shapes, layout.batches([batch] * len(learners)), *constants)
+    evaluate = layout.compile_eval(eval_step, shapes, layout.evaluated(evaluated))
+    release_freed_memory()
 
     def part(whole: Any, place: int) -> Any:
         return layout.part(jax.tree.map(lambda leaf: leaf[np.newaxis], whole), place)
@@ -174,7 +177,7 @@ def compile_steps(
         feed=functools.partial(feed_batches, learners, layout.shard, layout.batches),
         train=lambda state, batch: train(state, batch, *constants),
         pieces=lambda names: sent_ahead(evaluated_batches(learners[0], names, layout.shard), layout.evaluated),
-        evaluate=layout.compile_eval(eval_step, shapes, layout.evaluated(evaluated)),
+        evaluate=evaluate,
         part=part,
         memory=train.memory_analysis(),
     )

@@ -7,7 +7,7 @@ A model does not know about it: `jaxcnn.models.layers` gives the functions to Fl
 
 from jaxcnn.cpu.convolution import conv_general_dilated
 from jaxcnn.cpu.max_pool import max_pool
-from jaxcnn.cpu.memory import keep_freed_memory
+from jaxcnn.cpu.memory import keep_freed_memory, release_freed_memory
 from jaxcnn.cpu.switch import xla_only
 
-__all__ = ["conv_general_dilated", "keep_freed_memory", "max_pool", "xla_only"]
+__all__ = ["conv_general_dilated", "keep_freed_memory", "max_pool", "release_freed_memory", "xla_only"]

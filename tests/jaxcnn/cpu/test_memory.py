@@ -47,3 +47,29 @@ def test_freed_memory_is_used_again():
 def test_more_than_two_gigabytes_are_kept_as_well():
     # 2.3 GB, more than a C int can count; of its 562,500 pages hardly one is wiped again.
     assert faults("keep", side=24_000) < 5_000
+
+
+RELEASE = """
+import resource
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from jaxcnn.cpu import keep_freed_memory, release_freed_memory
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+keep_freed_memory()
+jax.jit(lambda x: jnp.full((4096, 4096), x))(1.0).block_until_ready()
+kept = megabytes()
+release_freed_memory()
+print(kept - megabytes())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_is_free_can_be_given_back():
+    ran = subprocess.run([sys.executable, "-c", RELEASE], capture_output=True, text=True, check=True)
+    # The 67 MB of the numbers are freed.
+    assert float(ran.stdout) > 60
