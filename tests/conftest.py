@@ -79,6 +79,20 @@ def pytest_runtest_setup(item):
         jax.clear_caches()
 
 
+@pytest.fixture
+def run_train(monkeypatch, capsys):
+    """Run `python -m train` with these words; gives the exit code, stdout and stderr."""
+    from train.__main__ import main
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the real scans and weights (JAXCNN_SHARED, or ../shared beside the checkout)."""
