@@ -54,7 +54,7 @@ def card(
     run = open_run(folder)
     if run.card.exists() and not overwrite:
         raise UserError(f"{run.card}: exists; replace it with --overwrite")
-    text = card_header(run, licence) + card_text([run], licence)
+    text = card_text([run], licence)
     try:
         with whole_file(run.card) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -63,11 +63,11 @@ def card(
     print(run.card)
 
 
-def card_header(run: Run, licence: str) -> str:
+def _header(run: Run, licence: str, scores: Estimates) -> str:
     """The YAML header, with the scores on the test images.
 
     Raises:
-        UserError: huggingface_hub is not installed, or the run can't be read.
+        UserError: huggingface_hub is not installed.
     """
     try:
         from huggingface_hub import EvalResult, ModelCardData
@@ -75,7 +75,7 @@ def card_header(run: Run, licence: str) -> str:
         raise UserError(
             "model cards: need huggingface_hub, which is not installed: pip install -c constraints.txt -e '.[hub]'"
         ) from error
-    estimates, source = estimate(read_splits(run, ("test",))["test"]), _name(read_data(run)["source"])
+    source = _name(read_data(run)["source"])
     results = [
         EvalResult(
             task_type="image-classification",
@@ -84,7 +84,7 @@ def card_header(run: Run, licence: str) -> str:
             dataset_split="test",
             metric_type=kind,
             metric_name=TITLES[name],
-            metric_value=round(float(estimates.of(name).value), 4),
+            metric_value=round(float(scores.of(name).value), 4),
         )
         for name, kind in (("accuracy", "accuracy"), ("f1_macro", "f1"), ("auc_macro", "roc_auc"))
     ]
@@ -101,10 +101,11 @@ def card_header(run: Run, licence: str) -> str:
 
 
 def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
-    """The card without its header, as Markdown; of several runs that of their ensemble.
+    """The card as Markdown, with the header that the hub reads if it names a licence; of several runs their ensemble's.
 
     Raises:
-        UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images.
+        UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images; or
+            huggingface_hub, which writes the header, is not installed.
     """
     first, data, networks = runs[0], read_data(runs[0]), [load_best(run) for run in runs]
     for run in runs:
@@ -129,7 +130,8 @@ def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
     if len(runs) > 1:
         what = f"The mean of the probabilities of {len(runs)} networks that classify slices of brain MRI."
     parts = [f"# {', '.join(run.name for run in runs)}", what]
-    return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
+    header = _header(first, licence, scores) if licence else ""
+    return header + "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
 
 
 def _use(trained: Trained) -> str:
