@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import LEVEL, RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions, ensemble
@@ -51,6 +51,10 @@ def card(
         licence: Licence of the weights, by its name on the hub. The data may demand another than this project's.
         overwrite: Replace a card that is there.
     """
+    if not is_installed("huggingface_hub"):
+        raise UserError(
+            "model cards: need huggingface_hub, which is not installed: pip install -c constraints.txt -e '.[hub]'"
+        )
     run = open_run(folder)
     if run.card.exists() and not overwrite:
         raise UserError(f"{run.card}: exists; replace it with --overwrite")
@@ -64,17 +68,9 @@ def card(
 
 
 def _header(run: Run, licence: str, scores: Estimates) -> str:
-    """The YAML header, with the scores on the test images.
+    """The YAML header, with the scores on the test images."""
+    from huggingface_hub import EvalResult, ModelCardData
 
-    Raises:
-        UserError: huggingface_hub is not installed.
-    """
-    try:
-        from huggingface_hub import EvalResult, ModelCardData
-    except ImportError as error:
-        raise UserError(
-            "model cards: need huggingface_hub, which is not installed: pip install -c constraints.txt -e '.[hub]'"
-        ) from error
     source = _name(read_data(run)["source"])
     results = [
         EvalResult(
@@ -104,8 +100,7 @@ def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
     """The card as Markdown, with the header that the hub reads if it names a licence; of several runs their ensemble's.
 
     Raises:
-        UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images; or
-            huggingface_hub, which writes the header, is not installed.
+        UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images.
     """
     first, data, networks = runs[0], read_data(runs[0]), [load_best(run) for run in runs]
     for run in runs:
