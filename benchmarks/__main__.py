@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import statistics
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.peers import PEERS, PYTORCH, best_peers
 from benchmarks.roofline import print_roofline
 from jaxcnn import cli
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 from jaxcnn.runs.files import whole_file
 
 CONTESTS = {
@@ -92,7 +91,7 @@ def benchmarks(
         ]
     if not contests and NUMERICS not in names:
         return
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         raise UserError("torch: not installed; `pip install -c constraints.txt -e '.[convert]'` gets it")
     if NUMERICS in names:
         # Here, since it imports torch.
@@ -119,7 +118,7 @@ def _check_cuda() -> None:
 
     if not torch.cuda.is_available():
         raise UserError(f"--device cuda: PyTorch {torch.__version__} finds no CUDA device; use a machine that has one")
-    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+    if not any(is_installed(f"jax_cuda{version}_plugin") for version in (12, 13)):
         raise UserError("--device cuda: JAX has no CUDA here; `pip install -c constraints.txt 'jax[cuda13]'` gets it")
 
 

@@ -1,6 +1,5 @@
 """The command line: python -m convert NETWORK CHECKPOINT OUT, and the way back."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ from convert.hub import ADDRESSES, check_hash, fetch_weights
 from jaxcnn import cli
 from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.download import cache_folder
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 from jaxcnn.inference.pretrained import save_pretrained
 from jaxcnn.runs.trees import check_free
 
@@ -249,7 +248,7 @@ def _check(out: Path, *, overwrite: bool) -> None:
 
 def _check_installed() -> None:
     for package, name in _NEEDED.items():
-        if importlib.util.find_spec(package) is None:
+        if not is_installed(package):
             raise UserError(
                 f"python -m convert needs {name}, which is not installed:"
                 " pip install -c constraints.txt -e '.[convert]'"

@@ -14,7 +14,8 @@ from figures.saving import save_figure
 from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
-from jaxcnn.inference.segmentation import Preset, default_preset, dice, load_segmenter, segment_stack
+from jaxcnn.evaluation.masks import dice
+from jaxcnn.inference.segmentation import Preset, default_preset, load_segmenter, segment_stack
 from jaxcnn.tables import format_table
 
 # Colour-blind people can tell these apart, and they differ in grey.

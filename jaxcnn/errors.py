@@ -1,5 +1,8 @@
 """What is raised for a user's mistake: a ValueError whose message the commands print as one line, with exit code 2."""
 
+import contextlib
+import importlib.util
+
 
 class UserError(ValueError):
     """The user's input is wrong.
@@ -19,3 +22,10 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """Return text with escapes for what can't be printed: line breaks, codes of a terminal, bytes that are no text."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported, found without importing it."""
+    with contextlib.suppress(ModuleNotFoundError):  # Not even the package that it would lie in.
+        return importlib.util.find_spec(module) is not None
+    return False

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxcnn.data.batch import Examples
+from jaxcnn.data.batch import Examples, in_batches
 from jaxcnn.data.dataset import Dataset, Split, evenly_spread
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
@@ -132,12 +132,7 @@ def _frame_all(
     """`frame`, by one compiled program for batches of one size; the last one is filled up with black."""
     if preprocessing.keeps_frame(images.shape[1:]):
         return images
-    framed = np.empty((len(images), *preprocessing.framed_shape(images.shape[1:])), np.uint8)
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = images[start : start + _BATCH_SIZE]
-        filled = np.pad(batch, ((0, _BATCH_SIZE - len(batch)), (0, 0), (0, 0), (0, 0)))
-        framed[start : start + len(batch)] = _compiled_frame(filled, preprocessing)[: len(batch)]
-    return framed
+    return in_batches(lambda batch: _compiled_frame(batch, preprocessing), images, _BATCH_SIZE)
 
 
 _compiled_frame = partial(jax.jit, static_argnums=1)(frame)

@@ -1,6 +1,7 @@
 """The input and output of the pipeline: examples, each process's share of them, and batches."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -62,6 +63,19 @@ class Batch:
     inputs: Any
     labels: Any
     mask: Any
+
+
+def fill_up(images: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray, "size ..."]:
+    """Add zeros behind the images of a batch, so that all batches are of one size and one program serves them."""
+    return np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
+
+
+def in_batches(
+    function: Callable[[Shaped[np.ndarray, "size ..."]], Any], images: Shaped[np.ndarray, "n ..."], size: int
+) -> Shaped[np.ndarray, "n ..."]:
+    """Call a function of a batch on many images, by batches of this size."""
+    batches = [images[start : start + size] for start in range(0, max(len(images), 1), size)]
+    return np.concatenate([np.asarray(function(fill_up(batch, size)))[: len(batch)] for batch in batches])
 
 
 def images_of(split: Split) -> Examples:

@@ -99,6 +99,11 @@ def overlaps(confusions: Int[np.ndarray, "*of classes classes"]) -> dict[str, Fl
     }
 
 
+def dice(predicted: Bool[np.ndarray, "*space"], true: Bool[np.ndarray, "*space"]) -> float:
+    """The Dice coefficient of two masks over all pixels; it is 1 if both are empty."""
+    return float(overlaps(count_pixels(true[None], predicted[None], classes=2))["dice"].item())
+
+
 def keep_largest_component(masks: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n height width"]:
     """Keep of each class its largest connected component in the stack; voxels are connected through their faces."""
     kept = np.zeros_like(masks)

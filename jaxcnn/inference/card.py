@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 from jaxcnn.evaluation import OVERALL, PER_CLASS, Estimates, estimate, fit_temperature
 from jaxcnn.evaluation.bootstrap import LEVEL, RESAMPLES
 from jaxcnn.evaluation.predictions import Predictions, ensemble
@@ -51,10 +51,14 @@ def card(
         licence: Licence of the weights, by its name on the hub. The data may demand another than this project's.
         overwrite: Replace a card that is there.
     """
+    if not is_installed("huggingface_hub"):
+        raise UserError(
+            "model cards: need huggingface_hub, which is not installed: pip install -c constraints.txt -e '.[hub]'"
+        )
     run = open_run(folder)
     if run.card.exists() and not overwrite:
         raise UserError(f"{run.card}: exists; replace it with --overwrite")
-    text = card_header(run, licence) + card_text([run], licence)
+    text = card_text([run], licence)
     try:
         with whole_file(run.card) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -63,19 +67,11 @@ def card(
     print(run.card)
 
 
-def card_header(run: Run, licence: str) -> str:
-    """The YAML header, with the scores on the test images.
+def _header(run: Run, licence: str, scores: Estimates) -> str:
+    """The YAML header, with the scores on the test images."""
+    from huggingface_hub import EvalResult, ModelCardData
 
-    Raises:
-        UserError: huggingface_hub is not installed, or the run can't be read.
-    """
-    try:
-        from huggingface_hub import EvalResult, ModelCardData
-    except ImportError as error:
-        raise UserError(
-            "model cards: need huggingface_hub, which is not installed: pip install -c constraints.txt -e '.[hub]'"
-        ) from error
-    estimates, source = estimate(read_splits(run, ("test",))["test"]), _name(read_data(run)["source"])
+    source = _name(read_data(run)["source"])
     results = [
         EvalResult(
             task_type="image-classification",
@@ -84,7 +80,7 @@ def card_header(run: Run, licence: str) -> str:
             dataset_split="test",
             metric_type=kind,
             metric_name=TITLES[name],
-            metric_value=round(float(estimates.of(name).value), 4),
+            metric_value=round(float(scores.of(name).value), 4),
         )
         for name, kind in (("accuracy", "accuracy"), ("f1_macro", "f1"), ("auc_macro", "roc_auc"))
     ]
@@ -101,7 +97,7 @@ def card_header(run: Run, licence: str) -> str:
 
 
 def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
-    """The card without its header, as Markdown; of several runs that of their ensemble.
+    """The card as Markdown, with the header that the hub reads if it names a licence; of several runs their ensemble's.
 
     Raises:
         UserError: a run is not finished, or has no network, or can't be read, or they were trained on other images.
@@ -129,7 +125,8 @@ def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
     if len(runs) > 1:
         what = f"The mean of the probabilities of {len(runs)} networks that classify slices of brain MRI."
     parts = [f"# {', '.join(run.name for run in runs)}", what]
-    return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
+    header = _header(first, licence, scores) if licence else ""
+    return header + "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]) + "\n"
 
 
 def _use(trained: Trained) -> str:

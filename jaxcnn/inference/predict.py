@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from tqdm import tqdm
 
+from jaxcnn.data.batch import fill_up
 from jaxcnn.data.files import shown
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
@@ -124,18 +125,13 @@ def predictions(
     for batch in decode_in_batches(files, size, batch_size):
         yield from batch.skipped
         if batch.names:
-            images = _filled_up(batch.images, batch_size)
+            images = fill_up(batch.images, batch_size)
             probabilities, unlike = map(np.asarray, judged(images))
             scores = [None] * len(batch.names) if unlike.dtype == object else unlike.tolist()
             pictures: Sequence[Path | None] = [None] * len(batch.names)
             if draw is not None:
                 pictures = draw([name.stem for name in batch.names], images, probabilities.argmax(axis=1))
             yield from map(Prediction, batch.names, probabilities, scores, pictures)
-
-
-def _filled_up(images: UInt8[np.ndarray, "n height width 1"], batch_size: int) -> UInt8[np.ndarray, "b height width 1"]:
-    """The images and black ones, so that one compiled program serves all batches."""
-    return np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
 
 
 def _class(classes: Sequence[str], prediction: Prediction) -> str:

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Bool, Float32, UInt8
+from jaxtyping import Array, Float32, UInt8
 
+from jaxcnn.data.batch import in_batches
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.normalization import BY_VOLUME, standardize_volumes
 from jaxcnn.data.preprocessing import Preprocessing, as_inputs, frame, frame_masks, resize_masks
@@ -103,14 +104,7 @@ def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width ch
         logits = cast(Array, trained.model.apply(trained.variables, views, train=False))
         return jnp.argmax(average_probabilities(logits, len(views) // len(inputs)), axis=-1).astype(jnp.uint8)
 
-    predicted = []
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = prepared.inputs[start : start + _BATCH_SIZE]
-        # All batches are of one size, so that one program serves them.
-        missing = min(_BATCH_SIZE, len(images)) - len(batch)
-        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-        predicted.append(np.asarray(classes(filled))[: len(batch)])
-    return prepared.restore(np.concatenate(predicted))
+    return prepared.restore(in_batches(classes, prepared.inputs, min(_BATCH_SIZE, len(images))))
 
 
 def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
@@ -199,9 +193,3 @@ def predict_split(trained: Trained, split: Split) -> MaskPredictions:
     predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
     true = np.asarray(frame_masks(split.masks, sized, len(trained.classes)))
     return MaskPredictions(predicted.astype(np.uint8), true, patients_of(split), split.names, trained.classes)
-
-
-def dice(predicted: Bool[np.ndarray, "*shape"], true: Bool[np.ndarray, "*shape"]) -> float:
-    """Compute the Dice coefficient 2 |A and B| / (|A| + |B|) over all pixels; it is 1 if both masks are empty."""
-    pixels = predicted.sum() + true.sum()
-    return float(2 * (predicted & true).sum() / pixels) if pixels else 1.0

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
+from jaxcnn.data.batch import in_batches
 from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
 from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import Side, build_described, described_shapes
@@ -230,10 +231,4 @@ def predict_logits(
 ) -> Shaped[np.ndarray, "n ..."]:
     """Compute the logits of many images in batches, or what `output` makes of them; see `classify`."""
     compiled = compile_with_weights(lambda members, batch: output(_logits(members[0], batch)), (trained,))
-    found = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        # All batches are of one size, so that one program serves them.
-        filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        found.append(np.asarray(compiled(filled))[: len(batch)])
-    return np.concatenate(found)
+    return in_batches(compiled, images, batch_size)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from jaxcnn.data.batch import in_batches
 from jaxcnn.data.preprocessing import preprocess
 from jaxcnn.inference.saliency import split_at_features
 from jaxcnn.inference.trained import Members, Trained, classify, compile_with_weights
@@ -72,9 +73,7 @@ def fit_unlike(trained: Trained, training: Images, validation: Images) -> Traine
 
     def means(images: Images) -> np.ndarray:
         some = images[:: math.ceil(len(images) / _MOST_IMAGES)]
-        filled = np.concatenate([some, np.repeat(some[-1:], -len(some) % _BATCH_SIZE, axis=0)])
-        parts = [np.asarray(compiled(filled[i : i + _BATCH_SIZE])) for i in range(0, len(filled), _BATCH_SIZE)]
-        return np.concatenate(parts)[: len(some)].astype(np.float64)
+        return in_batches(compiled, some, _BATCH_SIZE).astype(np.float64)
 
     mean, whitening = _gaussian(means(training))
     threshold = np.quantile(np.linalg.norm((means(validation) - mean) @ whitening, axis=1), 1 - REJECTED)

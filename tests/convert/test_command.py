@@ -129,6 +129,7 @@ def test_a_normalization_that_is_given_is_kept(convert_unet, states, save, tmp_p
 # What fails the proof
 
 
+@pytest.mark.slow
 def test_a_wrong_conversion_is_not_written(convert_unet, states, save, tmp_path, monkeypatch):
     """A slip in the table that all shapes allow: height and width of the square kernels exchanged."""
 

@@ -133,6 +133,7 @@ def test_a_tree_that_is_wrong_in_torch_is_not_written(convert_to_torch, tmp_path
     assert not (tmp_path / "run.pt").exists()
 
 
+@pytest.mark.slow
 def test_what_can_not_be_written_or_read(convert_to_torch, tmp_path):
     run = save_random_run(tmp_path / "run", random_trained(TINY_SIMPLECNN, 64))
     (tmp_path / "there.pt").touch()

@@ -31,10 +31,8 @@ def folder(tmp_path, monkeypatch):
     volume = random.integers(0, 900, (24, 32, 5)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1, 4, 1])), tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
-    jax.config.update("jax_disable_most_optimizations", True)
     with jax.numpy_dtype_promotion("standard"):
         yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.slow

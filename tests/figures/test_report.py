@@ -171,6 +171,7 @@ def test_what_the_page_is_made_of_is_installed_with_the_package():
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in others)
 
 
+@pytest.mark.slow
 def test_seeds_of_one_setting_stand_beside_their_mean_and_their_ensemble(tmp_path):
     for seed in range(3):
         run = save_run(tmp_path / f"seed-{seed}", options() | {"seed": seed}, [(0.5, 0.5 + seed / 10, 0.5)])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from emitters import leave_out_newer_emitters
 from phantoms import keep_drawn
 from tiny import TINY
 
@@ -116,6 +117,7 @@ def _run(
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
+    leave_out_newer_emitters()
     keep_drawn()
     if before is not None:
         before()

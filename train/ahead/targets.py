@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 
 import jax
 from jax.experimental import topologies
 
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 
 # The slices of a TPU v5e or v6e that Google Cloud offers, as chips by chips.
 _SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -125,7 +124,7 @@ def _cpu(name: str, count: int) -> Target:
 
 
 def _gpus(name: str, gpu: _GPU, count: int) -> Target:
-    if not (_is_there("jax_plugins.xla_cuda13") or _is_there("jax_plugins.xla_cuda12")):
+    if not (is_installed("jax_plugins.xla_cuda13") or is_installed("jax_plugins.xla_cuda12")):
         raise UserError(_INSTALL.format(name=name, package="jax-cuda13-plugin", extra="compile-cuda"))
     topology = {"topology": f"1x1x{count}", "target_config": gpu.config()}
     devices = topologies.get_topology_desc(platform="cuda", topology_name=gpu.name, **topology).devices
@@ -133,7 +132,7 @@ def _gpus(name: str, gpu: _GPU, count: int) -> Target:
 
 
 def _tpu(name: str, kind: str, shape: str) -> Target:
-    if not _is_there("libtpu"):
+    if not is_installed("libtpu"):
         raise UserError(_INSTALL.format(name=name, package="libtpu", extra="compile-tpu"))
     # What the library would ask of the machine that it believes to run on. Several may compile beside each other.
     os.environ |= {
@@ -148,9 +147,3 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
     devices = topologies.get_topology_desc(f"{kind}:{'2x2' if shape == '1x1' else shape}", platform="tpu").devices
     memory, bandwidth, clock = _TPUS[kind]
     return Target(tuple(devices[: rows * columns]), f"TPU {kind}", memory, memory, bandwidth, clock)
-
-
-def _is_there(module: str) -> bool:
-    with contextlib.suppress(ModuleNotFoundError):  # Not even the package that it would lie in.
-        return importlib.util.find_spec(module) is not None
-    return False

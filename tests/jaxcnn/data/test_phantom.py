@@ -53,9 +53,10 @@ def heads():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("jax_enable_x64", True),
+        # Both compile anew.
+        pytest.param("jax_enable_x64", True, marks=pytest.mark.slow),
         ("jax_threefry_partitionable", False),
-        pytest.param("jax_random_seed_offset", 5, marks=pytest.mark.slow),  # compiles anew
+        pytest.param("jax_random_seed_offset", 5, marks=pytest.mark.slow),
         ("jax_default_prng_impl", "rbg"),
         ("jax_disable_jit", True),
     ],

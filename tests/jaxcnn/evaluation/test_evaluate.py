@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from jaxcnn.inference.classifier import Classifier
 from jaxcnn.inference.trained import predict_logits, save_trained
 from jaxcnn.inference.unlike import fit_unlike, foreign_images
 from jaxcnn.runs.folder import Run, create_run, read_predictions, read_unlike, write_predictions
-from train.__main__ import main
 
 SMALL = SimpleCNN(stem_features=(2, 3), squeeze_features=2, skip_features=6, head_features=5, hidden_features=6)
 
@@ -41,17 +40,9 @@ def make_run(folder, seed, *, protocol="leak-free", sharpness=1.0, labels=None, 
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
+def evaluate(run_train):
     """Run the command; gives the exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["train", "evaluate", *map(str, words)])
-        with pytest.raises(SystemExit) as error:
-            main()
-        captured = capsys.readouterr()
-        return error.value.code, captured.out, captured.err
-
-    return run
+    return partial(run_train, "evaluate")
 
 
 @pytest.fixture

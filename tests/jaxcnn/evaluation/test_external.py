@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import shutil
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ from jaxcnn.evaluation.external import match_classes
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import classify
 from jaxcnn.runs.folder import Run, read_predictions, write_predictions
-from train.__main__ import main
 
 SIZE = 64
 MODEL = SimpleCNN(
@@ -80,15 +79,8 @@ def other(made, tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["train", "evaluate", *map(str, words)])
-        with pytest.raises(SystemExit) as error:
-            main()
-        captured = capsys.readouterr()
-        return error.value.code, captured.out, captured.err
-
-    return call
+def evaluate(run_train):
+    return partial(run_train, "evaluate")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """python -m train check-labels: labels that were turned are found, and an image that only some get wrong isn't."""
 
 import csv
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.runs.folder import SPLITS, create_run, open_run, read_predictions, write_predictions
-from train.__main__ import main
 
 IMAGES, TURNED, HARD = 80, (3, 17, 40, 66), (5, 9)
 
@@ -38,15 +37,8 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def check_labels(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["train", "check-labels", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
+def check_labels(run_train):
+    return partial(run_train, "check-labels")
 
 
 def test_the_labels_that_were_turned_are_listed_and_no_others(runs, check_labels, tmp_path):

@@ -17,6 +17,7 @@ from jaxcnn.evaluation.masks import (
     MaskPredictions,
     by_patient,
     count_pixels,
+    dice,
     hausdorff95,
     keep_largest_component,
     overlaps,
@@ -43,14 +44,16 @@ def test_overlaps_are_scikit_learns_scores_of_the_pixels_of_a_slice_or_a_patient
 
 def test_nothing_found_where_nothing_is_counts_as_right_and_anything_else_as_wrong():
     empty, full = np.zeros((1, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8)
-    for true, predicted, dice, sensitivity, precision in [
+    for true, predicted, overlap, sensitivity, precision in [
         (empty, empty, 1, np.nan, np.nan),
         (empty, full, 0, np.nan, 0),
         (full, empty, 0, 0, np.nan),
         (full, full, 1, 1, 1),
     ]:
         found = {name: of[0, 0] for name, of in overlaps(count_pixels(true, predicted, 2)).items()}
-        np.testing.assert_equal(found, {"dice": dice, "iou": dice, "sensitivity": sensitivity, "precision": precision})
+        np.testing.assert_equal(
+            found, {"dice": overlap, "iou": overlap, "sensitivity": sensitivity, "precision": precision}
+        )
 
 
 def test_the_distance_is_that_of_all_pairs_of_outline_pixels():
@@ -131,3 +134,16 @@ def test_evaluate_can_keep_the_largest_component_of_each_patient_alone(tmp_path,
     classifier = create_run(tmp_path / "classifier", {"model": "simplecnn"}, DATA, ENVIRONMENT, overwrite=False)
     with pytest.raises(UserError, match="--largest-component: works only on runs that segment"):
         evaluate((classifier.folder,), largest_component=True)
+
+
+def test_dice_is_the_f1_score_of_the_pixels():
+    predicted, true = RANDOM.uniform(size=(2, 3, 8, 8)) < np.array([0.3, 0.5])[:, None, None, None]
+    assert dice(predicted, true) == pytest.approx(f1_score(true.ravel(), predicted.ravel()))
+
+
+def test_dice_of_masks_that_agree_and_that_have_nothing_in_common():
+    mask = np.eye(5, dtype=bool)
+    assert dice(mask, mask) == 1
+    assert dice(mask, ~mask) == 0
+    assert dice(mask, np.zeros_like(mask)) == 0
+    assert dice(np.zeros_like(mask), np.zeros_like(mask)) == 1

@@ -1,6 +1,7 @@
 """Converted weights are read back with their model, whole or the encoder alone, and without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -26,10 +27,16 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "unet"
+    save_random_weights(folder, *MODELS["UNet"])
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path):
-    save_random_weights(tmp_path / "unet", *MODELS["UNet"])
-    return tmp_path / "unet"
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "unet")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """python -m train segment writes masks that other programs lay over their volumes, series and pictures."""
 
 import csv
-import sys
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -14,7 +14,6 @@ from jaxcnn import UNet
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.readers.nifti import read_volume
 from jaxcnn.inference import segment as module
-from train.__main__ import main
 
 RANDOM = np.random.default_rng(0)
 
@@ -27,17 +26,10 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def segment(weights, monkeypatch, capsys):
-    """Run the command; what is brighter than 180 is the mask. Gives the exit code and what was printed."""
+def segment(weights, run_train, monkeypatch):
+    """Run the command; what is brighter than 180 is the mask."""
     monkeypatch.setattr(module, "segment_stack", lambda _, images, __: (images[..., 0] > 180).astype(np.uint8))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["train", "segment", str(weights), *map(str, arguments)])
-        with pytest.raises(SystemExit) as error:
-            main()
-        return error.value.code, *capsys.readouterr()
-
-    return run
+    return partial(run_train, "segment", weights)
 
 
 def rows_of(path):

@@ -9,12 +9,11 @@ import pytest
 from random_weights import save_random_weights
 from skimage.exposure import rescale_intensity
 from skimage.transform import resize
-from sklearn.metrics import f1_score
 
 from jaxcnn import UNet
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score
 from jaxcnn.inference.hub_volume import prepare_hub_volume
-from jaxcnn.inference.segmentation import default_preset, dice, load_segmenter, segment_stack
+from jaxcnn.inference.segmentation import default_preset, load_segmenter, segment_stack
 
 RANDOM = np.random.default_rng(0)
 
@@ -102,16 +101,3 @@ def test_the_hubs_own_weights_are_known_by_their_hash(weights, monkeypatch):
     of_hub = dataclasses.replace(manifest, source_sha256="e012d006" + "0" * 56)
     monkeypatch.setattr(segmentation, "open_pretrained", lambda _: (of_hub, model))
     assert default_preset(weights) == "hub"
-
-
-def test_dice_is_the_f1_score_of_the_pixels():
-    predicted, true = RANDOM.uniform(size=(2, 3, 8, 8)) < np.array([0.3, 0.5])[:, None, None, None]
-    assert dice(predicted, true) == pytest.approx(f1_score(true.ravel(), predicted.ravel()))
-
-
-def test_dice_of_masks_that_agree_and_that_have_nothing_in_common():
-    mask = np.eye(5, dtype=bool)
-    assert dice(mask, mask) == 1
-    assert dice(mask, ~mask) == 0
-    assert dice(mask, np.zeros_like(mask)) == 0
-    assert dice(np.zeros_like(mask), np.zeros_like(mask)) == 1

@@ -42,6 +42,7 @@ def test_the_encoder_is_a_part_of_the_tree():
         assert stages == {name: whole[collection][name] for name in ENCODER}
 
 
+@pytest.mark.slow
 def test_shapes_on_the_way_down_and_up():
     def run():
         images, variables = initialized(TINY)

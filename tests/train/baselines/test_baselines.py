@@ -26,15 +26,12 @@ SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture
-def run_baseline(monkeypatch, capsys):
+def run_baseline(run_train):
     """Run the command; gives the exit code and what was printed."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["train", "baseline", *map(str, words)])
-        with pytest.raises(SystemExit) as error:
-            main()
-        captured = capsys.readouterr()
-        return error.value.code, captured.out + captured.err
+        code, out, err = run_train("baseline", *words)
+        return code, out + err
 
     return run
 
