@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from emitters import leave_out_newer_emitters
 from phantoms import keep_drawn
 from tiny import TINY
 
@@ -117,7 +116,6 @@ def _run(
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
-    leave_out_newer_emitters()
     keep_drawn()
     if before is not None:
         before()

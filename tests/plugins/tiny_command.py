@@ -6,7 +6,6 @@ With JAXCNN_TESTS_PAUSE every step takes so many seconds longer, so that there i
 import os
 import time
 
-from emitters import leave_out_newer_emitters
 from phantoms import keep_drawn
 from tiny import TINY
 
@@ -22,6 +21,5 @@ def poll_slowly(self, poll=Interruption.poll):
 
 Interruption.poll = poll_slowly
 MODELS["tiny"] = TINY
-leave_out_newer_emitters()
 keep_drawn()
 main()
