@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cogapp import Cog
 
@@ -65,3 +67,17 @@ def test_a_sentence_that_changes_is_noticed(copy, number, wrong):
     changed, _, found = check()
     assert not changed
     assert len(found) == 1
+
+
+def test_slices_with_a_tumour_and_without_become_two_classes(tmp_path, monkeypatch):
+    """The report's own program."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text("utf-8"), re.DOTALL)
+    images, masks = np.full((4, 32, 32, 3), 100, np.uint8), np.zeros((4, 32, 32), bool)
+    masks[0, :8, :8] = True
+    masks[1, 0, :2] = True  # Fewer pixels than a glioma here has.
+    images[3] = 0  # No head.
+    np.savez(tmp_path / "slices.npz", images=images, masks=masks, patients=np.array(["a", "a", "b", "b"]))
+    monkeypatch.setattr(sys, "argv", ["lgg_slices.py", str(tmp_path / "slices.npz"), str(tmp_path / "out")])
+    exec(program, {})
+    written = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.png")}
+    assert written == {"glioma/a/0.png", "no_tumor/b/2.png"}
