@@ -7,6 +7,7 @@ from docs.tables import lines, over, plain, print_table, with_half_width, with_i
 UNET, SIMPLECNN = "U-Net classifier", "SimpleCNN"
 NEAREST, HOG = "copying the label of the most similar image", "histograms of gradients, linear"
 MODELS = {"nearest-neighbour": NEAREST, "hog": HOG, "simplecnn": SIMPLECNN, "unet": UNET}
+TRACES = ("resolution", "compression", "border", "texture", "sequence", "source")
 PARTS = ("accuracy", "accuracy_copies", "accuracy_unseen")
 
 
@@ -121,7 +122,7 @@ def another_source() -> None:
 def source() -> None:
     """What augmentations that hide the source of a scan are worth."""
     rows = []
-    for augment in dict.fromkeys(line["augment"] for line in lines("source.csv")):
+    for augment in ("brain-mri", *(f"any-{trace}" for trace in TRACES)):
         found, abroad = (lines(name, augment=augment) for name in ("source.csv", "source-lgg.json"))
         rows.append((f"`{augment}`", str(len(found)), over(found, "train_f1_macro"), over(found, "validation_f1_macro"),
                      over(abroad, "auc_no"), over(found, "test_f1_macro")))  # fmt: skip
