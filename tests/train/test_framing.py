@@ -1,7 +1,5 @@
 """Images are framed once before the first step, and what is trained so is used on images as they come."""
 
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from jaxcnn.data.load import load_dataset
 from jaxcnn.inference.trained import compile_classifier, load_best
 from jaxcnn.runs.folder import open_run, read_predictions
-from train.__main__ import main
 
 FRAMED = ["--crop", "--image-size", "64", "--normalization", "per-image-z-score", "--tta", "flip"]
 SHORT = ["--max-images", "32", "--epochs", "1", "--batch-size", "8"]
@@ -19,18 +16,11 @@ MODELS = {
 }
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    with pytest.raises(SystemExit) as error:
-        main()
-    return error.value.code
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path, monkeypatch):
+def test_a_classifier_of_small_images_takes_images_as_they_come(model, run_train, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert run(monkeypatch, *MODELS[model], *FRAMED, *SHORT, "--run-dir", str(tmp_path / "run")) == 0
+    assert run_train(*MODELS[model], *FRAMED, *SHORT, "--run-dir", tmp_path / "run")[0] == 0
     trained = load_best(open_run(tmp_path / "run"))
     images = load_dataset("phantom", 32).splits["test"].images
     assert images.shape[1:] == trained.image_shape == (128, 128, 1)
@@ -40,8 +30,8 @@ def test_a_classifier_of_small_images_takes_images_as_they_come(model, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_size_that_the_network_does_not_take_is_refused(tmp_path, monkeypatch, capsys):
-    assert run(monkeypatch, "simplecnn", "--image-size", "40", *SHORT, "--run-dir", str(tmp_path / "run")) == 2
-    error = capsys.readouterr().err
+def test_a_size_that_the_network_does_not_take_is_refused(run_train, tmp_path):
+    code, _, error = run_train("simplecnn", "--image-size", "40", *SHORT, "--run-dir", tmp_path / "run")
+    assert code == 2
     assert error.startswith("error: --image-size 40: SimpleCNN needs images of at least 50x50")
     assert not (tmp_path / "run").exists()

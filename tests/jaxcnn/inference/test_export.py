@@ -31,7 +31,6 @@ from jaxcnn.inference.export import serialize_classifier
 from jaxcnn.inference.onnx_program import onnx_classifier
 from jaxcnn.inference.trained import compile_classifier, predict_logits
 from jaxcnn.models.resnet import ResNetClassifier
-from train.__main__ import main
 
 SIZE = 64
 # Wide enough for the convolutions that a CPU computes in its own way, one that depends on the size of the batch.
@@ -61,20 +60,6 @@ def program(trained):
     return bytes(serialize_classifier((trained,)))
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run `python -m train` with these words; give the exit code, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
-        with pytest.raises(SystemExit) as error:
-            main()
-        captured = capsys.readouterr()
-        return error.value.code, captured.out, captured.err
-
-    return call
-
-
 # Runs the README's lines on the README's own file, and then the lines that call on other batches.
 FRESH_PROCESS = """
 import re, sys
@@ -95,9 +80,9 @@ np.savez("found.npz", **found)
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_project(command, trained, run, tmp_path):
+def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_project(run_train, trained, run, tmp_path):
     out = tmp_path / "out"
-    code, printed, err = command("export", run, out)
+    code, printed, err = run_train("export", run, out)
     assert (code, err) == (0, "")
     assert str(out / "classifier.jax") in printed
     assert sorted(path.name for path in out.iterdir()) == FILES
@@ -111,7 +96,7 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
     for count in (1, 3, 17):
         assert found[str(count)].dtype == np.float32
         np.testing.assert_allclose(found[str(count)], classifier(random_images(count)), rtol=1e-4)
-    _, printed, _ = command("predict", run, out / "scan.jpg", "--json")
+    _, printed, _ = run_train("predict", run, out / "scan.jpg", "--json")
     (predicted,) = json.loads(printed)["images"]
     np.testing.assert_allclose(found["scan"], [list(predicted["probabilities"].values())], rtol=1e-4)
 
@@ -167,9 +152,9 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
 
 @fits_jax2onnx
 @pytest.mark.slow
-def test_several_runs_become_one_program_of_their_mean_that_names_them_all(command, run, tmp_path):
+def test_several_runs_become_one_program_of_their_mean_that_names_them_all(run_train, run, tmp_path):
     other = save_random_run(tmp_path / "other", random_trained(MODEL, SIZE, image_size=56))
-    code, printed, err = command("export", run, other, tmp_path / "out", "--format", "onnx")
+    code, printed, err = run_train("export", run, other, tmp_path / "out", "--format", "onnx")
     assert (code, err) == (0, "")
     assert re.search(r"classifier.onnx  \d\.\d MB, ONNX opset \d+; within \de-0\d of the probabilities in JAX", printed)
     metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
@@ -185,15 +170,15 @@ def test_several_runs_become_one_program_of_their_mean_that_names_them_all(comma
 
 
 @pytest.mark.slow
-def test_an_export_can_be_tried_in_the_place_of_its_run(command, run, tmp_path):
-    assert command("export", run, tmp_path / "out")[0] == 0
+def test_an_export_can_be_tried_in_the_place_of_its_run(run_train, run, tmp_path):
+    assert run_train("export", run, tmp_path / "out")[0] == 0
     images = random_images(5)
     np.testing.assert_allclose(jaxcnn.load(tmp_path / "out")(images), jaxcnn.load(run)(images), rtol=1e-4)
     assert jaxcnn.load(tmp_path / "out").unlike(images) is None
 
 
-def test_an_export_that_was_changed_is_refused(command, run, tmp_path):
-    assert command("export", run, tmp_path / "out")[0] == 0
+def test_an_export_that_was_changed_is_refused(run_train, run, tmp_path):
+    assert run_train("export", run, tmp_path / "out")[0] == 0
     path = tmp_path / "out" / "classifier.jax"
     program = bytearray(path.read_bytes())
     program[len(program) // 2] ^= 1  # One bit, of the weights.
@@ -218,34 +203,34 @@ def test_an_export_that_was_changed_is_refused(command, run, tmp_path):
         ),
     ],
 )
-def test_an_expired_or_foreign_export_is_told_in_one_line(command, program, tmp_path, damage, problem):
+def test_an_expired_or_foreign_export_is_told_in_one_line(run_train, program, tmp_path, damage, problem):
     out = tmp_path / "out"
     out.mkdir()
     (out / "classifier.jax").write_bytes(program)
     (out / "classifier.json").write_text(json.dumps({"classes": CLASSES, "image_shape": [SIZE, SIZE, 1]}))
     damage(out / "classifier.jax")
-    code, printed, err = command("predict", out, out / "a.png")
+    code, printed, err = run_train("predict", out, out / "a.png")
     assert (code, printed, err.count("\n")) == (2, "", 1)
     assert problem in err
-    code, _, err = command("export", out, tmp_path / "again")
+    code, _, err = run_train("export", out, tmp_path / "again")
     assert (code, err) == (2, f"error: {out}: is an exported classifier already; name the run that it was made from\n")
 
 
-def test_what_onnx_needs_is_named_where_it_is_missing(command, run, tmp_path, monkeypatch):
+def test_what_onnx_needs_is_named_where_it_is_missing(run_train, run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    code, _, err = command("export", run, tmp_path / "out", "--format", "onnx")
+    code, _, err = run_train("export", run, tmp_path / "out", "--format", "onnx")
     assert (code, err.count("\n")) == (2, 1)
     assert "ONNX needs the package jax2onnx; install it with pip install 'jaxcnn[onnx]'" in err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(command, run, tmp_path, monkeypatch):
+def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(run_train, run, tmp_path, monkeypatch):
     def use_what_is_gone(*_, **__):
         raise AttributeError("module 'jax._src.core' has no attribute 'ClosedJaxpr'")
 
     monkeypatch.setattr(jax2onnx, "to_onnx", use_what_is_gone)
-    code, _, err = command("export", run, tmp_path / "out", "--format", "onnx")
+    code, _, err = run_train("export", run, tmp_path / "out", "--format", "onnx")
     assert (code, err.count("\n")) == (2, 1)
     assert f"jax2onnx doesn't fit JAX {jax.__version__}" in err
     assert not (tmp_path / "out").exists()
@@ -261,8 +246,8 @@ def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch)
         onnx_classifier((trained,))
 
 
-def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
-    command("export", run, tmp_path / "out")
+def test_it_is_told_what_it_is_and_where_it_comes_from(run_train, run, tmp_path):
+    run_train("export", run, tmp_path / "out")
     metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
     assert metadata["classes"] == list(CLASSES)
     assert metadata["image_shape"] == [SIZE, SIZE, 1]
@@ -279,9 +264,9 @@ def test_it_is_told_what_it_is_and_where_it_comes_from(command, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_readme_reads_pictures_as_the_project_does(command, run, tmp_path, monkeypatch):
+def test_the_readme_reads_pictures_as_the_project_does(run_train, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    command("export", run, out)
+    run_train("export", run, out)
     monkeypatch.chdir(out)
     random = np.random.default_rng(0)
     turned, alpha = Image.Exif(), random.integers(0, 256, (40, 50, 4), np.uint8)
@@ -303,47 +288,47 @@ def test_the_readme_reads_pictures_as_the_project_does(command, run, tmp_path, m
     np.testing.assert_array_equal(scope["images"], expected)
 
 
-def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(command, trained, tmp_path):
+def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(run_train, trained, tmp_path):
     run = save_random_run(tmp_path / "run", trained)
     (run / "metrics.jsonl").unlink()
-    assert command("export", run, tmp_path / "out")[0] == 0
+    assert run_train("export", run, tmp_path / "out")[0] == 0
     assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(command, run, tmp_path, monkeypatch):
+def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(run_train, run, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    assert command("export", run, out)[0] == 0
+    assert run_train("export", run, out)[0] == 0
     (out / "classifier.json").write_text("older")
-    code, _, err = command("export", run, out)
+    code, _, err = run_train("export", run, out)
     assert (code, err) == (2, f"error: {out}: exists; replace it with --overwrite\n")
     assert (out / "classifier.json").read_text() == "older"
-    assert command("export", run, out, "--overwrite")[0] == 0
+    assert run_train("export", run, out, "--overwrite")[0] == 0
     assert json.loads((out / "classifier.json").read_text())
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").touch()
-    code, _, err = command("export", run, tmp_path / "other", "--overwrite")
+    code, _, err = run_train("export", run, tmp_path / "other", "--overwrite")
     assert code == 2
     assert "exists but is not an exported classifier" in err
     assert (tmp_path / "other" / "precious").exists()
 
     (out / "precious").touch()
-    code, _, err = command("export", run, out, "--overwrite")
+    code, _, err = run_train("export", run, out, "--overwrite")
     assert (code, err) == (2, f"error: {out}: contains precious beside an exported classifier; choose another folder\n")
     (out / "precious").unlink()
     monkeypatch.chdir(out)
-    assert command("export", run, ".", "--overwrite")[0] == 0
+    assert run_train("export", run, ".", "--overwrite")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
 
-def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_behind(run_train, run, tmp_path, monkeypatch):
     def disk_is_full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(jaxcnn.inference.export, "replace_folder", disk_is_full)
-        code, _, err = command("export", run, tmp_path / "out")
+        code, _, err = run_train("export", run, tmp_path / "out")
     assert code == 2
     assert re.fullmatch(r"error: .*out: can't be written: No space left on device; choose another place\n", err)
     assert list(tmp_path.iterdir()) == []
@@ -357,10 +342,10 @@ def test_a_failure_leaves_nothing_behind(command, run, tmp_path, monkeypatch):
         (lambda run: (run / "environment.json").write_text("{"), "environment.json: is damaged"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(command, trained, tmp_path, damage, message):
+def test_wrong_input_is_told_in_one_line(run_train, trained, tmp_path, damage, message):
     run = save_random_run(tmp_path / "run", trained)
     damage(run)
-    code, _, err = command("export", run, tmp_path / "out")
+    code, _, err = run_train("export", run, tmp_path / "out")
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
