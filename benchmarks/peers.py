@@ -1,8 +1,9 @@
 """Who takes part. Another peer is a line here, and a function for each piece of work in a module of this room."""
 
 import dataclasses
-import importlib.util
 import shutil
+
+from jaxcnn.errors import is_installed
 
 TRAINING = ("simplecnn_training", "unet_training", "transfer_training", "uncached_transfer_training")
 INFERENCE = ("simplecnn_inference", "unet_inference")
@@ -26,7 +27,7 @@ class Peer:
     @property
     def missing(self) -> str:
         """How to install what is missing; nothing if it is there."""
-        if importlib.util.find_spec(self.needs) or shutil.which(self.needs):
+        if is_installed(self.needs) or shutil.which(self.needs):
             return ""
         if self.needs == "g++":
             return "torch.compile needs g++, which the system's package manager installs"

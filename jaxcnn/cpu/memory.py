@@ -1,6 +1,7 @@
 """Memory that a step frees and the next one asks for again."""
 
 import ctypes
+from collections.abc import Callable
 
 import jax
 
@@ -19,9 +20,8 @@ def keep_freed_memory() -> None:
     One heap for all threads, no piece outside of it, and nothing is given back. Computations run in the thread that
     asks for them, or the memory of two steps would be held at once. Where the C library isn't glibc, nothing changes.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # No such function; Windows has no such library either.
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
         return
     for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_ARENA_MAX, 1)):
         mallopt(parameter, value)
@@ -33,7 +33,13 @@ def release_freed_memory() -> None:
 
     Where the C library isn't glibc, nothing happens.
     """
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
     try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # No such function; Windows has no such library either.
+        return None
