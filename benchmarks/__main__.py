@@ -157,7 +157,7 @@ def _write(out: Path, results: list[Result]) -> None:
     machine = describe_machine()
     rows = [_row(result) | machine for result in results]
     try:
-        with whole_file(out) as temporary, temporary.open("w", newline="") as file:
+        with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

@@ -31,7 +31,7 @@ def _version(package: str) -> str:
 def _cpu_model() -> str:
     """As Linux tells it, with its widest vectors, which the name doesn't give away; else what Python knows."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

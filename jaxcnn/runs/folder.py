@@ -291,7 +291,7 @@ def read_data(run: Run) -> dict[str, Any]:
 def write_epochs(run: Run, epochs: Sequence[Mapping[str, Any]]) -> None:
     """Replace metrics.jsonl: one line an epoch; NaN and infinity become null."""
     with whole_file(run.metrics) as temporary:
-        temporary.write_text("".join(json_text(epoch) + "\n" for epoch in epochs))
+        temporary.write_text("".join(json_text(epoch) + "\n" for epoch in epochs), "utf-8")
 
 
 def read_epochs(run: Run) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ Number = (
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a file; see `json_text`."""
     with whole_file(path) as temporary:
-        temporary.write_text(json_text(content, indent=2) + "\n")
+        temporary.write_text(json_text(content, indent=2) + "\n", "utf-8")
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

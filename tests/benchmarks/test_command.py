@@ -42,7 +42,7 @@ def test_the_file_has_a_line_a_benchmark_with_its_machine(tmp_path, monkeypatch)
     )
     monkeypatch.setattr(command, "run_contest", lambda *_: [result])
     command.benchmarks(("unet-inference",), out=tmp_path / "results.csv")
-    (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
+    (row,) = csv.DictReader((tmp_path / "results.csv").read_text("utf-8").splitlines())
     assert row["work"] == "unet-inference"
     # Ratios are taken round by round, 2 and 3 times as fast; not from the medians.
     assert [float(row[f"ratio_{name}"]) for name in ("median", "min", "max")] == [2.5, 2.0, 3.0]
@@ -100,7 +100,7 @@ def test_on_a_device_both_sides_compute_in_both_types(tmp_path, monkeypatch, cap
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     names = ("simplecnn-inference", "data-preparation")
     command.benchmarks(names, rounds=1, out=tmp_path / "results.csv", device="cpu", batch_size=1)
-    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text("utf-8").splitlines()))
     found = [tuple(row[column] for column in ("work", "arithmetic", "batch", "steps", "device")) for row in rows]
     assert found == [("simplecnn-inference", arithmetic, "1", "10", "cpu") for arithmetic in ("tf32", "bfloat16")]
     assert "PyTorch eager" in capfd.readouterr().err

@@ -53,7 +53,7 @@ def test_a_conversion_is_written_with_its_proof(convert_unet, states, save, tmp_
     code, out, err = convert_unet(path)
     assert (code, err) == (0, "")
     assert out.endswith(f"\n{tmp_path / 'OUT'}\n")
-    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))
     layers = {key.rpartition(".")[0] for key in states["unet"]}
     assert {row["block"] for row in manifest["parity"]} == layers | {"output"}
     assert max(row["relative"] for row in manifest["parity"]) <= manifest["tolerance"] == 1e-4
@@ -77,7 +77,7 @@ def test_a_conversion_is_written_with_its_proof(convert_unet, states, save, tmp_
 def test_every_array_arrives_under_the_name_that_the_manifest_gives(network, run_convert, states, save, tmp_path):
     assert run_convert(network, save(states[network]), tmp_path / "OUT")[0] == 0
     tree = leaves(tmp_path / "OUT")
-    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))
     assert tree.keys() == set(manifest["paths"].values())
     for key, path in manifest["paths"].items():
         np.testing.assert_array_equal(np.sort(tree[path], axis=None), np.sort(states[network][key].numpy(), axis=None))
@@ -114,7 +114,7 @@ def test_other_precisions_become_float32_and_the_report_says_so(convert_unet, st
     name = str(dtype).removeprefix("torch.")
     assert code == 0
     assert f"100 arrays from {name} to float32" in out
-    assert json.loads((tmp_path / "OUT" / "manifest.json").read_text())["converted_to_float32"] == {name: 100}
+    assert json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))["converted_to_float32"] == {name: 100}
     kernel = leaves(tmp_path / "OUT")["params/encoder1/conv1/kernel"]
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, state["encoder1.enc1conv1.weight"].float().numpy().transpose(2, 3, 1, 0))

@@ -87,7 +87,7 @@ def test_the_table_is_printed_and_the_tree_written(convert_mine, tmp_path):
     code, out, err = convert_mine("RECIPE")
     assert (code, err) == (0, "")
     assert '    Rule(r"up\\.weight", "params/ConvTranspose_0/kernel", flipped_conv_kernel),\n' in out
-    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))
     assert (manifest["model"], manifest["fields"]) == ("FlaxNorms", {"epsilons": [1e-5] * 4})
     assert set(manifest["paths"].values()) == set(flatten_dict(orbax.load(tmp_path / "OUT"), sep="/"))
 

@@ -14,7 +14,7 @@ def test_the_stand_in_converts_within_the_tolerance(shared, tmp_path, run_conver
     code, out, _ = run_convert("unet", shared / "weights" / "unet-lgg128.pt", tmp_path / "OUT")
     assert code == 0
     assert "049915f3ab389a6bb3723dd8ab746586b0f39f34329a5397fae226460440a4f0" in out
-    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))
     assert manifest["counts"] == {
         "entries": 118,
         "left_out": 18,
@@ -37,6 +37,6 @@ def test_the_reference_projects_networks_convert_within_the_tolerance(
 ):
     path = save({"model": torch_network(model).state_dict(), "optimizer": {}, "metrics": {}})
     assert run_convert(name, path, tmp_path / "OUT")[0] == 0
-    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "OUT" / "manifest.json").read_text("utf-8"))
     assert manifest["counts"]["parameters"] == parameters
     assert max(row["relative"] for row in manifest["parity"]) < TOLERANCE / 10

@@ -48,7 +48,7 @@ def test_every_table_and_every_number_that_names_a_file_is_the_files(monkeypatch
 
 def test_a_result_that_changes_is_noticed_in_tables_and_sentences(copy):
     results = copy / "docs" / "results" / "unet-leak-free-seeds.csv"
-    text = results.read_text()
+    text = results.read_text("utf-8")
     assert "0.6581730672291629" in text
     results.write_text(text.replace("0.6581730672291629", "0.6681730672291629"))
     changed, out, wrong = check()

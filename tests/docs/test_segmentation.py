@@ -16,7 +16,7 @@ from jaxcnn.inference.trained import load_best
 from jaxcnn.models.unet import STAGE_NAMES
 from jaxcnn.runs.folder import Run
 
-PAGE = (Path(__file__).parents[2] / "docs" / "segmentation.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "segmentation.md").read_text("utf-8")
 SMALL = shlex.split("--width 0.06 --max-images 48 --epochs 1 --batch-size 8 --image-size 32")
 
 

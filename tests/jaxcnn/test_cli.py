@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -165,13 +164,17 @@ def set_stdout(monkeypatch, stream):
     return stream
 
 
+def full_disk():
+    return open("/dev/full", "w", encoding="utf-8")
+
+
 def unbuffered():
-    return io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True)
+    return io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("open_full", "name"),
-    [(partial(open, "/dev/full", "w"), "prints"), (unbuffered, "prints"), (partial(open, "/dev/full", "w"), "wraps")],
+    [(full_disk, "prints"), (unbuffered, "prints"), (full_disk, "wraps")],
 )
 def test_a_full_disk_under_the_output_is_told_in_one_line_with_exit_code_1(monkeypatch, capsys, open_full, name):
     with set_stdout(monkeypatch, open_full()):
@@ -180,7 +183,7 @@ def test_a_full_disk_under_the_output_is_told_in_one_line_with_exit_code_1(monke
 
 
 def test_help_that_can_not_be_printed_exits_with_1_as_well(monkeypatch, capsys):
-    with set_stdout(monkeypatch, open("/dev/full", "w")):
+    with set_stdout(monkeypatch, full_disk()):
         assert exit_code(monkeypatch, "evaluate", "--help") == 1
     assert capsys.readouterr().err == "error: standard output: No space left on device; redirect it elsewhere\n"
 
@@ -199,7 +202,7 @@ def test_full_memory_is_told_in_one_line_with_exit_code_1(monkeypatch, capsys, n
 def test_a_reader_that_has_seen_enough_is_no_fault(monkeypatch, capsys):
     reader, writer = os.pipe()
     os.close(reader)
-    with set_stdout(monkeypatch, open(writer, "w")):
+    with set_stdout(monkeypatch, open(writer, "w", encoding="utf-8")):
         assert exit_code(monkeypatch, "evaluate", "prints") == 1
     assert capsys.readouterr().err == ""
 

@@ -105,7 +105,7 @@ def changes_of(record: Path) -> list[tuple[float, Moment]]:
     """The moments that were recorded, each with its time."""
     seen: Counter[str] = Counter()
     moments = []
-    for line in record.read_text().splitlines():
+    for line in record.read_text("utf-8").splitlines():
         seconds, change = line.split(" ", 1)
         seen[change] += 1
         moments.append((float(seconds), Moment(change, seen[change])))
@@ -130,7 +130,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         found, wanted = (dataclasses.asdict(read_predictions(each, split)) for each in (run, other))
         for name in wanted:
             np.testing.assert_array_equal(found[name], wanted[name])
-    assert run.best.joinpath("manifest.json").read_text() == other.best.joinpath("manifest.json").read_text()
+    assert run.best.joinpath("manifest.json").read_bytes() == other.best.joinpath("manifest.json").read_bytes()
     _assert_same_arrays(run.best, other.best)
     steps = sorted(path.name for path in other.checkpoints.iterdir())
     assert sorted(path.name for path in run.checkpoints.iterdir()) == steps

@@ -55,8 +55,9 @@ class Started:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-            raise TimeoutError(f"no end after {TIMEOUT} s\n{self.out.read_text()}\n{self.err.read_text()}")
-        return Finished(self.process.exitcode, self.out.read_text(), self.err.read_text())
+            printed = self.out.read_text("utf-8") + self.err.read_text("utf-8")
+            raise TimeoutError(f"no end after {TIMEOUT} s\n{printed}")
+        return Finished(self.process.exitcode, self.out.read_text("utf-8"), self.err.read_text("utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)

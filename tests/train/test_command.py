@@ -87,7 +87,7 @@ def test_a_run_leaves_all_that_was_promised(finished):
         assert (line["epoch"], line["step"]) == (number, number * STEPS)
     assert len(read_epochs(run)) == 2
     assert read_config(run)["width"] == 0.05
-    assert json.loads(run.environment.read_text())["packages"]["jax"]
+    assert json.loads(run.environment.read_text("utf-8"))["packages"]["jax"]
     assert {split: len(read_predictions(run, split).labels) for split in ("train", "validation", "test")} == {
         "train": 44,
         "validation": 4,

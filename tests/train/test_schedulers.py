@@ -43,7 +43,7 @@ def _slowly(monkeypatch):
 
 def documented_job(number: int, before: str, after: str) -> str:
     """A job script of the docs, with what the cluster of the tests lacks, and the command, replaced."""
-    script = re.findall(r"```bash\n(#!.*?)```", SCALE.read_text(), re.DOTALL)[number]
+    script = re.findall(r"```bash\n(#!.*?)```", SCALE.read_text("utf-8"), re.DOTALL)[number]
     assert before in script
     script = script.replace(before, after)
     (command,) = re.findall(r"python -m train (?:sweep )?simplecnn --data \S+(?: --batch-size 512)?", script)
@@ -70,7 +70,7 @@ def test_a_job_that_is_preempted_is_queued_again_and_ends_with_the_same_bits(tmp
     slurm.slurm(*uninterrupted, "--run-dir", str(expected))
     wait_until(lambda: state(job) == "COMPLETED")
 
-    printed = (tmp_path / "job.out").read_text()
+    printed = (tmp_path / "job.out").read_text("utf-8")
     assert f"{tasks} x cpu in {tasks} processes" in printed
     assert "Restarts=1" in slurm.slurm("scontrol", "show", "job", job)
     assert printed.count("resumed ") == 1, printed
@@ -105,7 +105,7 @@ def test_an_array_of_jobs_shares_a_sweep_and_the_last_writes_the_tables(tmp_path
 
 def printed_by(folder: Path, place: int) -> str:
     path = folder / f"{place}.out"
-    return path.read_text() if path.exists() else ""
+    return path.read_text("utf-8") if path.exists() else ""
 
 
 @pytest.mark.usefixtures("_slowly")
@@ -114,7 +114,8 @@ def test_open_mpi_stops_a_run_and_starts_it_again(tmp_path, monkeypatch):
         pytest.skip("Open MPI is not installed: mpirun (apt-get install openmpi-bin)")
 
     def start(folder: Path) -> "subprocess.Popen[str]":
-        command = re.search(r"^    (mpirun .*) python -m train simplecnn", SCALE.read_text(), re.MULTILINE)[1].split()
+        page = SCALE.read_text("utf-8")
+        command = re.search(r"^    (mpirun .*) python -m train simplecnn", page, re.MULTILINE)[1].split()
         command[command.index("-n") + 1] = "2"
         options = ["tiny", *OPTIONS, "--distributed", "--resume", "--run-dir", str(folder)]
         # By its own rules it starts neither for root nor more processes than there are cores.
@@ -126,7 +127,7 @@ def test_open_mpi_stops_a_run_and_starts_it_again(tmp_path, monkeypatch):
     folder, expected = tmp_path / "run", tmp_path / "expected"
     started = start(folder)
     wait_until((folder / "checkpoints" / "2").exists)
-    first, *_ = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    first, *_ = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text("utf-8").split()
     os.kill(int(first), signal.SIGTERM)
     printed, _ = started.communicate()
     assert printed.count("stopped by SIGTERM; the run is saved") == 2, printed

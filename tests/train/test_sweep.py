@@ -265,7 +265,7 @@ def test_a_sweep_that_is_killed_goes_on_to_the_bits_of_models_that_were_trained_
     assert (first["model"], last["model"]) == (good, diverged)
     assert re.match(r"the (loss is|\w+ are) .*(inf|nan).* step \d$", last["diverged"], re.IGNORECASE)
     assert last["test_f1_macro"] == ""
-    manifest = json.loads((folder / good / "best" / "manifest.json").read_text())
+    manifest = json.loads((folder / good / "best" / "manifest.json").read_text("utf-8"))
     assert int(first["best_epoch"]) == manifest["epoch"]
     assert open_run(folder / diverged).config.is_file()
 

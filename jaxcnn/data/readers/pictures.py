@@ -66,7 +66,7 @@ def _quiet_libtiff(encoded: bytes) -> Iterator[None]:
     if encoded[:2] not in (b"II", b"MM"):
         yield
         return
-    with _STDERR, contextlib.ExitStack() as stack, open(os.devnull, "w") as nowhere:
+    with _STDERR, contextlib.ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         stderr = os.dup(2)
         stack.callback(os.close, stderr)
         stack.callback(os.dup2, stderr, 2)

@@ -57,7 +57,7 @@ import jax.numpy as jnp
 from jaxcnn.cpu import keep_freed_memory, release_freed_memory
 
 def megabytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * resource.getpagesize() / 1e6
 
 keep_freed_memory()
 jax.jit(lambda x: jnp.full((4096, 4096), x))(1.0).block_until_ready()

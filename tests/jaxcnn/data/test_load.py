@@ -123,6 +123,6 @@ def test_a_damaged_set_is_one_clear_error(damage: Callable[[Path], None], scans:
 def test_another_tfds_data_set_is_refused(scans: Path, tmp_path: Path) -> None:
     folder = prepare(scans, tmp_path, size=32).folder
     features = folder / "features.json"
-    features.write_text(features.read_text().replace('"file_name"', '"address"'))
+    features.write_text(features.read_text("utf-8").replace('"file_name"', '"address"'))
     with pytest.raises(UserError, match="is a TFDS data set of another kind"):
         load_dataset(str(folder))

@@ -46,7 +46,7 @@ def audited(run_command: Callable[..., tuple], tmp_path: Path) -> Callable[[Path
     def run(source: Path) -> dict:
         code, _, err = run_command("audit", source, "--out", tmp_path)
         assert (code, err) == (0, "")
-        return json.loads((tmp_path / "audit.json").read_text())
+        return json.loads((tmp_path / "audit.json").read_text("utf-8"))
 
     return run
 

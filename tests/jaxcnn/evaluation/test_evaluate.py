@@ -262,7 +262,7 @@ def test_an_ensemble_is_scored_by_the_mean_of_the_probabilities_beside_the_best_
     assert ensemble["measures"]["log_loss"]["value"] == pytest.approx(log_loss(labels, p))
     # Each knows something that the others don't.
     assert ensemble["measures"]["accuracy"]["value"] > mean["measures"]["accuracy"]["value"]
-    lines = (tmp_path / "all.csv").read_text().splitlines()
+    lines = (tmp_path / "all.csv").read_text("utf-8").splitlines()
     assert {line.split(",")[0] for line in lines[1:]} == {best["run"], "ensemble of 3"}
 
 

@@ -161,7 +161,7 @@ def test_a_run_that_knows_tumours_alone_takes_any_kind_for_one():
 
 
 def test_where_the_training_images_are_gone_copies_are_unknown(evaluate, run, other):
-    data = json.loads(run.data.read_text())
+    data = json.loads(run.data.read_text("utf-8"))
     run.data.write_text(json.dumps(data | {"source": "/nowhere"}))
     code, out, _ = evaluate(run.folder, "--data", other, "--resamples", 10)
     assert code == 0

@@ -74,7 +74,7 @@ def test_the_header_is_the_hubs_and_its_scores_are_those_of_the_test_images(run,
 
 def test_the_card_tells_data_audit_intervals_calibration_limits_and_origin_and_no_places(run, monkeypatch, capsys):
     assert call(monkeypatch, "card", run.folder) == 0
-    text = run.card.read_text()
+    text = run.card.read_text("utf-8")
     monkeypatch.setattr(sys, "argv", ["train", "evaluate", str(run.folder), "--json"])
     capsys.readouterr()
     with pytest.raises(SystemExit):
@@ -142,7 +142,7 @@ def test_several_runs_have_the_scores_of_their_ensemble(run, tmp_path, monkeypat
     assert "# first, second\n" in text
     assert "| macro F1 | {value:.3f} [{low:.3f}, {high:.3f}] |".format(**measures["f1_macro"]) in text
     assert text.count("python -m train simplecnn --data data") == 2
-    other.data.write_text(run.data.read_text().replace("0123456789abcdef", "f" * 16))
+    other.data.write_text(run.data.read_text("utf-8").replace("0123456789abcdef", "f" * 16))
     with pytest.raises(UserError, match="second: was trained on other images than"):
         card_text([run, other])
 
@@ -159,7 +159,7 @@ def test_what_has_no_card_is_told_in_one_line_and_a_card_is_not_replaced(run, tm
     assert "no run folder" in told(tmp_path / "nothing")
     run.card.write_text("What its owner wrote.")
     assert "README.md: exists; replace it with --overwrite" in told(run.folder)
-    assert run.card.read_text() == "What its owner wrote."
+    assert run.card.read_text("utf-8") == "What its owner wrote."
     assert call(monkeypatch, "card", run.folder, "--overwrite") == 0
     run.predictions("test").unlink()
     capsys.readouterr()

@@ -53,7 +53,7 @@ def expected(run, files):
         patch.setattr(sys, "argv", ["train", "predict", str(run), *map(str, files), "--csv", str(run / "all.csv")])
         with pytest.raises(SystemExit):
             main()
-    lines = [line.split(",") for line in (run / "all.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in (run / "all.csv").read_text("utf-8").splitlines()]
     return lines[0], [line[1] for line in lines[1:]], np.array([line[-4:] for line in lines[1:]], float)
 
 

@@ -79,9 +79,9 @@ def test_it_predicts_an_image(folder, run_command, tmp_path):
 @pytest.mark.slow
 def test_it_is_exported_with_where_it_comes_from(folder, run_command, tmp_path):
     assert run_command(train.__main__, "export", folder, tmp_path / "out")[0] == 0
-    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text("utf-8"))
     assert (metadata["source"], metadata["classes"]) == ("text", list(CLASSES))
-    readme = (tmp_path / "out" / "README.md").read_text()
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "Converted from the PyTorch checkpoint text" in readme
     program = jax.export.deserialize(bytearray((tmp_path / "out" / "classifier.jax").read_bytes()))
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1), np.uint8)

@@ -67,7 +67,7 @@ from pathlib import Path
 for name in ("jaxcnn", "train", "flax", "orbax", "optax", "grain"):
     sys.modules[name] = None  # an import of it fails
 import numpy as np
-use, prepare = re.findall("```python\\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+use, prepare = re.findall("```python\\n(.*?)```", Path("README.md").read_text("utf-8"), flags=re.DOTALL)
 exec(prepare)
 exec(use)
 found = {"scan": probabilities}
@@ -157,9 +157,9 @@ def test_several_runs_become_one_program_of_their_mean_that_names_them_all(run_t
     code, printed, err = run_train("export", run, other, tmp_path / "out", "--format", "onnx")
     assert (code, err) == (0, "")
     assert re.search(r"classifier.onnx  \d\.\d MB, ONNX opset \d+; within \de-0\d of the probabilities in JAX", printed)
-    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text("utf-8"))
     assert [of["run"] for of in metadata["members"]] == ["random", "other"]
-    readme = (tmp_path / "out" / "README.md").read_text()
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert readme.count("the best by macro F1 on the validation images") == 2
     images = random_images(5)
     use, _ = re.findall("```python\n(.*?)```", readme, flags=re.DOTALL)
@@ -248,14 +248,14 @@ def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch)
 
 def test_it_is_told_what_it_is_and_where_it_comes_from(run_train, run, tmp_path):
     run_train("export", run, tmp_path / "out")
-    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    metadata = json.loads((tmp_path / "out" / "classifier.json").read_text("utf-8"))
     assert metadata["classes"] == list(CLASSES)
     assert metadata["image_shape"] == [SIZE, SIZE, 1]
     assert metadata["preprocessing"]["normalization"] == "per-image-z-score"
     # Those of the epoch that the weights are of, which is neither the first nor the last.
     assert metadata["scores"]["test"] == pytest.approx({"accuracy": 0.29, "f1_macro": 0.30, "f1_weighted": 0.31})
     assert metadata["images"] == {"train": 12, "validation": 12, "test": 12}
-    readme = (tmp_path / "out" / "README.md").read_text()
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     for known in ("`random`", "after epoch 2", "`leak-free`", "12 train, 12 validation, 12 test", "0123abc", *CLASSES):
         assert known in readme
     assert "| test | 0.290 | 0.300 | 0.310 |" in readme
@@ -281,7 +281,7 @@ def test_the_readme_reads_pictures_as_the_project_does(run_train, run, tmp_path,
     }
     for name, (pixels, options) in names.items():
         write_picture(out / name, pixels, **options)
-    (_, prepare) = re.findall("```python\\n(.*?)```", (out / "README.md").read_text(), flags=re.DOTALL)
+    (_, prepare) = re.findall("```python\\n(.*?)```", (out / "README.md").read_text("utf-8"), flags=re.DOTALL)
     scope = {}
     exec(prepare.replace('["scan.jpg"]', repr(list(names))), scope)
     expected = [to_square(read_picture((out / name).read_bytes()).slices[0].pixels, SIZE) for name in names]
@@ -292,7 +292,7 @@ def test_a_run_that_was_stopped_before_its_scores_is_exported_without_any(run_tr
     run = save_random_run(tmp_path / "run", trained)
     (run / "metrics.jsonl").unlink()
     assert run_train("export", run, tmp_path / "out")[0] == 0
-    assert "Scores: none" in (tmp_path / "out" / "README.md").read_text()
+    assert "Scores: none" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -302,9 +302,9 @@ def test_an_older_export_is_replaced_only_if_asked_for_and_nothing_else_is(run_t
     (out / "classifier.json").write_text("older")
     code, _, err = run_train("export", run, out)
     assert (code, err) == (2, f"error: {out}: exists; replace it with --overwrite\n")
-    assert (out / "classifier.json").read_text() == "older"
+    assert (out / "classifier.json").read_text("utf-8") == "older"
     assert run_train("export", run, out, "--overwrite")[0] == 0
-    assert json.loads((out / "classifier.json").read_text())
+    assert json.loads((out / "classifier.json").read_text("utf-8"))
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").touch()

@@ -54,7 +54,7 @@ def test_a_classifier_comes_back_from_the_hub_with_the_same_probabilities(hub, r
     assert capsys.readouterr().out.endswith(f"{hub.url}/someone/brains\n")
     (files,) = hub.repositories["someone/brains"]
     assert sorted(files) == ["README.md", "config.json", "model.safetensors"]
-    assert files["README.md"].decode() == run.card.read_text().replace("hf://OWNER/NAME", "hf://someone/brains")
+    assert files["README.md"].decode() == run.card.read_text("utf-8").replace("hf://OWNER/NAME", "hf://someone/brains")
     assert b"someone/brains" in files["README.md"]
     assert list(hub.large.values()) == [files["model.safetensors"]]  # As the real one asks for it.
     here, there = jaxcnn.load(run.folder), jaxcnn.load("hf://someone/brains")

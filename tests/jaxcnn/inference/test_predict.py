@@ -139,7 +139,7 @@ def test_with_flips_a_scan_and_its_mirror_image_get_the_mean_of_both_and_one_map
 
 def test_a_classifier_that_was_saved_before_there_were_views_has_one(run, tmp_path):
     older = Path(shutil.copytree(run / "best", tmp_path / "best"))
-    manifest = json.loads((older / "manifest.json").read_text())
+    manifest = json.loads((older / "manifest.json").read_text("utf-8"))
     assert manifest.pop("tta") == "none"
     (older / "manifest.json").write_text(json.dumps(manifest))
     assert load_trained(older).tta == "none"

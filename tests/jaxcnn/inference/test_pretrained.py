@@ -116,7 +116,7 @@ def test_another_model_is_no_unet(tmp_path):
 )
 def test_a_manifest_of_another_version_is_refused(folder, change):
     path = folder / "manifest.json"
-    content = {key: value for key, value in (json.loads(path.read_text()) | change).items() if value is not ...}
+    content = {key: value for key, value in (json.loads(path.read_text("utf-8")) | change).items() if value is not ...}
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"{folder}: was written by another version; convert the weights again"):
         load_pretrained(folder)
@@ -124,7 +124,7 @@ def test_a_manifest_of_another_version_is_refused(folder, change):
 
 def test_fields_that_do_not_fit_the_arrays_are_refused(folder):
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fields": {"features": 3}}))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"fields": {"features": 3}}))
     with pytest.raises(UserError, match=r": .*/.* is float32\(.*\), expected float32\(.*\); let python -m convert"):
         load_pretrained(folder)
 
@@ -137,6 +137,6 @@ def test_no_folder_at_all(tmp_path):
 def test_a_model_that_is_not_in_the_table_is_named(folder):
     """It may have been added in a file that isn't imported here."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "MyNet"}))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"model": "MyNet"}))
     with pytest.raises(UserError, match=f"{folder}: the model MyNet is not in the table of models"):
         load_pretrained(folder)

@@ -67,7 +67,7 @@ def test_one_that_was_saved_before_the_type_was_written_down_is_of_float32(folde
 
 def change_manifest(folder, change):
     path = folder / "manifest.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8"))
     change(content)
     path.write_text(json.dumps(content))
 
@@ -110,7 +110,7 @@ def test_a_manifest_of_another_version_or_a_damaged_one_is_refused(folder, chang
 def test_a_model_that_is_not_in_the_table_is_named(folder):
     """It may have been added in a file that isn't imported here."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "MyNet"}))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"model": "MyNet"}))
     with pytest.raises(UserError, match=f"{folder}: the model MyNet is not in the table of models"):
         load_trained(folder)
 

@@ -121,7 +121,7 @@ def test_predict_tells_it_of_every_image_and_says_so_where_it_is_unlike(trained,
     table = predict("--csv", tmp_path / "all.csv")
     assert table.err.startswith("note: 1 of 2 images are unlike the training images (above 1)")
     assert [line.split()[-1] for line in table.out.splitlines()] == ["unlike", *(f"{of:.2f}" for of in expected)]
-    written = [line.split(",")[-1] for line in (tmp_path / "all.csv").read_text().splitlines()]
+    written = [line.split(",")[-1] for line in (tmp_path / "all.csv").read_text("utf-8").splitlines()]
     assert written[0] == "unlike"
     np.testing.assert_allclose([float(of) for of in written[1:]], expected, rtol=1e-4)
     found = [image["unlike"] for image in json.loads(predict("--json").out)["images"]]

@@ -187,7 +187,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_damaged(public_folder, name):
 def test_a_position_that_was_changed_is_damage(tmp_path):
     save_all(tmp_path, 4, 8)
     path = tmp_path / "8" / "_CHECKPOINT_METADATA"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8"))
     content["custom_metadata"]["progress"]["loss"] += 1e-9
     path.write_text(json.dumps(content))
     restored = load_latest(tmp_path)
@@ -198,7 +198,7 @@ def test_a_position_that_was_changed_is_damage(tmp_path):
 def test_a_checkpoint_of_before_its_position_had_a_checksum_is_read(tmp_path):
     save_all(tmp_path, 8)
     path = tmp_path / "8" / "_CHECKPOINT_METADATA"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8"))
     del content["custom_metadata"]["progress_checksum"]
     path.write_text(json.dumps(content))
     assert_is(load_latest(tmp_path), 8)

@@ -56,7 +56,7 @@ def synced(tmp_path, monkeypatch):
     def fsync(handle):
         here = (tmp_path, *tmp_path.iterdir())
         path = next(path for path in here if os.path.samestat(path.stat(), os.fstat(handle)))
-        seen.append((path, sorted(path.iterdir()) if path.is_dir() else path.read_text()))
+        seen.append((path, sorted(path.iterdir()) if path.is_dir() else path.read_text("utf-8")))
 
     monkeypatch.setattr(os, "fsync", fsync)
     return seen
@@ -81,7 +81,7 @@ def test_a_disk_that_fails_leaves_the_older_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output error"), whole_file(target) as temporary:
         temporary.write_text("new")
-    assert target.read_text() == "old"
+    assert target.read_text("utf-8") == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -96,7 +96,7 @@ def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     with whole_file(tmp_path / "scores.csv") as temporary:
         temporary.write_text("new")
-    assert (tmp_path / "scores.csv").read_text() == "new"
+    assert (tmp_path / "scores.csv").read_text("utf-8") == "new"
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def folders(tmp_path):
 def test_a_folder_takes_the_place_of_an_older_one_or_of_none(folders, tmp_path):
     target, written, replaced = folders
     replace_folder(target, written, replaced=replaced)
-    assert (target / "file").read_text() == "new"
-    assert (replaced / "file").read_text() == "old"
+    assert (target / "file").read_text("utf-8") == "new"
+    assert (replaced / "file").read_text("utf-8") == "old"
     replace_folder(tmp_path / "more" / "elsewhere", target, replaced=tmp_path / "unused")
-    assert (tmp_path / "more" / "elsewhere" / "file").read_text() == "new"
+    assert (tmp_path / "more" / "elsewhere" / "file").read_text("utf-8") == "new"
     assert not (tmp_path / "unused").exists()
 
 
@@ -140,7 +140,7 @@ def test_whatever_goes_wrong_there_is_a_folder_in_the_place(folders, monkeypatch
     monkeypatch.setattr(Path, "rename", failing_rename)
     with pytest.raises(type(error)):
         replace_folder(target, written, replaced=replaced)
-    assert (target / "file").read_text() == ("new" if renamed == 2 else "old")
+    assert (target / "file").read_text("utf-8") == ("new" if renamed == 2 else "old")
 
 
 def test_a_temporary_folder_goes_in_the_end_however_it_ends(tmp_path):
@@ -183,9 +183,9 @@ def test_the_next_one_clears_what_a_killed_process_left_and_puts_back_what_it_ha
             # What a process still holds stays.
             assert folder.exists()
             assert other != folder
-    assert (target / "file").read_text() == "old"
+    assert (target / "file").read_text("utf-8") == "old"
     assert not missing.exists()
-    assert notes.read_text() == "precious"
+    assert notes.read_text("utf-8") == "precious"
     assert not any(is_temporary(path.name) for path in target.parent.iterdir())
 
 

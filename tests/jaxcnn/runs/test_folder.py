@@ -77,13 +77,13 @@ def test_an_epoch_whose_scores_are_no_numbers_is_never_the_best(name):
 
 def test_a_score_that_is_no_number_is_null_in_the_file_and_comes_back(run):
     write_epochs(run, epochs(2, validation_loss=math.nan, test_loss=math.inf))
-    lines = [json.loads(line, parse_constant=pytest.fail) for line in run.metrics.read_text().splitlines()]
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in run.metrics.read_text("utf-8").splitlines()]
     assert [line["validation_loss"] for line in lines] == [None, None]
     for line in read_epochs(run):
         assert math.isnan(line["validation_loss"])
         assert math.isnan(line["test_loss"])
     # As older versions wrote it.
-    run.metrics.write_text(run.metrics.read_text().replace("null", "NaN"))
+    run.metrics.write_text(run.metrics.read_text("utf-8").replace("null", "NaN"))
     assert all(math.isnan(line["validation_loss"]) for line in read_epochs(run))
 
 
@@ -199,7 +199,7 @@ def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not a run folder"):
         create_run(tmp_path, {}, {}, {}, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "precious"
+    assert (tmp_path / "thesis.tex").read_text("utf-8") == "precious"
     with pytest.raises(UserError, match="no run folder"):
         open_run(tmp_path)
 
@@ -210,7 +210,7 @@ def test_a_folder_of_another_program_that_has_a_config_json_is_never_replaced(tm
         (tmp_path / name).write_text("precious")
     with pytest.raises(UserError, match="is not a run folder"):
         create_run(tmp_path, {}, {}, {}, overwrite=True)
-    assert (tmp_path / "config.json").read_text() == (tmp_path / "model.safetensors").read_text() == "precious"
+    assert {(tmp_path / name).read_text("utf-8") for name in ("config.json", "model.safetensors")} == {"precious"}
 
 
 def test_a_run_has_the_name_of_its_folder_wherever_it_is_named_from(run, monkeypatch):
@@ -241,7 +241,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(target.parent.iterdir()) == []
     with whole_file(target) as temporary:
         temporary.write_text("whole")
-    assert target.read_text() == "whole"
+    assert target.read_text("utf-8") == "whole"
     assert [path.name for path in target.parent.iterdir()] == ["scores.csv"]
     (tmp_path / "plain").touch()
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
@@ -275,6 +275,6 @@ def test_leftovers_of_a_killed_process_are_removed_and_the_best_classifier_put_b
     for path in (f".metrics{mark}.jsonl", f"predictions/.test{mark}.npz", *kept - {".git"}):
         (run.folder / path).touch()
     remove_leftovers(run)
-    assert (run.best / "manifest.json").read_text() == "old"
+    assert (run.best / "manifest.json").read_text("utf-8") == "old"
     # Another process may draw figures meanwhile, and what a user puts there is nobody else's.
     assert {str(path.relative_to(run.folder)) for path in run.folder.rglob(".*")} == kept

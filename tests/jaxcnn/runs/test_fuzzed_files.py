@@ -154,9 +154,9 @@ def put(content, path, value):
 @given(data=st.data())
 def test_any_value_in_any_place(run, name, data):
     lines = (
-        [json.loads(line) for line in (run.folder / name).read_text().splitlines()]
+        [json.loads(line) for line in (run.folder / name).read_text("utf-8").splitlines()]
         if name.endswith("l")
-        else [json.loads((run.folder / name).read_text())]
+        else [json.loads((run.folder / name).read_text("utf-8"))]
     )
     number = data.draw(st.integers(0, len(lines) - 1))
     place = data.draw(st.sampled_from(list(places(lines[number]))))

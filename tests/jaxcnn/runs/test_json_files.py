@@ -36,7 +36,7 @@ def test_floats_come_back_to_the_bit_and_keys_that_are_not_asked_for_stay(tmp_pa
 def test_nan_and_infinity_are_null_since_json_has_neither(tmp_path):
     numbers = {"a": math.nan, "b": math.inf, "c": [-math.inf, 1.5]}
     write_json(tmp_path / "a.json", numbers)
-    text = (tmp_path / "a.json").read_text()
+    text = (tmp_path / "a.json").read_text("utf-8")
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": None, "c": [None, 1.5]}
     # As older versions wrote them.
     (tmp_path / "a.json").write_text('{"a": NaN, "b": -Infinity, "c": 1}')

@@ -22,7 +22,7 @@ def test_what_an_earlier_process_left_keeps_nobody_out(tmp_path):
     run = Run(tmp_path / "run")
     for _ in range(2):
         with lock_run(run):
-            assert run.lock.read_text().startswith(f"process {os.getpid()} on ")
+            assert run.lock.read_text("utf-8").startswith(f"process {os.getpid()} on ")
 
 
 @pytest.mark.parametrize("number", [524, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EBADF])

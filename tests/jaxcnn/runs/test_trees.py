@@ -110,7 +110,7 @@ def test_a_manifest_alone_makes_no_tree(tmp_path, overwrite):
     with pytest.raises(UserError, match=rf"{tmp_path}: exists but holds no weights \(no checksums.json\); choose"):
         trees.save_tree(tmp_path, TREE, {}, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "background.js"}
-    assert (tmp_path / "background.js").read_text() == "precious"
+    assert (tmp_path / "background.js").read_text("utf-8") == "precious"
 
 
 @pytest.mark.parametrize("here", [".", "../tree", "inside/.."])

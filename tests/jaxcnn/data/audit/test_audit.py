@@ -86,7 +86,7 @@ def groups(section: dict[str, Any]) -> set[tuple[frozenset[str], bool, bool]]:
 def run_audit(run_command: Command, source: object, out: Path, *options: object) -> tuple[dict[str, Any], str]:
     code, printed, err = run_command("audit", source, "--out", out, *options)
     assert (code, err) == (0, "")
-    return json.loads((out / "audit.json").read_text()), printed
+    return json.loads((out / "audit.json").read_text("utf-8")), printed
 
 
 def test_it_finds_what_was_planted_and_nothing_else(planted: Path, tmp_path: Path, run_command: Command) -> None:

@@ -52,7 +52,7 @@ def test_the_matrix_counts_what_was_planted(sets: tuple[Path, ...], tmp_path: Pa
         "labels disagree: 1 images are glioma in B and no_tumor in A",
     ]
 
-    report = json.loads((tmp_path / "out/audit.json").read_text())
+    report = json.loads((tmp_path / "out/audit.json").read_text("utf-8"))
     assert [of["images"] for of in report["data_sets"]] == [4, 4, 3]
     by_pair = {(Path(of["of"]).name, Path(of["in"]).name): of for of in report["overlaps"]}
     assert by_pair["B", "A"]["disagreements"] == [
