@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from figures.class_labels import class_labels
 from figures.external_data import choose_images
 from figures.run_folders import Folder
-from figures.run_title import fit_title, run_title
+from figures.run_title import run_title, set_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.runs.folder import read_splits
@@ -95,5 +95,5 @@ def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None
         {title: of.confusion() for title, of in zip(titles, predictions.values(), strict=True)},
         predictions["test"].classes,
     )
-    figure.suptitle(fit_title(run_title(run)))
+    set_title(figure, run_title(run))
     save_figure(figure, out or folder / "figures" / "confusion-matrices.png")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.run_folders import Folder, open_folder
-from figures.run_title import run_title
+from figures.run_title import run_title, set_title
 from figures.saving import save_figure
 from figures.segmentation import LINES, add_legend, draw_outlines
 from jaxcnn.data.load import load_dataset
@@ -29,7 +29,7 @@ def dice_figure(scores: dict[str, float], title: str) -> Figure:
     names = sorted(scores, key=lambda name: scores[name])
     values = [scores[name] for name in names]
     few = len(names) <= _MOST_BARS
-    figure = Figure(figsize=(7, 1.6 + 0.22 * len(names) if few else 5), layout="constrained")
+    figure = Figure(figsize=(7, max(3, 1.6 + 0.22 * len(names)) if few else 5), layout="constrained")
     panel = figure.subplots()
     panel.barh(range(len(names)), values, color="#5c7fb5", height=0.8)
     for value, what, style in ((np.mean(values), "mean", "dashed"), (np.median(values), "median", "solid")):
@@ -38,7 +38,7 @@ def dice_figure(scores: dict[str, float], title: str) -> Figure:
     for text in panel.get_yticklabels():
         text.set_parse_math(False)
     panel.set(xlim=(0, 1), ylim=(-0.6, len(names) - 0.4), xlabel="Dice over all slices of the patient")
-    panel.set_title(title)
+    set_title(figure, title)
     panel.legend(loc="lower right", frameon=True)
     return figure
 
@@ -60,7 +60,7 @@ def gallery_figure(images: UInt8[np.ndarray, "n height width channel"], masks: M
             _draw(panel, images[place], masks, place)
             slice_name = masks.names[place].split("/")[-1]
             panel.set_title(f"{slice_name}: {dice[place]:.2f}", fontsize="small", parse_math=False)
-    figure.suptitle(title)
+    set_title(figure, title)
     add_legend(figure, list(LINES))
     return figure
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from figures.external_data import choose_images
 from figures.run_folders import Folder
-from figures.run_title import fit_title, run_title
+from figures.run_title import run_title, set_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.errors import UserError
@@ -36,7 +36,7 @@ def reliability_figure(
         _draw_bins(upper, lower, reliability(values, labels))
         error = measures(values, labels).calibration_error[0]
         upper.set_title(f"{name}\ncalibration error (ECE) {error:.3f}")
-    figure.suptitle(fit_title(f"{title}, {len(labels)} {images}"))
+    set_title(figure, f"{title}, {len(labels)} {images}")
     # Otherwise the last number of one axis would touch the first of the next.
     figure.set_layout_engine("constrained", wspace=0.06)
     axes[0, 0].set_ylabel("accuracy")

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from figures.run_folders import Folder
-from figures.run_title import fit_title, run_title
+from figures.run_title import run_title, set_title
 from figures.saving import save_figure
 from figures.scored_models import best_run
 from jaxcnn.evaluation.risk_coverage import RiskCoverage, curves_by_doubt
@@ -37,7 +37,7 @@ def risk_coverage_figure(curves: Mapping[str, RiskCoverage], title: str, thresho
     panel.set(xlim=(0, 1), xlabel="coverage: share of the images that are answered")
     panel.set_ylim(bottom=0)
     panel.set_ylabel("risk: share of the answers that are wrong")
-    panel.set_title(fit_title(title))
+    set_title(figure, title)
     panel.grid(alpha=0.3)
     figure.legend(loc="outside lower center")
     return figure

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from figures.class_labels import class_labels
 from figures.external_data import choose_images
 from figures.run_folders import Folder
-from figures.run_title import fit_title, run_title
+from figures.run_title import run_title, set_title
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
 from figures.scored_models import best_run
@@ -59,8 +59,7 @@ def roc_curves_figure(
     panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     panel.set_xlabel("false positive rate (1 - specificity)")
     panel.set_ylabel("true positive rate (sensitivity)")
-    title = fit_title(f"{title}, {len(labels)} {images}")
-    panel.set_title(f"{title}\nmacro ROC AUC {found.auc_macro[0]:.3f}")
+    set_title(figure, f"{title}, {len(labels)} {images}", f"macro ROC AUC {found.auc_macro[0]:.3f}")
     panel.grid(alpha=0.3)
     heading = "class against all others: AUC"
     if inside:

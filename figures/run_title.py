@@ -2,6 +2,8 @@
 
 import textwrap
 
+from matplotlib.figure import Figure
+
 from jaxcnn.runs.folder import Run, read_data
 
 
@@ -10,6 +12,6 @@ def run_title(run: Run) -> str:
     return f"{run.name}, protocol {read_data(run)['protocol']}".replace("$", r"\$")
 
 
-def fit_title(title: str) -> str:
-    """Break a title into lines that fit above a figure."""
-    return textwrap.fill(title, 60)
+def set_title(figure: Figure, title: str, second: str = "") -> None:
+    """Put a title above a figure, in lines that fit, and a second one in a line of its own."""
+    figure.suptitle("\n".join([*textwrap.wrap(title, 60), *filter(None, [second])]))

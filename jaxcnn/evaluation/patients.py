@@ -26,7 +26,7 @@ SUMMARISED = {
     "slice_iou": "IoU by slice",
 }
 
-PatientScores = dict[str, Float64[np.ndarray, " patients"]]
+PatientScores = dict[str, Float64[np.ndarray, " patients"] | Int[np.ndarray, " patients"]]
 
 
 def score_patients(masks: MaskPredictions) -> PatientScores:
@@ -47,8 +47,8 @@ def score_patients(masks: MaskPredictions) -> PatientScores:
     places = [np.flatnonzero(np.array(masks.patients) == name) for name in masks.patient_names]
     found |= {name: np.array([_mean(np.asarray(_mean(of))[own]) for own in places]) for name, of in slices.items()}
     tumour = np.asarray(masks.true.any(axis=(1, 2)))
-    found["slices"] = np.array([float(len(own)) for own in places])
-    found["marked_slices"] = np.array([float(tumour[own].sum()) for own in places])
+    found["slices"] = np.array([len(own) for own in places])
+    found["marked_slices"] = np.array([tumour[own].sum() for own in places])
     return found
 
 
@@ -88,7 +88,7 @@ def patient_table(masks: MaskPredictions, scores: PatientScores) -> str:
     """One line per patient."""
     lines = [["patient", "slices", "with a mask", "Dice", "IoU", "sensitivity", "precision", "Hausdorff 95"]]
     for place, name in enumerate(masks.patient_names):
-        counted = [f"{scores[column][place]:.0f}" for column in ("slices", "marked_slices")]
+        counted = [str(scores[column][place]) for column in ("slices", "marked_slices")]
         lines.append([name, *counted, *(_shown(scores[column][place]) for column in (*MEASURES, "hausdorff95"))])
     return format_table(lines)
 
@@ -111,7 +111,7 @@ def masks_document(
 ) -> dict[str, Any]:
     """What --json prints of a run."""
     patients = {
-        name: {column: float(values[place]) for column, values in scores.items()}
+        name: {column: values[place].item() for column, values in scores.items()}
         for place, name in enumerate(masks.patient_names)
     }
     measures = {name: dict(zip(("value", "low", "high"), of, strict=True)) for name, of in summary.items()}
@@ -128,8 +128,8 @@ def write_patients(path: Path, rows: Sequence[tuple[Mapping[str, Any], MaskPredi
     lines: list[list[Any]] = [[*rows[0][0], "patient", *columns]]
     for of, masks, scores in rows:
         for place, name in enumerate(masks.patient_names):
-            numbers = (scores[column][place] for column in columns)
-            lines.append([*of.values(), name, *("" if math.isnan(n) else float(n) for n in numbers)])
+            numbers = (scores[column][place].item() for column in columns)
+            lines.append([*of.values(), name, *("" if math.isnan(n) else n for n in numbers)])
     try:
         write_csv(path, lines)
     except OSError as error:

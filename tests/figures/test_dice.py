@@ -1,6 +1,7 @@
 """Bars are as long as the patients' Dice, and the gallery shows the best, the median and the worst slices."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def test_the_gallery_goes_from_best_to_worst_without_slices_that_show_nothing():
     shown = [int(title.split(":")[0]) for title in titles]
     assert shown == [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert titles[0] == "11: 1.00"
+
+
+@pytest.mark.parametrize("draw", [lambda title: dice_figure({"a": 0.5}, title), partial(gallery_figure, IMAGES, MASKS)])
+def test_a_long_title_stays_on_the_page(draw):
+    figure = draw("a run with a name as long as names can be, " * 5)
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y0 >= figure.axes[0].get_tightbbox().y1
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_each_line_has_the_area_that_the_legend_tells():
         line = panel.get_lines()[place]
         assert auc(line.get_xdata(), line.get_ydata()) == pytest.approx(areas[place])
         assert names[place] == f"{name}: {areas[place]:.3f}"
-    assert panel.get_title() == f"a, 200 test images\nmacro ROC AUC {np.mean(areas):.3f}"
+    assert panel.figure.get_suptitle() == f"a, 200 test images\nmacro ROC AUC {np.mean(areas):.3f}"
     # Told apart without colours, too.
     assert len({line.get_linestyle() for line in panel.get_lines()[:4]}) == 4
 
