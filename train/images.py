@@ -29,7 +29,8 @@ class Images:
     """A data set and its description.
 
     Attributes:
-        dataset: divided into train, validation and test; only the first two decide anything.
+        dataset: divided into train, validation and test; only the first two decide anything. Where the normalisation is
+            of whole volumes, the images have had it.
         leakage: near-duplicates across Training and Testing.
         description: the content of data.json.
     """
@@ -73,19 +74,34 @@ def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
     except ValueError as error:
         option = f"--folds {fold.count}" if fold else f"--validation-fraction {options.validation_fraction}"
         raise UserError(f"{option}: {error}; use more images") from error
-    if isinstance(options, TrainOptions) and options.empty_slices < 1:
-        dataset = _without_empty_slices(dataset, options.empty_slices)
     origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
-    return Images(dataset, leakage, describe(dataset, leakage, options.protocol) | {"test_images": origin})
+    whole, empty = dataset, options.empty_slices if isinstance(options, TrainOptions) else 1
+    dataset = _without_empty_slices(whole, empty)
+    description = describe(dataset, leakage, options.protocol) | {"test_images": origin}
+    if isinstance(options, TrainOptions) and options.normalization in BY_VOLUME:
+        # Of whole volumes, as in use: those without their empty slices have other means and deviations.
+        dataset = _without_empty_slices(_standardized(whole), empty)
+    return Images(dataset, leakage, description)
 
 
 def _without_empty_slices(dataset: Dataset, share: float) -> Dataset:
     """Keep this share of the training slices whose masks are empty, evenly spread."""
+    if share == 1:
+        return dataset
     train = dataset.splits["train"]
     empty, marked = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels)
     kept = evenly_spread(empty, round(share * len(empty)))
     chosen = train.take(np.sort(np.concatenate([marked, kept])))
     return dataclasses.replace(dataset, splits={**dataset.splits, "train": chosen})
+
+
+def _standardized(dataset: Dataset) -> Dataset:
+    """Normalise the images of each patient together."""
+    splits = {
+        name: dataclasses.replace(split, images=standardize_volumes(split.images, patients_of(split)))
+        for name, split in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def report_images(images: Images, protocol: Protocol) -> None:
@@ -115,10 +131,7 @@ def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]
     """
 
     def framed(split: Split) -> Examples:
-        images = split.images
-        if options.normalization in BY_VOLUME:
-            images = standardize_volumes(images, patients_of(split))
-        views = tuple(_frame_all(view, options.preprocessing) for view in views_of(images, options.tta))
+        views = tuple(_frame_all(view, options.preprocessing) for view in views_of(split.images, options.tta))
         if split.masks is None:
             return Examples(views, split.labels)
         return Examples(views, np.asarray(frame_masks(split.masks, options.preprocessing, len(dataset.classes))))

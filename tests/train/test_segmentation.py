@@ -22,8 +22,10 @@ from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.models.unet import UNet
 from jaxcnn.runs.folder import best_epoch, open_run, read_data, read_epochs, read_masks
 from train.__main__ import main
+from train.images import frame_splits, load_images
 from train.interruption import Interruption
 from train.losses import LOSSES
+from train.options import make_config
 
 OPTIONS = ["--width", "0.06", "--max-images", "64", "--epochs", "2", "--batch-size", "8", "--image-size", "32"]
 OPTIONS += ["--augment", "brain-mri", "--dropout", "0.2", "--ema", "0.9", "--tta", "flip"]
@@ -233,3 +235,24 @@ def test_eight_devices_by_pmap_train_in_micro_batches_and_in_bfloat16(finished, 
     for epoch, other in zip(read_epochs(open_run(tmp_path / "run")), read_epochs(open_run(finished)), strict=True):
         for split in ("train", "validation", "test"):
             assert epoch[f"{split}_loss"] == pytest.approx(other[f"{split}_loss"], rel=0.2)
+
+
+def test_training_images_are_normalised_over_whole_volumes_though_empty_slices_are_left_out(tmp_path):
+    random = np.random.default_rng(0)
+    images, masks = random.integers(0, 256, (60, 32, 32, 3), np.uint8), np.zeros((60, 32, 32), np.uint8)
+    masks[::5, 8:16, 8:16] = 1
+    # Slices without a tumour are darker, so that a volume without them is another.
+    images[masks.any(axis=(1, 2)) == 0] //= 3
+    np.savez(tmp_path / "scans.npz", images=images, masks=masks, patients=np.repeat(list("abcdef"), 10))
+
+    def load(**options):
+        config = make_config("segmentation", data=str(tmp_path / "scans.npz"), test_fraction=0.2, **options).training
+        images = load_images(config, masks=True)
+        return images, frame_splits(config, images.dataset)["train"].inputs[0]
+
+    (whole, expected), (fewer, found) = (load(normalization="volume-z-score", empty_slices=n) for n in (1.0, 0.25))
+    train, kept = (images.dataset.splits["train"] for images in (whole, fewer))
+    assert (kept.labels == 0).sum() == round(0.25 * (train.labels == 0).sum())
+    np.testing.assert_array_equal(found, expected[[train.names.index(name) for name in kept.names]])
+    # The description is of the images as they are, which a resumed run finds again.
+    assert fewer.description == load(empty_slices=0.25)[0].description
