@@ -42,7 +42,9 @@ SCALED = tuple(
 
 
 def benchmarks(
-    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = (),
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = (),
     peers: bool = False,
     rounds: int = 5,
     out: Path | None = None,
@@ -58,7 +60,7 @@ def benchmarks(
             bytes, on paper; loop, what training costs the host beside the steps.
         peers: On the CPU, against PyTorch's ways (eager, channels last, compiled, both), ONNX Runtime and OpenVINO,
             each with its best settings. Without it, against PyTorch as most of its users have it.
-        rounds: pieces of work on each side.
+        rounds: Number of rounds; in each, this project and every peer do the same work once.
         out: CSV file to write, a line a benchmark and peer.
         device: Measure both sides on this device, in TF32 and in bfloat16: ten steps and one synchronisation at a time,
             inputs on the device, both sides with their best settings.

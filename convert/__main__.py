@@ -10,6 +10,7 @@ import tyro
 
 from convert.hub import ADDRESSES, check_hash, fetch_weights
 from jaxcnn import cli
+from jaxcnn.cli import needed
 from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError, is_installed
@@ -24,15 +25,21 @@ if TYPE_CHECKING:
 
 CheckpointPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")]
-Normalization = Annotated[str, tyro.conf.arg(constructor=tyro.extras.literal_type_from_choices(tuple(NORMALIZATIONS)))]
+Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, needed("[CHECKPOINT] OUT")]
+Normalization = Annotated[
+    str,
+    tyro.conf.arg(
+        constructor=tyro.extras.literal_type_from_choices(tuple(NORMALIZATIONS)),
+        help_behavior_hint=lambda default: f"(default: {default.strip('[]' + chr(39))})",
+    ),
+]
 _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 
 
 def unet(
     paths: Paths, *, hub: bool = False, normalization: Normalization = "per-image-z-score", overwrite: bool = False
 ) -> int:
-    """Convert the U-Net for brain MRI from PyTorch hub, of any width and number of channels.
+    """Convert the U-Net for brain MRI from PyTorch Hub, of any width and number of channels.
 
     Args:
         paths: Checkpoint and folder for the converted weights; with --hub only the folder.

@@ -8,7 +8,7 @@ from jaxcnn.download import download
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
 
-# PyTorch hub's convention: a name ends in the first digits of the file's SHA-256.
+# PyTorch Hub's convention: a name ends in the first digits of the file's SHA-256.
 ADDRESSES = {
     "unet": "https://github.com/mateuszbuda/brain-segmentation-pytorch/releases/download/v1.0/unet-e012d006.pt",
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",

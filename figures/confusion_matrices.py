@@ -79,7 +79,7 @@ def _readable_on(background: Sequence[float] | Float[np.ndarray, " 4"]) -> str:
 
 
 def confusion_matrices(folder: Folder, data: str | None = None, out: Path | None = None) -> None:
-    """Draw the confusion matrices of a run's best checkpoint on its training and test images.
+    """Draw the confusion matrices of a run's best weights on its training and test images.
 
     Args:
         folder: Run folder, or a sweep folder, whose best run by validation F1 is used.

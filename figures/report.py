@@ -147,7 +147,7 @@ def _picture(figure: Figure, description: str) -> str:
 
 
 def report(folders: Folders, out: Path | None = None) -> None:
-    """Write an HTML page about a sweep: table, interactive chart, learning curves, and details of the best model.
+    """Write an HTML page about runs or sweeps: table, interactive chart, learning curves, and figures of the best one.
 
     Args:
         folders: Sweep folders or run folders.

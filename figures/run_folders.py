@@ -7,13 +7,14 @@ from typing import Annotated
 import tyro
 
 from figures.short_names import short_names
+from jaxcnn.cli import needed
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, is_run, open_run, open_sweep
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
 """The argument of a command that takes one folder."""
 
-Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, needed("SWEEP|RUN [SWEEP|RUN ...]")]
 """The argument of a command that takes several folders."""
 
 

@@ -30,6 +30,11 @@ _WAYS_OUT = dict.fromkeys((errno.EACCES, errno.EPERM), "choose files and folders
 _NO_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
 
+def needed(metavar: str) -> Any:
+    """Describe one or more arguments that a command can't do without, such as `RUN [RUN ...]`, to tyro."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(required)")
+
+
 def run(program: str, commands: Mapping[str, Callable[..., Any]] | Callable[..., Any], summary: str) -> NoReturn:
     """Parse `sys.argv`, call the command it names, and exit.
 

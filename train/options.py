@@ -84,7 +84,7 @@ class TrainOptions(ImageOptions):
     normalization: str = "none"
     """`none`, `per-image-z-score`, `foreground-z-score`, `percentile`, `imagenet`, or `volume-z-score` (by patient)."""
     augment: str = "none"
-    """`brain-mri` moves and relights images; what begins with `any-` also hides a scan's source (docs/recipe.md)."""
+    """`brain-mri`: rotate, zoom, shift, mirror, blur, brightness; `any-...` also hides the source (docs/recipe.md)."""
     loss: str = "cross-entropy"
     """`cross-entropy`; the reference project's `double-softmax`; or, of masks, `dice` or `dice-cross-entropy`."""
     label_smoothing: float = 0.0
@@ -106,7 +106,7 @@ class TrainOptions(ImageOptions):
     seed: int = 0
     """Seed of the initial weights, the order of the images, dropout and augmentation."""
     start_from: str | None = None
-    """Run folder to start from: the weights of its best checkpoint take the place of random ones."""
+    """Run folder to start from: its best weights take the place of random ones."""
     start_optimizer: bool = False
     """With --start-from, start with the optimizer's moments in that run's last checkpoint, too."""
 

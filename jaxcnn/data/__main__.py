@@ -9,6 +9,7 @@ import tyro
 from PIL import Image
 
 from jaxcnn import cli
+from jaxcnn.cli import needed
 from jaxcnn.data.audit import audit as find_duplicates
 from jaxcnn.data.audit import audit_document, contact_sheet, read_collection, table
 from jaxcnn.data.audit.overlaps import compare, comparison_document
@@ -26,7 +27,7 @@ from jaxcnn.tables import fit_table
 
 
 def prepare(
-    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PATH]")] = None,
+    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PATH]", help_behavior_hint="")] = None,
     *,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     download: bool = False,
@@ -92,7 +93,7 @@ def _table(dataset: Dataset) -> str:
 
 
 def audit(
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, needed("DATA [DATA ...]")],
     *,
     threshold: float = THRESHOLD,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("audit"),

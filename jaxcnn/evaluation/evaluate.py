@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from scipy.special import softmax
 
+from jaxcnn.cli import needed
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature, mean_estimates, measures
@@ -57,7 +58,7 @@ _CONSEQUENCES: dict[str | None, str] = {
 
 
 def evaluate(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("RUN [RUN ...]")],
     *,
     split: Split | None = None,
     data: str | None = None,
@@ -80,8 +81,8 @@ def evaluate(
         runs: Run folders, sweep folders for all their runs, or folders of converted classifiers, which need --data the
             first time.
         split: Images to score; by default the test images, or with --data all images.
-        data: Evaluate the best checkpoints on this data set instead of the runs' own: a prepared data set, `phantom`,
-            or a folder, zip or table of labelled images.
+        data: Evaluate the best weights on this data set instead of the runs' own: a prepared data set, `phantom`, or a
+            folder, zip or table of labelled images.
         matches: With --data, match class A of the data set to class B of the runs where their names differ; `A=` leaves
             out the images of class A. Can be given several times.
         unseen: Leave out test images that have a near-duplicate or an image of the same patient among the training
@@ -90,15 +91,15 @@ def evaluate(
         together: Instead of each run, score the one that is best on the validation images, the mean of all their
             scores, and the ensemble that averages their probabilities; and report the differences to the ensemble.
         temperature: Divide the logits by the temperature that gives the lowest log loss on the validation images.
-        unlike: Also measure what the runs' measure of unlike images is worth: on test images, and on noise, clouds,
-            scenes and phantoms. Takes the images of the runs.
+        unlike: Also measure how well the runs detect out-of-distribution images: noise, clouds, scenes and phantoms,
+            against test images. Takes the images of the runs.
         largest_component: Of runs that segment, score only the largest connected component of each class in a patient.
         protocol: Refuse runs that were trained under another protocol.
         resamples: Number of resamples for the intervals; each resample draws whole groups of near-duplicates and
             patients.
         seed: Seed of the resamples.
         csv_file: Write one line per image to this file: run, image, label, prediction, and the probability of each
-            class.
+            class. Of runs that segment, one line per patient.
         machine_readable: Print JSON instead of tables.
     """
     if not runs:

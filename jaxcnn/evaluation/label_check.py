@@ -10,6 +10,7 @@ import tyro
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
+from jaxcnn.cli import needed
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import Split, check_same_classes, check_same_images
 from jaxcnn.evaluation.measures import measures
@@ -47,7 +48,7 @@ def question_labels(models: Sequence[Predictions]) -> Doubts:
 
 
 def check_labels(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("RUN [RUN ...]")],
     *,
     split: Split = "test",
     csv_file: Annotated[Path | None, tyro.conf.arg(name="csv", metavar="FILE")] = None,

@@ -1,6 +1,6 @@
 """python -m train card: write what people should know before they use a run's classifier, as a model card.
 
-Mitchell et al.: Model cards for model reporting. FAT* 2019. The header is that of the Hugging Face hub.
+Mitchell et al.: Model cards for model reporting. FAT* 2019. The header is that of the Hugging Face Hub.
 """
 
 import shlex
@@ -44,7 +44,7 @@ def card(
     licence: Annotated[str, tyro.conf.arg(name="license")] = "apache-2.0",
     overwrite: bool = False,
 ) -> None:
-    """Write the model card of a finished run, RUN/README.md, with the header that the Hugging Face hub reads.
+    """Write the model card of a finished run, RUN/README.md, with the header that the Hugging Face Hub reads.
 
     Args:
         folder: Run folder.

@@ -117,7 +117,7 @@ def load(folder: Path | str | Sequence[Path | str]) -> Classifier:
 
     Args:
         folder: of the run, the sweep or the converted classifier; or several. Or hf://OWNER/NAME, a classifier on the
-            Hugging Face hub.
+            Hugging Face Hub.
 
     Raises:
         UserError: one is none of these, or its classifier is missing or damaged, or they have other classes.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import tyro
 from jax import export as jax_export
 
+from jaxcnn.cli import needed
 from jaxcnn.cpu import xla_only
 from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
@@ -30,7 +31,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...] OUT")],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("RUN [RUN ...] OUT")],
     *,
     format: Literal["jax", "onnx"] = "jax",  # noqa: A002  (the option's name)
     overwrite: bool = False,

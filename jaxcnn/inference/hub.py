@@ -1,4 +1,4 @@
-"""Share a trained classifier on the Hugging Face hub, and load one from there.
+"""Share a trained classifier on the Hugging Face Hub, and load one from there.
 
 README.md             the model card
 config.json           RUN/best/manifest.json
@@ -30,7 +30,7 @@ def push(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")],
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")],
 ) -> None:
-    """Share the best classifier of a run on the Hugging Face hub, with its model card.
+    """Share the best classifier of a run on the Hugging Face Hub, with its model card.
 
     The card, the network's description and its weights are sent, and nothing else. Log in with `hf auth login` first.
 

@@ -12,6 +12,7 @@ import tyro
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from jaxcnn.cli import needed
 from jaxcnn.data.batch import fill_up
 from jaxcnn.data.files import shown
 from jaxcnn.data.labelled import tell_left_out
@@ -49,7 +50,7 @@ class Prediction:
 
 def predict(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")] = (),
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("IMAGE [IMAGE ...]")] = (),
     *,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     csv_file: Annotated[Path | None, tyro.conf.arg(name="csv", metavar="FILE")] = None,

@@ -9,6 +9,7 @@ import tyro
 from PIL import Image
 from scipy import ndimage
 
+from jaxcnn.cli import needed
 from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import keep_largest_component
@@ -31,7 +32,7 @@ _COLOURS = np.array([(255, 159, 28), (46, 196, 241), (230, 75, 160), (120, 220, 
 
 def segment(
     network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|WEIGHTS")],
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")] = (),
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("INPUT [INPUT ...]")] = (),
     *,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     preset: Preset | None = None,
@@ -44,7 +45,7 @@ def segment(
         inputs: NIfTI volumes, DICOM series, TIFF stacks, pictures, or folders of them with a folder per patient.
         out: Folder for the masks, for segments.csv and for a picture of each patient with outlines.
         preset: Preprocessing: `as-trained`, as the run's options say; `per-image-z-score`, each slice by itself;
-            `hub`, as the network on PyTorch hub was trained: cropped to the brain, 256x256, normalised by patient. By
+            `hub`, as the network on PyTorch Hub was trained: cropped to the brain, 256x256, normalised by patient. By
             default that of the run, `hub` for the hub's own weights, and `per-image-z-score` for other weights.
         largest_component: Keep only the largest connected component of each class.
     """

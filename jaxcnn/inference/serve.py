@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from jaxcnn.cli import needed
 from jaxcnn.data.files import FileError, StoredFile
 from jaxcnn.data.image import to_square
 from jaxcnn.data.readers.table import find_reader
@@ -42,7 +43,7 @@ Answer = Callable[[str, bytes], list[dict[str, Any]]]
 
 
 def serve(
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, needed("RUN [RUN ...]")],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,

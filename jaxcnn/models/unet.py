@@ -1,4 +1,4 @@
-"""The U-Net of mateuszbuda/brain-segmentation-pytorch, which PyTorch hub offers for brain MRI."""
+"""The U-Net of mateuszbuda/brain-segmentation-pytorch, which PyTorch Hub offers for brain MRI."""
 
 from functools import partial
 from typing import Any, ClassVar

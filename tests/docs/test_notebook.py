@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    'load_dataset("phantom")': 'load_dataset("phantom", max_images=32)',
+    "load_dataset(DATA)": "load_dataset(DATA, max_images=32)",
     "image_size=64, width=0.5, epochs=4": "image_size=64, width=0.05, epochs=2, max_images=32",
 }
 

@@ -50,7 +50,8 @@ def test_a_result_that_changes_is_noticed_in_tables_and_sentences(copy):
     results = copy / "docs" / "results" / "unet-leak-free-seeds.csv"
     text = results.read_text("utf-8")
     assert "0.6581730672291629" in text
-    results.write_text(text.replace("0.6581730672291629", "0.6681730672291629"))
+    macro_and_weighted = text.replace("0.6581730672291629", "0.6681730672291629").replace("0.6568106", "0.6668106")
+    results.write_text(macro_and_weighted)
     changed, out, wrong = check()
     assert changed
     assert "README.md" in out

@@ -48,7 +48,7 @@ def test_every_command_of_the_page_does_what_it_says(folder, monkeypatch, capsys
             main()
         assert not ended.value.code, (line, capsys.readouterr().err)
     # The frozen stages of the classifier have the bits of the run.
-    found, expected = (load_best(Run(folder / "runs" / name)).variables for name in ("transfer", "tumors"))
+    found, expected = (load_best(Run(folder / "runs" / name)).variables for name in ("from-tumors", "tumors"))
     for stage in STAGE_NAMES[:4]:
         jax.tree.map(np.testing.assert_array_equal, found["params"]["unet"][stage], expected["params"][stage])
     drawn = {path.name for path in (folder / "runs" / "tumors" / "figures").iterdir()}

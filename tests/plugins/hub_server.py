@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on this machine, as far as sharing a model and getting it back needs it."""
+"""A stand-in for the Hugging Face Hub on this machine, as far as sharing a model and getting it back needs it."""
 
 import base64
 import contextlib
