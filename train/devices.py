@@ -7,7 +7,7 @@ Were the division left to the compiler, it would sum a bfloat16 convolution's ke
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -111,9 +111,14 @@ def choose_devices(placement: Placement, batch_size: int, accumulate: int = 1) -
         proposed = " or ".join(str(size) for size in (batch_size - rest, batch_size - rest + shares) if size)
         by = f"{len(chosen)} devices" + (f" times {accumulate} micro-batches" if accumulate > 1 else "")
         raise UserError(f"--batch-size {batch_size}: {by} can't divide it evenly; give {proposed}")
-    # `jax.make_mesh` may put the devices in another order, and each process must have its part of the batch in one
-    # piece, at its place, for the examples to have the places that they have in one process.
-    return Parallel(Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,)), placement.parallel)
+    # Not `jax.make_mesh`, which may put the devices in another order: each process must have its part of the batch in
+    # one piece, at its place, for the examples to have the places that they have in one process.
+    return Parallel(line_of(chosen), placement.parallel)
+
+
+def line_of(devices: Sequence[jax.Device], axis: str = AXIS) -> Mesh:
+    """A mesh of one axis, with the devices in their order."""
+    return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
 def pick_devices(placement: Placement) -> list[jax.Device]:

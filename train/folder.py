@@ -13,6 +13,7 @@ import jax
 
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, create_run, read_config, read_data, read_environment, remove_leftovers
+from jaxcnn.runs.json_files import write_json
 from jaxcnn.runs.lock import lock_run
 from train.devices import Placement, pick_devices
 from train.images import Images
@@ -29,7 +30,7 @@ _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 _COMPUTING = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
-def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool, option: str = "--run-dir") -> None:
+def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool) -> None:
     """Check that --overwrite and --resume are not given together, and that the folder to resume is named.
 
     Raises:
@@ -38,7 +39,7 @@ def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool
     if overwrite and resume:
         raise UserError("--overwrite and --resume exclude each other: give only one of them")
     if resume and run_dir is None:
-        raise UserError(f"--resume needs {option}: name the folder of the run to resume")
+        raise UserError("--resume needs --run-dir: name the folder of the run to resume")
 
 
 def new_folder(name: str) -> Path:
@@ -80,6 +81,7 @@ def hold_folder(
             if resume and run.config.is_file():
                 check_same_run(run, config, images)
                 remove_leftovers(run)
+                note_changes(run, config, images)
                 if changed := differences(read_environment(run), environment):
                     report(f"note       {changed}: the results may differ, if only by rounding")
             else:
@@ -104,6 +106,22 @@ def check_same_run(run: Run, config: Config, images: Images) -> None:
                 f"--data {config.training.data}: the {split} images have the fingerprint {fingerprint[:12]}, but those"
                 f" of the run in {run.folder} have {before[split][:12]}; resume with the images it was started with"
             )
+
+
+def note_changes(run: Run, config: Config, images: Images) -> None:
+    """Write down what may change when a run is resumed, for those who look for its images; the caller holds its lock.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    now = {field: value for field, value in config.to_json().items() if field in MAY_CHANGE}
+    source = {"source": images.description["source"]}
+    for path, before, changed in ((run.data, read_data(run), source), (run.config, read_config(run), now)):
+        if before | changed != before:
+            try:
+                write_json(path, before | changed)
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}; choose a folder that can be written") from error
 
 
 def check_same_options(now: Mapping[str, Any], before: Mapping[str, Any], started: str) -> None:

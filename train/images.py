@@ -47,9 +47,8 @@ def load_images(options: ImageOptions, *, masks: bool = False) -> Images:
         UserError: there are none, or too few of a class to hold any out.
     """
     if options.folds is not None and options.fold is None:
-        raise UserError(
-            f"--folds {options.folds}: needs --fold, the fold to test on; give it, or train all folds with a sweep"
-        )
+        way_out = "give it, or train all folds with a sweep" if isinstance(options, TrainOptions) else "give it"
+        raise UserError(f"--folds {options.folds}: needs --fold, the fold to test on; {way_out}")
     return divide_images(load_dataset(options.data, options.max_images, masks=masks), options)
 
 
@@ -72,8 +71,11 @@ def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
     except UserError:
         raise
     except ValueError as error:
-        option = f"--folds {fold.count}" if fold else f"--validation-fraction {options.validation_fraction}"
-        raise UserError(f"{option}: {error}; use more images") from error
+        held_out = [split for split in ("validation", "test") if split not in loaded.splits]
+        shares = {f"--{split}-fraction": getattr(options, f"{split}_fraction") for split in held_out}
+        option, share = max(shares.items(), key=lambda item: item[1], default=("--data", options.data))
+        option, share = ("--folds", fold.count) if fold else (option, share)
+        raise UserError(f"{option} {share}: {error}; use more images") from error
     origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
     whole, empty = dataset, options.empty_slices if isinstance(options, TrainOptions) else 1
     dataset = _without_empty_slices(whole, empty)

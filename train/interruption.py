@@ -1,6 +1,7 @@
 """End a run early: on a signal, after the current step is saved, or because the run diverges."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +69,17 @@ class Interruption:
 def interruption(agree: Callable[[int], int]) -> Iterator[Interruption]:
     """While the block runs, SIGINT and SIGTERM only make a note; SIGINT after another one ends the process as ever.
 
+    Python lets the main thread alone say what a signal does; in another (Optuna, a web worker) they do what they did.
+
     Args:
         agree: from the number of this process's signal, 0 for none, to the one that all processes act on.
     """
     requested = Interruption(agree)
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+    # None is a handler that was not set by Python, which can't set it again.
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
         requested.signal_number = number

@@ -372,8 +372,13 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
     for place, trained in best.items():
         variables = program.learners[place].network.split(trained.variables)
         states[place] = states[place].with_variables(*variables)
-    state = program.layout.join(states)
-    for name, split in training.first.dataset.splits.items():
+    state, splits = program.layout.join(states), training.first.dataset.splits
+    # Before the predictions, which mark a run as finished.
+    for place, trained in best.items():
+        fitted = fit_unlike(trained, splits["train"].images, splits["validation"].images)
+        if fitted is not trained:
+            save_trained(program.learners[place].run.best, fitted)
+    for name, split in splits.items():
         evaluated = _evaluate(training, state, (name,))[name]
         for place in positions:
             learner, (_, outputs) = program.learners[place], evaluated[place]
@@ -381,9 +386,4 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
             predictions = learner.task.predictions(outputs, targets, split, classes)
             by_first(partial(write_predictions, learner.run, name, predictions))
             results[place][name] = len(split), _scores(learner, name, evaluated[place])
-    splits = training.first.dataset.splits
-    for place, trained in best.items():
-        fitted = fit_unlike(trained, splits["train"].images, splits["validation"].images)
-        if fitted is not trained:
-            save_trained(program.learners[place].run.best, fitted)
     return results

@@ -19,7 +19,7 @@ from jaxcnn.data.preprocessing import Preprocessing, as_inputs
 from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import open_pretrained
 from jaxcnn.inference.segmentation import load_encoder, load_segmenter
-from jaxcnn.models.architecture import RANDOM, Paths
+from jaxcnn.models.architecture import RANDOM, ChannelsError, Paths
 from jaxcnn.runs.folder import is_trained
 from train.options import Config
 from train.start import start_weights
@@ -112,6 +112,8 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
     shape = training.preprocessing.seen_shape(image_shape)
     try:
         draw_variables(network, shape)
+    except ChannelsError as error:
+        raise UserError(f"--normalization {training.normalization}: {error}; choose another") from error
     except ValueError as error:
         raise UserError(f"--image-size {shape[0]}: {error}; choose another size") from error
     return network
@@ -160,7 +162,8 @@ def draw_variables(
     function.
 
     Raises:
-        ValueError: the network doesn't take images of this shape, or the given variables are for others.
+        ValueError: the network doesn't take images of this shape, or the given variables are for others; of their
+            channels a `ChannelsError`.
     """
     # Dropout has no weights: models that differ in it alone are traced and compiled once.
     model = network.model.clone(dropout=0.0)
@@ -168,8 +171,10 @@ def draw_variables(
 
     shapes = flatten_dict(traced.out_info)
     for path, leaf in network.given.items():
-        if leaf.shape != shapes[path].shape:
-            raise ValueError(f"{'/'.join(path)} has the shape {leaf.shape}, but {shapes[path].shape} for such images")
+        if leaf.shape != (shape := shapes[path].shape):
+            # The kernel of a convolution is (height, width, channels, features).
+            kind = ChannelsError if leaf.ndim == 4 and leaf.shape[2] != shape[2] else ValueError
+            raise kind(f"{'/'.join(path)} has the shape {leaf.shape}, but {shape} for such images")
 
     def with_given(variables: Variables) -> dict[str, Any]:
         return unflatten_dict(flatten_dict(variables) | network.given)

@@ -12,7 +12,7 @@ from jaxcnn.data.normalization import BY_VOLUME, NORMALIZATIONS
 from jaxcnn.data.preprocessing import CROPS, Preprocessing
 from jaxcnn.data.protocol import Protocol
 from jaxcnn.inference.tta import TTAName
-from jaxcnn.models.architecture import Architecture, require
+from jaxcnn.models.architecture import Architecture, require, require_used
 from jaxcnn.models.table import MODELS
 from train.losses import LOSSES, MASK_LOSSES, ClassWeightsName
 from train.optimizer import ScheduleName
@@ -161,12 +161,17 @@ class Config:
     network: Any
 
     def __post_init__(self) -> None:
-        """Check that the options suit the model's task.
+        """Check that the options suit one another and the model's task.
 
         Raises:
             ValueError: the message names the option.
         """
         options, task = self.training, self.architecture.task
+        divides = options.batch_size % options.accumulate == 0
+        require(options, "accumulate", divides, f"must divide the batch size, {options.batch_size}")
+        if self.architecture.encoder:
+            seen = options.augment != "none" and self.network.cache
+            require_used(self.network, "views", seen, "needs an augmentation, and the cache")
         if task == "classification":
             require(options, "loss", options.loss not in MASK_LOSSES, f"needs masks, and {self.model} gives classes")
             require(options, "empty_slices", options.empty_slices == 1, "works only on images with masks")

@@ -1,13 +1,13 @@
 """Print the progress of a run: a progress bar on a terminal, and one line per epoch everywhere."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from jaxcnn.evaluation.tasks import Task, task_of
-from jaxcnn.tables import format_table
+from jaxcnn.data.dataset import SPLITS
+from jaxcnn.evaluation.tasks import task_of
 from train.processes import is_first
 
 Item = TypeVar("Item")
@@ -34,16 +34,8 @@ def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
             for score, title in {"loss": f"{split} loss", **task_of(metrics).in_line}.items()
             if f"{split}_{score}" in metrics
         )
-        for split in ("train", "validation", "test")
+        for split in SPLITS
     )
     alone, overall = metrics["images_per_second"], metrics["overall_images_per_second"]
     speed = f"{metrics['seconds']:.0f} s, {alone:.1f} images/s ({overall:.1f} with evaluation)"
     return f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}  {splits}  {speed}"
-
-
-def score_table(by_split: Mapping[str, tuple[int, Mapping[str, float]]], task: Task) -> str:
-    """Format the scores of the splits as a table; each value is the number of images and their scores."""
-    rows = [["", "images", *task.titles.values()]]
-    for split, (images, scores) in by_split.items():
-        rows.append([split, str(images), *(f"{scores[name]:.3f}" for name in task.titles)])
-    return format_table(rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxcnn.evaluation.tasks import TASKS
+from jaxcnn.evaluation.tasks import TASKS, score_table
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run
 from train.devices import Placement, choose_devices
@@ -19,8 +19,8 @@ from train.network import check_encoder
 from train.options import Config
 from train.processes import processes
 from train.program import compile_learner
-from train.progress import report, score_table
-from train.start import check_start_stays
+from train.progress import report
+from train.start import check_weights_stay
 
 
 def train_model(
@@ -49,7 +49,7 @@ def train_model(
     """
     check_intention(run_dir, overwrite=overwrite, resume=resume)
     if overwrite:
-        check_start_stays(config.training.start_from, run_dir)
+        check_weights_stay(config, run_dir)
     check_encoder(config)
     with processes(placement):
         devices = choose_devices(placement, config.training.batch_size, config.training.accumulate)

@@ -8,10 +8,11 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import load_best, read_classes
+from jaxcnn.models.architecture import RANDOM
 from jaxcnn.models.table import model_fields
 from jaxcnn.runs.checkpoints import read_part
 from jaxcnn.runs.folder import Run, open_run
-from train.options import TrainOptions
+from train.options import Config, TrainOptions
 
 # Of the same weights another part may learn, and their dropout may differ.
 _MAY_DIFFER = ("classes", "dropout", "frozen_stages")
@@ -52,14 +53,16 @@ def check_start(training: TrainOptions, classes: tuple[str, ...]) -> None:
         )
 
 
-def check_start_stays(start_from: str | None, folder: Path | str | None) -> None:
-    """Check that the run to start from isn't in the folder that is to be replaced.
+def check_weights_stay(config: Config, folder: Path | str | None) -> None:
+    """Check that the weights to start from aren't in the folder that is to be replaced.
 
     Raises:
-        UserError: it is.
+        UserError: they are.
     """
-    if start_from and folder and Path(start_from).resolve().is_relative_to(Path(folder).resolve()):
-        raise UserError(f"--start-from {start_from}: would be replaced by --overwrite; choose another folder")
+    encoder = getattr(config.network, "encoder", None)
+    for option, path in {"--start-from": config.training.start_from, "--encoder": encoder}.items():
+        if folder and path not in (None, RANDOM) and Path(path).resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"{option} {path}: would be replaced by --overwrite; choose another folder")
 
 
 def start_moments(training: TrainOptions, optimizer_state: Any) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from jaxcnn.data.dataset import SPLITS
 from jaxcnn.errors import UserError
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import SPLITS, Run
+from jaxcnn.runs.folder import Run
 
 
 def check_tensorboard() -> None:

@@ -12,6 +12,7 @@ from jaxcnn.evaluation.counts import Tally, scores
 from jaxcnn.evaluation.masks import MaskPredictions, overlaps, patients_of
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.models.architecture import TaskName
+from jaxcnn.tables import format_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,14 @@ TASKS: dict[TaskName, Task] = {
         predictions=_mask_predictions,
     ),
 }
+
+
+def score_table(by_split: Mapping[str, tuple[int, Mapping[str, float]]], task: Task) -> str:
+    """Format the scores of the splits as a table; each value is the number of images and their scores."""
+    rows = [["", "images", *task.titles.values()]]
+    for split, (images, found) in by_split.items():
+        rows.append([split, str(images), *(f"{found[name]:.3f}" for name in task.titles)])
+    return format_table(rows)
 
 
 def task_of(epoch: Mapping[str, Any]) -> Task:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,10 @@ Paths = tuple[tuple[str, ...], ...]
 TaskName = Literal["classification", "segmentation"]
 
 RANDOM = "random"
+
+
+class ChannelsError(ValueError):
+    """Images have another number of channels than a network takes."""
 
 
 class Classifier(nn.Module):
@@ -60,17 +65,28 @@ class EncoderOptions:
     encoder: str | None = None
     """Folder of converted weights, for `unet` also a run that segments, or `random` for untrained ones as a control."""
     cache: bool = True
-    """Don't keep the outputs of the frozen part in ~/.cache/jaxcnn; compute them in every step."""
+    """Keep the outputs of the frozen part in ~/.cache/jaxcnn; with --no-cache every step computes them."""
     views: int = 8
     """Random versions of each training image whose outputs are kept, with --augment; each epoch takes one of them."""
+    width: float = 1.0
+    """Factor on the width of every layer but those of a converted encoder."""
 
     def __post_init__(self) -> None:
-        """Check the options.
+        """Check the options, with those that a model adds: its learning rate, which has another name for each.
 
         Raises:
-            ValueError: `views` is below 1.
+            ValueError: `views` is below 1, the width leaves nothing, or a learning rate is not positive.
         """
         require(self, "views", self.views >= 1, "must be at least 1")
+        require_width(self)
+        for field in dataclasses.fields(self):
+            if field.name.endswith("_learning_rate"):
+                require(self, field.name, 0 < getattr(self, field.name) < math.inf, "must be above 0")
+
+    @property
+    def converts(self) -> bool:
+        """Whether the encoder's width is that of a folder of weights."""
+        return self.encoder not in (None, RANDOM)
 
 
 def stages_before(first: str, stages: Sequence[str]) -> tuple[str, ...]:
@@ -122,6 +138,15 @@ def require(options: Any, field: str, holds: bool, demand: str) -> None:
     """
     if not holds:
         raise ValueError(f"{field} {getattr(options, field)}: {demand}")
+
+
+def require_used(options: Any, field: str, used: bool, demand: str) -> None:
+    """Check that a field is left at its default where the network doesn't use it: a sweep would compare equal models.
+
+    Raises:
+        ValueError: as `require`.
+    """
+    require(options, field, used or getattr(options, field) == getattr(type(options), field), demand)
 
 
 def require_width(options: Any) -> None:

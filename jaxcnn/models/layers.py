@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 from jaxcnn import cpu
 from jaxcnn.models.dropout import Dropout
 
-# Flax's convolution, by methods that are fast on a CPU.
+# Flax's convolution and PyTorch's max-pool, by methods that are fast on a CPU.
 Conv = partial(nn.Conv, conv_general_dilated=cpu.conv_general_dilated)
+max_pool = cpu.max_pool
 
 # PyTorch's BatchNorm defaults, in Flax's convention: torch's momentum 0.1 weighs the new value, Flax's 0.9 the old one.
 BATCH_NORM_EPSILON = 1e-5
@@ -76,16 +77,6 @@ def conv_norm_relu(
     x = Conv(features, kernel, strides=strides, padding=padding, use_bias=use_bias, dtype=dtype, name=conv)(x)
     x = batch_norm(x, train=train, axis_name=axis_name, name=norm, dtype=dtype)
     return max_pool(x, pool, relu=True) if pool > 1 else nn.relu(x)
-
-
-def max_pool(
-    x: Float[Array, "batch height width channel"], size: int, *, relu: bool = False
-) -> Float[Array, "batch out_height out_width channel"]:
-    """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch.
-
-    With `relu`, the max-pool of the ReLU, which is the ReLU of the max-pool.
-    """
-    return cpu.max_pool(x, size, relu=relu)
 
 
 class MeanMaxPool(nn.Module):

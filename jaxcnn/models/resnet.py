@@ -1,7 +1,6 @@
 """ResNets (He et al., 2016) as torchvision has them, and a classifier of grey images on one that has learnt others."""
 
 import dataclasses
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -16,8 +15,7 @@ from jaxcnn.models.architecture import (
     EncoderOptions,
     FeatureMap,
     Paths,
-    require,
-    require_width,
+    require_used,
     scaled,
     stages_before,
 )
@@ -231,18 +229,15 @@ class ResNetOptions(EncoderOptions):
     """The first stage that learns; all stages before it are frozen."""
     resnet_learning_rate: float = 1e-4
     """Learning rate of the stages of the ResNet that learn; --learning-rate is that of the last layer."""
-    width: float = 1.0
-    """Factor on the width of every layer of a random encoder."""
 
     def __post_init__(self) -> None:
         """Check the options.
 
         Raises:
-            ValueError: the width leaves nothing, or the learning rate is not positive.
+            ValueError: one is out of range, or the width would change nothing.
         """
         super().__post_init__()
-        require(self, "resnet_learning_rate", 0 < self.resnet_learning_rate < math.inf, "must be above 0")
-        require_width(self)
+        require_used(self, "width", not self.converts, "a converted encoder has its own; leave it out")
 
 
 def build_resnet_classifier(

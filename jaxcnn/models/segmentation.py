@@ -1,14 +1,13 @@
 """Segmentation: the U-Net itself, trained to give each pixel its class."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.models.architecture import Architecture, require, scaled
+from jaxcnn.models.architecture import Architecture, require_width, scaled
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.unet import UNet
 
@@ -65,7 +64,7 @@ class SegmentationOptions:
         Raises:
             ValueError: the width leaves nothing.
         """
-        require(self, "width", 0 < self.width < math.inf, "must be above 0")
+        require_width(self)
 
 
 def build_segmentation(options: SegmentationOptions, classes: int, encoder: nn.Module | None = None) -> nn.Module:

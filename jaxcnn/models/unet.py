@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcnn.models.architecture import ChannelsError
 from jaxcnn.models.layers import Conv, DoubleConv, UpConv, max_pool
 
 # The way down.
@@ -95,7 +96,8 @@ class UNet(nn.Module):
             (batch, height, width, features), each next one half as large and twice as wide.
 
         Raises:
-            ValueError: the size of the images is no multiple of 16, or their channels are not `in_channels`.
+            ValueError: the size of the images is no multiple of 16.
+            ChannelsError: their channels are not `in_channels`.
         """
         _check_images(images, self.in_channels)
         x = images
@@ -127,6 +129,6 @@ class UNet(nn.Module):
 def _check_images(images: Float[Array, "batch height width channel"], channels: int) -> None:
     shape = images.shape
     if channels not in (0, shape[-1]):
-        raise ValueError(f"this U-Net needs images of {channels} channels, got shape {shape}")
+        raise ChannelsError(f"this U-Net needs images of {channels} channels, got shape {shape}")
     if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:
         raise ValueError(f"U-Net needs images whose height and width are multiples of 16, got shape {shape}")

@@ -1,7 +1,6 @@
 """Transfer: a classifier on the bottleneck of a U-Net that has learnt to segment."""
 
 import dataclasses
-import math
 from typing import Literal
 
 import flax.linen as nn
@@ -14,8 +13,7 @@ from jaxcnn.models.architecture import (
     Classifier,
     EncoderOptions,
     FeatureMap,
-    require,
-    require_width,
+    require_used,
     scaled,
     stages_before,
 )
@@ -44,7 +42,7 @@ class UNetClassifier(Classifier):
         head: ``reference``: an 8x8 convolution and two dense layers; ``pooled``: a dense layer behind global pooling.
         head_features: width of the reference head's convolution.
         hidden_features: width of its first dense layer.
-        in_channels: of the U-Net; the grey image is repeated so often.
+        in_channels: of the U-Net; a grey image is repeated so often.
         frozen_stages: so many of encoder 1 to 4 and the bottleneck are frozen, from the first on.
     """
 
@@ -61,17 +59,20 @@ class UNetClassifier(Classifier):
             raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {STAGES}")
         self.unet = UNet(self.in_channels, features=self.features, axis_name=self.axis_name, dtype=self.dtype)
 
-    def __call__(self, images: Float[Array, "batch height width 1"], *, train: bool) -> Float[Array, "batch classes"]:
-        """Logits for grey images, normalised as the U-Net expects; with `train`, a `dropout` key is needed.
+    def __call__(
+        self, images: Float[Array, "batch height width channel"], *, train: bool
+    ) -> Float[Array, "batch classes"]:
+        """Logits for images of `in_channels` channels, or grey ones; with `train`, a `dropout` key is needed.
 
         Raises:
+            ChannelsError: they have other channels.
             ValueError: the images are smaller than 128x128, so that the reference head's kernel doesn't fit, or their
                 height or width is no multiple of 16.
         """
         return self.classify(self.encode(images), train=train)
 
-    def encode(self, images: Float[Array, "batch height width 1"]) -> Float[Array, "batch _ _ _"]:
-        """The activations at the border, what the frozen stages make of the images in `in_channels` equal channels.
+    def encode(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch _ _ _"]:
+        """The activations at the border, what the frozen stages make of the images; grey ones are repeated.
 
         With four frozen stages and 128x128 images they are (batch, 8, 8, 8 * features).
 
@@ -80,8 +81,9 @@ class UNetClassifier(Classifier):
         """
         if self.head == "reference" and min(images.shape[1:3]) < 128:
             raise ValueError(f"UNetClassifier needs images of at least 128x128 pixels, got shape {images.shape}")
-        x = jnp.repeat(images, self.in_channels, axis=-1)
-        border = self.unet.descend(x, False, stop=self.frozen_stages)
+        if images.shape[-1] == 1:
+            images = jnp.repeat(images, self.in_channels, axis=-1)
+        border = self.unet.descend(images, False, stop=self.frozen_stages)
         return jax.lax.stop_gradient(border).astype(jnp.float32)
 
     @nn.compact
@@ -111,18 +113,16 @@ class UNetOptions(EncoderOptions):
     head: HeadName = "reference"
     """`reference` looks at all places; `pooled` at each channel's mean and maximum, for images of any size."""
     # `pooled` has a two thousandth of the parameters, and takes images of any size that the U-Net takes.
-    width: float = 1.0
-    """Factor on the width of every layer of the reference head, and of a random encoder."""
 
     def __post_init__(self) -> None:
         """Check the options.
 
         Raises:
-            ValueError: the width leaves nothing, or the learning rate is not positive.
+            ValueError: one is out of range, or the width would change nothing.
         """
         super().__post_init__()
-        require(self, "unet_learning_rate", 0 < self.unet_learning_rate < math.inf, "must be above 0")
-        require_width(self)
+        scales = not self.converts or self.head == "reference"
+        require_used(self, "width", scales, "a converted encoder and the pooled head have their own; leave it out")
 
 
 def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module | None = None) -> UNetClassifier:

@@ -27,6 +27,7 @@ from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 import msgspec
 import numpy as np
 
+from jaxcnn.data.dataset import SPLITS
 from jaxcnn.errors import UserError, printable
 from jaxcnn.evaluation.masks import MaskPredictions
 from jaxcnn.evaluation.predictions import Predictions
@@ -42,7 +43,6 @@ from jaxcnn.runs.json_files import (
     write_json,
 )
 
-SPLITS = ("train", "validation", "test")
 _WAY_OUT = "restore the file from a copy, or train again"
 
 Value = TypeVar("Value")

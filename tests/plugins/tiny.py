@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcnn.models import Architecture, Classifier
+from jaxcnn.models.architecture import FeatureMap
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, batch_norm
 
@@ -33,4 +34,5 @@ TINY = Architecture(
     module=Tiny,
     options=TinyOptions,
     build=lambda options, classes, encoder: Tiny(classes=classes),  # noqa: ARG005
+    feature_map=FeatureMap(("norm",), first=1.5, stride=4),
 )

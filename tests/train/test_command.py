@@ -1,5 +1,6 @@
 """python -m train simplecnn, as a user types it, on a network narrow enough for a test."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -184,6 +185,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         # `--crop` alone names the only crop there was; `--epochs` is no name of one.
         (["--crop", "--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--crop", "heads"], "--crop heads: must be one of none, head"),
+        (["--accumulate", "3"], "--accumulate 3: must divide the batch size, 8"),
         (["--learning-rate", "-1"], "--learning-rate -1.0: must be above 0"),
         (["--width", "1e300"], "--width 1e+300: must be above 0 and at most 64"),
         (["--image-size", "1000000"], "--image-size 1000000: must be 1 to 16384"),
@@ -244,6 +246,15 @@ def planted(copies: int) -> Dataset:
     return Dataset("planted", CLASSES, {"train": whole.take(np.arange(40)), "test": whole.take(np.arange(40, 56))})
 
 
+@pytest.mark.parametrize("option", ["test_fraction", "validation_fraction"])
+def test_the_fraction_that_leaves_nothing_is_named(option):
+    dataset = planted(0)
+    dataset = dataclasses.replace(dataset, splits={"train": dataset.splits["train"]})
+    message = rf"--{option.replace('_', '-')} 0.99: the 10 training images of \w+ leave 0 to train on"
+    with pytest.raises(UserError, match=message):
+        train.images.divide_images(dataset, TrainOptions(**{option: 0.99}))
+
+
 @pytest.fixture
 def start(monkeypatch, capsys, tmp_path):
     """Start a run on a planted set, without training it; gives the exit code, what was printed and data.json."""
@@ -251,7 +262,9 @@ def start(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(train.run, "train", lambda *_: {0: {}})
 
     def run(copies: int, *options: str):
-        monkeypatch.setattr(train.images, "load_dataset", lambda *_, **__: planted(copies))
+        source = options[options.index("--data") + 1] if "--data" in options else "planted"
+        dataset = dataclasses.replace(planted(copies), source=source)
+        monkeypatch.setattr(train.images, "load_dataset", lambda *_, **__: dataset)
         code = run_train(monkeypatch, tmp_path / "run", *options)
         captured = capsys.readouterr()
         return code, captured.out + captured.err, read_data(open_run(tmp_path / "run"))
@@ -295,6 +308,18 @@ def test_a_run_goes_on_with_the_images_it_was_started_with_or_not_at_all(start):
     code, printed, _ = start(0, "--resume", "--protocol", "official")
     assert code == 2
     assert "--protocol official: the run in" in printed
+
+
+def test_a_run_that_is_resumed_says_where_its_images_lie_now(start, tmp_path):
+    _, _, before = start(0)
+    config = read_config(open_run(tmp_path / "run"))
+    code, _, after = start(0, "--resume", "--data", "/mnt/planted", "--checkpoint-every", "9")
+    assert (code, after) == (0, before | {"source": "/mnt/planted"})
+    moved = config | {"data": "/mnt/planted", "checkpoint_every": 9}
+    assert read_config(open_run(tmp_path / "run")) == moved
+    # Other images at another address are refused, and nothing is written.
+    assert start(1, "--resume", "--data", "/mnt/other")[::2] == (2, after)
+    assert read_config(open_run(tmp_path / "run")) == moved
 
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from random_weights import save_random_weights
 
 from jaxcnn import SimpleCNN, UNet
 from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.models.unet_classifier import UNET_CLASSIFIER, UNetOptions
 from train.__main__ import main
 from train.network import build_network, draw_variables
 from train.optimizer import build_optimizer, learning_rate_schedule
@@ -57,6 +58,42 @@ def test_without_a_fitting_encoder_nothing_is_written(tmp_path, monkeypatch, cap
     assert shown.count("\n") == 1
     assert re.search(message, shown)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (
+            "unet",
+            {"encoder": "weights", "head": "pooled", "width": 0.5},
+            "width 0.5: a converted encoder and the pooled",
+        ),
+        ("unet", {"encoder": "random", "views": 4}, "views 4: needs an augmentation, and the cache"),
+        ("unet", {"augment": "brain-mri", "cache": False, "views": 4}, "views 4: needs an augmentation, and the cache"),
+        ("unet", {"unet_learning_rate": 0.0}, "unet_learning_rate 0.0: must be above 0"),
+        ("segmentation", {"width": 65.0}, "width 65.0: must be above 0 and at most 64"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(model, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "random", "head": "pooled"}, {"encoder": "weights"}])
+def test_the_width_is_that_of_all_layers_that_were_not_converted(options):
+    model = UNET_CLASSIFIER.build(
+        UNetOptions(width=0.25, **options), 4, UNet() if options == {"encoder": "weights"} else None
+    )
+    assert (model.features, model.head_features) == (32 if options == {"encoder": "weights"} else 8, 64)
+
+
+@pytest.mark.slow
+def test_with_imagenets_normalisation_a_unet_of_three_channels_sees_three():
+    network = build_network(
+        make_config("unet", encoder="random", width=0.02, normalization="imagenet"), 4, (128, 128, 1)
+    )
+    shapes, _ = draw_variables(network, (128, 128, 3))
+    assert shapes["params"]["unet"]["encoder1"]["conv1"]["kernel"].shape == (3, 3, 3, 1)
 
 
 def test_what_lies_below_the_unet_has_a_learning_rate_of_its_own():

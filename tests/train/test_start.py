@@ -1,5 +1,6 @@
 """A run can start from another one: from its weights, and from its optimizer's moments."""
 
+import re
 from functools import partial
 
 import jax
@@ -107,6 +108,7 @@ def test_another_network_other_classes_and_another_size_are_refused(tmp_path):
     other = make_config("unet", encoder="random", start_from=start)
     assert f"{start}: its network has model SimpleCNN, this one UNetClassifier" in refusal(other)
     assert "--image-size 64: " in refusal(config.replace(image_size=64))
+    assert "--normalization imagenet: params/conv1/kernel" in refusal(config.replace(normalization="imagenet"))
     assert f"{start}: its network has stem_features" in refusal(config.replace(width=0.1))
     named = save_start(tmp_path / "named", "simplecnn", classes=("no", "yes"))
     assert "it knows the classes no, yes, the data set has glioma_tumor" in refusal(named)
@@ -127,9 +129,19 @@ def test_moments_of_other_weights_are_refused(expected, tmp_path):
         make_config("simplecnn", start_optimizer=True)
 
 
-@pytest.mark.slow
-def test_a_run_never_replaces_the_one_that_it_starts_from(processes, expected):
-    refused = train_tiny(processes, expected, "--overwrite", "--start-from", str(expected))
-    assert refused.code == 2
-    assert refused.err == f"error: --start-from {expected}: would be replaced by --overwrite; choose another folder\n"
-    assert Run(expected).config.is_file()
+@pytest.mark.parametrize(
+    "words",
+    [
+        "simplecnn --run-dir {0} --start-from {0}",
+        "unet --run-dir {0} --encoder {0}/../weights",
+        "sweep unet --sweep-dir {0} --grid encoder=random,{0}/1-seed=0",
+    ],
+)
+def test_nothing_replaces_the_weights_that_it_starts_from(run_train, tmp_path, words):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "config.json").touch()
+    code, _, shown = run_train(*words.format(folder).split(), "--overwrite")
+    assert code == 2
+    assert re.fullmatch(r"error: --(start-from|encoder) \S+: would be replaced by --overwrite; choose .*\n", shown)
+    assert list(tmp_path.rglob("*")) == [folder, folder / "config.json"]

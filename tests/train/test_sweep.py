@@ -16,7 +16,7 @@ from scipy import stats
 
 import train.sweep.groups
 from jaxcnn.errors import UserError
-from jaxcnn.runs.folder import Run, open_run, open_sweep
+from jaxcnn.runs.folder import Run, open_run, open_sweep, read_config
 from jaxcnn.runs.lock import InUseError, lock_file, lock_run
 from train.__main__ import main
 from train.interruption import InterruptedRunError
@@ -59,6 +59,13 @@ def test_the_grid_is_every_combination_and_its_names_sort_in_its_order():
     assert [m.name for m in models] == sorted(m.name for m in models)
 
 
+def test_values_need_fit_one_another_alone():
+    """Not the options beside the grid, which they replace: 3 doesn't divide the batch size of 16."""
+    config = make_config("simplecnn", batch_size=16)
+    models = make_models(config, parse_grid(config, ["batch_size=12,24", "accumulate=3,4"]), None)
+    assert len(models) == 4
+
+
 def test_a_path_among_the_values_makes_no_folder_of_its_own():
     grid = parse_grid(make_config("unet"), [f"encoder=random,../weights/{'a' * 300}"])
     names = [model.name for model in make_models(make_config("unet"), grid, None)]
@@ -98,6 +105,11 @@ def test_random_draws_without_repetition_by_the_seed():
         (["--folds", "1", "--grid", "seed=0,1"], "--folds 1: must be at least 2"),
         (["--grid", "seed=0,1", "--random", "3"], "--random 3: must be between 1 and 2, the number of combinations"),
         (["--grid", "seed=0,1", "--random", "0"], "--random 0: must be between 1 and 2, the number of combinations"),
+        (
+            ["--grid", "seed=0,1", "--at-once", "2", "--accumulate", "3"],
+            "--accumulate 3: must divide the batch size, 8",
+        ),
+        (["--grid", "batch_size=8,9", "--accumulate", "2"], "--grid accumulate 2: must divide the batch size, 9"),
         (["--grid", "seed=0,1", "--overwrite", "--resume"], "--overwrite and --resume"),
         pytest.param(
             ["--grid", "batch_size=8,45"],
@@ -269,9 +281,11 @@ def test_a_sweep_that_is_killed_goes_on_to_the_bits_of_models_that_were_trained_
     assert int(first["best_epoch"]) == manifest["epoch"]
     assert open_run(folder / diverged).config.is_file()
 
-    again = processes.start(sweeping(folder, "--resume")).wait()
+    again = processes.start(sweeping(folder, "--resume", "--checkpoint-every", "9")).wait()
     assert (again.code, again.out.splitlines()[-3:]) == (0, finished.out.splitlines()[-3:])
     assert "compiled" not in again.out
+    # What may change is written down, also of a model that is finished.
+    assert read_config(open_run(folder / good))["checkpoint_every"] == 9
 
 
 @pytest.fixture

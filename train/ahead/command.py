@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.cpu import xla_only
 from jaxcnn.data.batch import Batch, Examples
 from jaxcnn.errors import UserError
-from jaxcnn.models.architecture import RANDOM
+from jaxcnn.models.architecture import RANDOM, EncoderOptions
 from jaxcnn.runs.folder import Run
 from jaxcnn.tables import format_table
 from train.ahead import hlo
 from train.ahead.memory import largest_fitting, needed_bytes
 from train.ahead.targets import Target, find_target
-from train.devices import AXIS, Parallel, compile_eval_step, compile_train_step, replicated_shapes
+from train.devices import AXIS, Parallel, compile_eval_step, compile_train_step, line_of, replicated_shapes
 from train.images import frame_splits, load_images
 from train.learner import Learner, build_learner, make_steps, report_model
 from train.options import Config, any_config_class
@@ -90,15 +90,19 @@ def compile_ahead(config: Config, *, target: Annotated[str, tyro.conf.arg(name="
 
 
 def shapes_only(config: Config) -> Learner:
-    """The learner of a configuration for the sake of its shapes: no weights are read, and no features computed."""
+    """The learner of a configuration for the sake of its shapes: no features are computed.
+
+    Weights are read only where --encoder or --start-from names them.
+    """
     if config.architecture.encoder and config.network.encoder is None:
         config = config.replace(encoder=RANDOM)
     dataset = load_images(config.training, masks=config.architecture.task == "segmentation").dataset
     framed = frame_splits(config.training, dataset)
     # A batch may be larger than the data. Features are not computed, but have their shape.
-    few = config.replace(batch_size=min(config.training.batch_size, len(framed["train"])))
+    few = config.replace(batch_size=min(config.training.batch_size, len(framed["train"])), accumulate=1)
     cached = bool(config.architecture.encoder) and config.network.cache
-    learner = build_learner(few.replace(cache=False) if cached else few, dataset, framed, Run(Path("unused")))
+    few = few.replace(cache=False, views=EncoderOptions.views) if cached else few
+    learner = dataclasses.replace(build_learner(few, dataset, framed, Run(Path("unused"))), config=config)
     return _on_features(learner) if cached and learner.network.frozen else learner
 
 
@@ -115,7 +119,7 @@ def _on_features(learner: Learner) -> Learner:
 
 def compile_step(learner: Learner, devices: Sequence[jax.Device], size: int, step: Step) -> Compiled:
     """Compile the step that the run would compile, for a batch of this size."""
-    parallel = Parallel(Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,)))
+    parallel = Parallel(line_of(devices))
     train_step, eval_step = make_steps(learner, parallel.axis_name)
     arguments = abstract_arguments(learner, parallel, size, step)
     start = time.perf_counter()
@@ -148,7 +152,7 @@ def abstract_arguments(learner: Learner, parallel: Parallel, size: int, step: St
 
 def count_operations(learner: Learner, size: int, step: Step) -> float:
     """Floating-point operations of a step with so many images, by XLA's count before it optimizes the program."""
-    alone = Parallel(Mesh(np.array(jax.devices("cpu")[:1]), (AXIS,), axis_types=(AxisType.Auto,)))
+    alone = Parallel(line_of(jax.devices("cpu")[:1]))
     with xla_only():
         made = make_steps(learner)[0 if step == "training" else 1]
         counted: Any = jax.jit(made).lower(*abstract_arguments(learner, alone, size, step)).cost_analysis()

@@ -14,7 +14,7 @@ from jaxcnn.data.dataset import Split
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.evaluation.tasks import TASKS
+from jaxcnn.evaluation.tasks import TASKS, score_table
 from jaxcnn.runs.folder import Run, check_run_folder, create_run, write_predictions
 from jaxcnn.runs.lock import lock_run
 from train.baselines.gradient_histograms import gradient_histograms
@@ -22,7 +22,7 @@ from train.baselines.nearest_neighbour import nearest_neighbour
 from train.folder import describe_environment, new_folder
 from train.images import load_images, report_images
 from train.options import ImageOptions
-from train.progress import report, score_table
+from train.progress import report
 
 BaselineName = Literal["nearest-neighbour", "hog"]
 _Logits = dict[str, Float32[np.ndarray, "_ classes"]]

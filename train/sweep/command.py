@@ -31,7 +31,7 @@ from train.options import Config, any_config_class
 from train.processes import by_first, processes
 from train.progress import report
 from train.run import report_start
-from train.start import check_start_stays
+from train.start import check_weights_stay
 from train.sweep.folder import SweepFolder, hold_sweep, is_last, read_diverged, share
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.groups import AtOnce, check_devices, group, train_group
@@ -82,7 +82,7 @@ def sweep(
     values = parse_grid(config, grid)
     models = make_models(config, values, random)
     for model in models if overwrite else ():
-        check_start_stays(model.config.training.start_from, sweep_dir)
+        check_weights_stay(model.config, sweep_dir)
     encoders = {(getattr(of.network, "encoder", None), of.training.start_from): of for of in (m.config for m in models)}
     for one_of_each in encoders.values():
         check_encoder(one_of_each)

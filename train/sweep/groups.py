@@ -9,10 +9,10 @@ import jax
 from jaxcnn.data.batch import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_epochs
-from jaxcnn.runs.lock import InUseError
+from jaxcnn.runs.lock import InUseError, lock_run
 from train.devices import Placement, choose_devices, pick_devices
 from train.feed import lie_on_device
-from train.folder import check_same_run, hold_folder
+from train.folder import check_same_run, hold_folder, note_changes
 from train.images import Images, frame_splits
 from train.learner import Learner, build_learner
 from train.loop import train
@@ -114,6 +114,8 @@ def _done(model: Model, images: Images, folder: SweepFolder) -> Literal["finishe
     def look() -> Literal["finished", "diverged", ""]:
         if _is_finished(run, model.config.training.epochs):
             check_same_run(run, model.config, images)
+            with contextlib.suppress(InUseError), lock_run(run):
+                note_changes(run, model.config, images)
             return "finished"
         return "diverged" if model.name in read_diverged(folder) else ""
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Float32
 
 from jaxcnn.data.batch import WHOLE, Batch
 from jaxcnn.models.architecture import RANDOM
 from train.ahead.memory import largest_fitting, needed_bytes
+from train.devices import line_of
 from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
 from train.options import Config
 from train.program import Layout, Program, compile_epoch, compile_steps
@@ -60,7 +61,7 @@ def compile_population(
     # Three learners on two devices: the third gets a copy of itself beside it, for all shares to be equal.
     used = math.ceil(len(learners) / share)
     slots = share * used
-    mesh = Mesh(np.array(devices[:used]), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = line_of(devices[:used], AXIS)
     report_model(first)
     key_data = np.stack([np.asarray(jax.random.key_data(learner.key)) for learner in learners])
     keys = jax.random.wrap_key_data(_spread(mesh, _fill(key_data, slots)))
@@ -135,7 +136,7 @@ def largest_population(
 
 def _compile_for_memory(first: Learner, devices: Sequence[jax.Device], slots: int) -> Any:
     """The training step of so many learners like this, on as few devices."""
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = line_of(devices, AXIS)
 
     def stacked(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((slots, *leaf.shape), leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from jaxcnn.data.dataset import SPLITS
 from jaxcnn.evaluation.counts import Tally
 from jaxcnn.evaluation.tasks import TASKS, Task
 from jaxcnn.inference.trained import read_epoch
@@ -87,7 +88,7 @@ class Setting:
 
 def read_row(run: Run, values: Mapping[str, Any], task: TaskName) -> Row:
     """Make the row of a finished model."""
-    splits = {split: _read_scores(run, split, task) for split in ("train", "validation", "test")}
+    splits = {split: _read_scores(run, split, task) for split in SPLITS}
     return Row(run.name, values, read_epoch(run), splits, task=TASKS[task])
 
 

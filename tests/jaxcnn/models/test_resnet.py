@@ -74,8 +74,15 @@ def test_an_encoder_must_be_the_resnet_of_that_name():
             build(options, 3, other)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"width": 0}, "width 0"), ({"resnet_learning_rate": 0}, "resnet_l")])
-def test_options_that_leave_nothing(options, message):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width 0"),
+        ({"resnet_learning_rate": 0}, "resnet_learning_rate 0"),
+        ({"encoder": "weights", "width": 0.5}, "width 0.5: a converted encoder has its own; leave it out"),
+    ],
+)
+def test_options_that_leave_or_change_nothing(options, message):
     with pytest.raises(ValueError, match=message):
         ResNetOptions(**options)
 

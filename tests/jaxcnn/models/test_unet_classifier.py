@@ -9,6 +9,7 @@ import pytest
 from random_network import random_network
 
 from jaxcnn import UNet, UNetClassifier
+from jaxcnn.models.architecture import ChannelsError
 from jaxcnn.models.unet import STAGE_NAMES
 
 TINY = UNetClassifier(features=2, head_features=3, hidden_features=5)
@@ -66,6 +67,15 @@ def test_the_head_is_the_published_formula():
     expected = dense(selu(dense(selu(x.reshape(2, -1)), "hidden")), "classifier")
     logits = jax.jit(partial(TINY.apply, train=False))(variables, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_grey_images_are_repeated_and_others_must_have_the_channels_of_the_unet():
+    images, variables = initialized(POOLED, (2, 32, 48, 1))
+    logits = jax.jit(partial(POOLED.apply, train=False))
+    np.testing.assert_array_equal(logits(variables, images), logits(variables, np.repeat(images, 3, axis=-1)))
+    with pytest.raises(ChannelsError, match="needs images of 3 channels, got shape"):
+        logits(variables, np.repeat(images, 2, axis=-1))
 
 
 @pytest.mark.slow
