@@ -22,11 +22,11 @@ from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.evaluation.counts import Tally
 from jaxcnn.runs.folder import Run
+from train.behind import Behind
 from train.devices import Placement, choose_devices
 from train.images import frame_splits
 from train.learner import build_learner
 from train.options import make_config
-from train.processes import Behind
 from train.program import compile_learner
 
 SIZE, BATCH, IMAGES, EPOCHS = 128, 256, {"train": 2582, "validation": 287, "test": 394}, 12

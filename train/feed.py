@@ -67,13 +67,13 @@ def feed_orders(learners: Sequence[Learner], send: Callable[[np.ndarray], Any]) 
 
     def draw(epoch: int) -> Int32[np.ndarray, "steps learners batch"]:
         orders = []
-        for of in learners:
-            size, seed = of.config.training.batch_size, of.config.training.seed
-            order = training_order(of.training, size, seed=seed, epoch=epoch)
+        for learner in learners:
+            size, seed = learner.config.training.batch_size, learner.config.training.seed
+            order = training_order(learner.training, size, seed=seed, epoch=epoch)
             places = np.stack([order[number] for number in range(len(order))])
-            views, numbers = np.divmod(places, len(of.training))
-            own = np.array([arrays.index(_name(view)) for view in of.training.inputs], np.int32)
-            orders.append(own[views] * np.int32(len(of.training)) + numbers)
+            views, numbers = np.divmod(places, len(learner.training))
+            own = np.array([arrays.index(_name(view)) for view in learner.training.inputs], np.int32)
+            orders.append(own[views] * np.int32(len(learner.training)) + numbers)
         return np.stack(orders, axis=1)
 
     def feed(epoch: int, done: int) -> Iterator[tuple[int, Any]]:

@@ -193,7 +193,8 @@ def report_model(learner: Learner) -> None:
     some = f", {learning:,} of them learn" if learning < whole else ""
     report(f"model      {type(learner.network.model).__name__}, {whole:,} parameters{some}")
     if learner.network.on_features:
-        arrays = {id(array): array for of in (learner.training, *learner.examples.values()) for array in of.inputs}
+        every = (learner.training, *learner.examples.values())
+        arrays = {id(array): array for examples in every for array in examples.inputs}
         shape = "x".join(map(str, learner.training.inputs[0].shape[1:]))
         megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
         report(f"features   {shape} of every image, {megabytes:.0f} MB")
@@ -208,7 +209,8 @@ def _on_features(learner: Learner) -> Learner:
         return load_features(network, state.frozen, dataclasses.replace(splits[name], images=images), view=view)
 
     examples = {
-        name: Examples(tuple(features(name, images) for images in of.inputs), of.labels) for name, of in framed.items()
+        name: Examples(tuple(features(name, images) for images in split.inputs), split.labels)
+        for name, split in framed.items()
     }
     training = _first_view(examples["train"])
     if network.augmentation != Augmentation():

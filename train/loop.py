@@ -19,10 +19,11 @@ from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
+from train.behind import Behind, write_behind
 from train.feed import EVALUATED, saved_steps
 from train.interruption import Interruption, UnfinishedRunError, interruption
 from train.learner import Learner
-from train.processes import Behind, by_first, end_with_the_others, write_behind
+from train.processes import by_first, end_with_the_others
 from train.program import Program
 from train.progress import epoch_line, progress_bar, report
 from train.state import TrainState
@@ -171,15 +172,15 @@ def _resume(training: _Training) -> tuple[TrainState, Positions]:
             place: checkpoints.load_latest(saved, program.layout.like(place), until=until)
             for place, saved in training.saved.items()
         }
-        steps = {0 if one is None else one.step for one in restored.values()}
+        steps = {0 if checkpoint is None else checkpoint.step for checkpoint in restored.values()}
         if len(steps) == 1:
             break
         until = min(steps)
     states, positions = list(program.initial), {place: _start_of_epoch(training, 1) for place in restored}
-    for place, one in restored.items():
-        if one is not None:
-            states[place], positions[place] = one.state, Position.from_json(one.progress)
-            for sentence in one.damaged:
+    for place, checkpoint in restored.items():
+        if checkpoint is not None:
+            states[place], positions[place] = checkpoint.state, Position.from_json(checkpoint.progress)
+            for sentence in checkpoint.damaged:
                 report(f"damaged    {sentence}")
     if steps != {0}:
         epoch, done = _first(positions).epoch, _first(positions).done
@@ -212,7 +213,9 @@ def _train_epoch(training: _Training, state: TrainState, positions: Positions) -
                 positions = _add_piece(training, positions, running)
                 running = None
                 seconds = time.perf_counter() - start
-                positions = {place: dataclasses.replace(of, seconds=seconds) for place, of in positions.items()}
+                positions = {
+                    place: dataclasses.replace(position, seconds=seconds) for place, position in positions.items()
+                }
                 positions = _save(training, state, positions)
                 interrupted.raise_if_requested()
             if not positions:
@@ -283,8 +286,8 @@ def _evaluate_epoch(
     for place, position in positions.items():
         learner = training.program.learners[place]
         scores = {"train": learner.task.scores(position.counted)}
-        scores |= {name: _scores(learner, name, of_all[place]) for name, of_all in counted.items()}
-        if wrong := [name for name, of in scores.items() if not np.isfinite(of["loss"])]:
+        scores |= {name: _scores(learner, name, evaluated[place]) for name, evaluated in counted.items()}
+        if wrong := [name for name, found in scores.items() if not np.isfinite(found["loss"])]:
             training.diverged(place, f"the {wrong[0]} loss is {scores[wrong[0]]['loss']} after epoch {position.epoch}")
             continue
         good[place] = position
@@ -315,8 +318,8 @@ def _epoch_metrics(
     """An epoch's line for metrics.jsonl, from the scores on each split and the seconds that all of it took."""
     step = position.epoch * learner.steps_per_epoch
     line = {"epoch": position.epoch, "step": step, "learning_rate": float(learner.schedule(step - 1))}
-    for name, of in scores.items():
-        line |= {f"{name}_{key}": value for key, value in of.items()}
+    for name, found in scores.items():
+        line |= {f"{name}_{score}": value for score, value in found.items()}
     images = learner.steps_per_epoch * learner.config.training.batch_size
     speeds = {"images_per_second": images / position.seconds, "overall_images_per_second": images / seconds}
     return line | {"seconds": position.seconds} | speeds
@@ -336,21 +339,17 @@ def _evaluate(training: _Training, state: TrainState, names: Sequence[str]) -> d
         found.append(steps.evaluate(state, piece))
         training.interrupted.poll()
         training.interrupted.raise_if_requested()
-    fetched, places = jax.device_get(found), range(len(training.program.learners))
-    of_each = [
-        jax.tree.map(lambda *parts: np.concatenate(parts), *(steps.part(of, n) for of in fetched)) for n in places
-    ]
-    evaluated, start = {}, 0
-    for name in names:
-        images = len(first.examples[name])
-        batches = slice(start, start := start + math.ceil(images / first.config.training.batch_size))
-        evaluated[name] = [
-            (
-                total([Tally(*of) for of in zip(counted.loss[batches], counted.confusion[batches], strict=True)]),
-                np.concatenate(outputs[batches])[:images],
-            )
-            for counted, outputs in of_each
-        ]
+    fetched, evaluated = jax.device_get(found), dict[str, list[Evaluated]]({name: [] for name in names})
+    for place in range(len(training.program.learners)):
+        parts = [steps.part(piece, place) for piece in fetched]
+        counted, outputs = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        start = 0
+        for name in names:
+            images = len(first.examples[name])
+            batches = slice(start, start := start + math.ceil(images / first.config.training.batch_size))
+            sums = zip(counted.loss[batches], counted.confusion[batches], strict=True)
+            tally = total([Tally(loss, confusion) for loss, confusion in sums])
+            evaluated[name].append((tally, np.concatenate(outputs[batches])[:images]))
     return evaluated
 
 
@@ -375,7 +374,8 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
     state, splits = program.layout.join(states), training.first.dataset.splits
     # Before the predictions, which mark a run as finished.
     for place, trained in best.items():
-        fitted = fit_unlike(trained, splits["train"].images, splits["validation"].images)
+        known = trained.unlike is not None
+        fitted = trained if known else fit_unlike(trained, splits["train"].images, splits["validation"].images)
         if fitted is not trained:
             save_trained(program.learners[place].run.best, fitted)
     for name, split in splits.items():

@@ -39,7 +39,7 @@ def dice(
     """
     probabilities, true = jax.nn.softmax(logits)[..., 1:], _one_hot(labels, logits)[..., 1:]
     smoothing = _DICE_SMOOTHING * math.prod(labels.shape[1:])
-    both, either = (jnp.sum(of, axis=(1, 2)) for of in (probabilities * true, probabilities + true))
+    both, either = (jnp.sum(pixels, axis=(1, 2)) for pixels in (probabilities * true, probabilities + true))
     return 1 - jnp.mean((2 * both + smoothing) / (either + smoothing), axis=-1)
 
 

@@ -27,7 +27,7 @@ def start_weights(training: TrainOptions, model: nn.Module) -> dict[tuple[str, .
     if training.start_from is None:
         return {}
     trained = load_best(open_run(Path(training.start_from)))
-    before, now = ({"model": type(of).__name__} | model_fields(of) for of in (trained.model, model))
+    before, now = ({"model": type(each).__name__} | model_fields(each) for each in (trained.model, model))
     for field, value in now.items():
         if field not in _MAY_DIFFER and before.get(field) != value:
             raise UserError(

@@ -92,6 +92,21 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         return _ReproducibleWriter(self.info.file_format)
 
 
+class BrainTumorMri(LabelledScans, skip_registration=True):  # type: ignore[call-arg]
+    """The public Kaggle archive, in brain_tumor_mri/128x128/1.0.0; see `jaxcnn.data.kaggle`.
+
+    Its splits are train and test; the archive names no patients, and so these files don't, either.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.describe(
+            "Brain MRI slices of four classes; 8-bit grey, resized with an antialiased triangle filter.",
+            homepage="https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset",
+        )
+
+
 class _LocalInfo(tfds.core.DatasetInfo):
     """What is known of the data set without asking Google's bucket."""
 

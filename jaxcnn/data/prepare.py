@@ -11,13 +11,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxcnn.data.brain_tumor_mri import BrainTumorMri
 from jaxcnn.data.conflicts import Conflict, conflicts, without
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.files import LeftOut
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.labelled import LabelledImage, as_dataset, read_images
-from jaxcnn.data.labelled_scans import VERSION, LabelledScans
+from jaxcnn.data.labelled_scans import VERSION, BrainTumorMri, LabelledScans
 from jaxcnn.data.layouts import SPLIT_NAMES, Listing, open_labelled
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.readers.scan import MIN_SIDE

@@ -147,7 +147,7 @@ def read_part(folder: Path, part: str, like: State) -> State:
     try:
         with this_process_alone(), without_logs():
             found = orbax.metadata(path)
-            stored, wanted = ([leaf.shape for leaf in jax.tree.leaves(of)] for of in (found.metadata[part], like))
+            stored, wanted = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (found.metadata[part], like))
             if stored != wanted:
                 raise ValueError(f"its {part} has the shapes {stored}, not {wanted}")
             tree = orbax.load(path, {part: abstract})[part]

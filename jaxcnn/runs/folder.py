@@ -264,7 +264,9 @@ def open_ensemble(folders: Sequence[Path]) -> list[Run]:
         raise UserError("RUN: name at least one run folder")
     for folder in folders:
         configs = [] if is_run(folder) else [read_config(run) for run in open_folders([folder])]
-        if other := [name for of in configs for name in of if name != "seed" and of[name] != configs[0].get(name)]:
+        if other := [
+            name for config in configs for name in config if name != "seed" and config[name] != configs[0].get(name)
+        ]:
             raise UserError(f"{folder}: its runs differ in {other[0]}, not in the seed alone; name the runs to combine")
     return open_folders(folders)
 
@@ -423,7 +425,9 @@ def read_unlike(run: Run) -> dict[str, np.ndarray]:
         scores = {name: stored[name] for name in stored.files}
         if scores["test"].shape != (len(read_predictions(run, "test").labels),):
             raise ValueError("it is of other test images")
-        if not all(of.ndim == 1 and of.dtype == np.float32 and np.isfinite(of).all() for of in scores.values()):
+        if not all(
+            score.ndim == 1 and score.dtype == np.float32 and np.isfinite(score).all() for score in scores.values()
+        ):
             raise ValueError("some numbers are none, or infinite or NaN")
     return scores
 
@@ -435,7 +439,7 @@ def read_splits(run: Run, splits: Sequence[str]) -> dict[str, Predictions]:
         UserError: they aren't, or see `read_predictions`.
     """
     found = {split: read_predictions(run, split) for split in splits}
-    for split, of in found.items():
-        if of.classes != found[splits[0]].classes:
+    for split, predictions in found.items():
+        if predictions.classes != found[splits[0]].classes:
             raise UserError(f"{run.predictions(split)}: has other classes than {splits[0]}.npz; train again")
     return found

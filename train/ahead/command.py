@@ -108,8 +108,8 @@ def shapes_only(config: Config) -> Learner:
 
 def _on_features(learner: Learner) -> Learner:
     def features(images: Examples) -> Examples:
-        one = jax.eval_shape(learner.network.inputs, learner.shapes.frozen, images.inputs[0][:1])
-        every = np.broadcast_to(np.float32(0), (len(images), *one.shape[1:]))
+        first = jax.eval_shape(learner.network.inputs, learner.shapes.frozen, images.inputs[0][:1])
+        every = np.broadcast_to(np.float32(0), (len(images), *first.shape[1:]))
         return Examples(tuple(every for _ in images.inputs), images.labels)
 
     network = dataclasses.replace(learner.network, on_features=True)
@@ -140,8 +140,8 @@ def abstract_arguments(learner: Learner, parallel: Parallel, size: int, step: St
     examples = learner.training if step == "training" else learner.examples["train"]
     divided = NamedSharding(parallel.mesh, PartitionSpec(AXIS))
 
-    def batch_of(one: Any, rows: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype, sharding=divided)
+    def batch_of(array: Any, rows: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype, sharding=divided)
 
     inputs = batch_of(examples.inputs[0], size * len(examples.inputs))
     batch = Batch(inputs, batch_of(examples.labels, size), batch_of(np.zeros(1, bool), size))

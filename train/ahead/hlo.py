@@ -109,10 +109,10 @@ def _traffic(computations: Computations, name: str) -> Traffic:
         if instruction.op in _FREE or instruction.op.endswith("-done"):
             continue
         if instruction.op in ("while", "call", "conditional"):
-            inner = [_traffic(computations, of) for of in _bodies(instruction) if of in computations]
+            inner = [_traffic(computations, body) for body in _bodies(instruction) if body in computations]
             times = _trip_count(instruction)
-            moved += times * sum(of.bytes for of in inner)
-            kernels += times * sum(of.kernels for of in inner)
+            moved += times * sum(body.bytes for body in inner)
+            kernels += times * sum(body.kernels for body in inner)
             continue
         kernels += 1
         moved += sizes[instruction.name]
@@ -136,7 +136,7 @@ def _trip_count(instruction: Instruction) -> int:
 def _read(computations: Computations, instruction: Instruction, place: int) -> float:
     """The share of one of its arguments that a kernel reads: less than 1 where it cuts slices from it."""
     inner = computations.get(instruction.called("calls"), ()) if instruction.op == "fusion" else ()
-    parameter = next((of for of in inner if of.op == "parameter" and of.operands == (str(place),)), None)
+    parameter = next((each for each in inner if each.op == "parameter" and each.operands == (str(place),)), None)
     if parameter is None:
         return 1.0
     users: dict[str, list[Instruction]] = {}
@@ -181,7 +181,7 @@ def count_collectives(text: str) -> Counter[str]:
 
 def _collectives(text: str) -> list[Instruction]:
     computations, _ = read_computations(text)
-    every = (instruction for of in computations.values() for instruction in of)
+    every = (instruction for computation in computations.values() for instruction in computation)
     return [instruction for instruction in every if instruction.op.removesuffix("-start") in _COLLECTIVES]
 
 
@@ -196,9 +196,9 @@ def _result(instruction: Instruction) -> str:
 def convolutions(text: str) -> Counter[tuple[str, str]]:
     """The number of convolutions, by what computes them and the type that they read."""
     found: Counter[tuple[str, str]] = Counter()
-    for of in read_computations(text)[0].values():
-        types = {instruction.name: type_of(instruction.shape) for instruction in of}
-        for instruction in of:
+    for computation in read_computations(text)[0].values():
+        types = {instruction.name: type_of(instruction.shape) for instruction in computation}
+        for instruction in computation:
             target = re.search(r'custom_call_target="(__cudnn\$conv|__onednn\$conv)', instruction.attributes)
             if instruction.op != "convolution" and not target:
                 continue
@@ -211,5 +211,5 @@ def convolutions(text: str) -> Counter[tuple[str, str]]:
 def estimated_cycles(text: str) -> int:
     """The sum of the compiler's own estimates for a TPU's instructions, of which it leaves out some; 0 if none."""
     computations, entry = read_computations(text)
-    found = (re.search(r'"estimated_cycles":"(\d+)"', of.attributes) for of in computations[entry])
-    return sum(int(of[1]) for of in found if of)
+    found = (re.search(r'"estimated_cycles":"(\d+)"', each.attributes) for each in computations[entry])
+    return sum(int(match[1]) for match in found if match)

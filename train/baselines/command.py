@@ -58,9 +58,9 @@ def baseline(
     content = {"baseline": name, **dataclasses.asdict(config)}
     with lock_run(run):
         create_run(run.folder, content, images.description, _environment(name), overwrite=overwrite)
-        for split, of in predictions.items():
-            write_predictions(run, split, of)
-    results = {split: (len(of.labels), _scores(of)) for split, of in predictions.items()}
+        for split, predicted in predictions.items():
+            write_predictions(run, split, predicted)
+    results = {split: (len(predicted.labels), _scores(predicted)) for split, predicted in predictions.items()}
     print(f"\nScores, protocol {config.protocol}:\n\n{score_table(results, TASKS['classification'])}")
 
 
@@ -72,7 +72,8 @@ def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str
     except ValueError as error:
         raise UserError(f"{name}: {error}; give other --data") from error
     return {
-        of: Predictions(logits[of], split.labels, split.groups, split.names, classes) for of, split in splits.items()
+        role: Predictions(logits[role], split.labels, split.groups, split.names, classes)
+        for role, split in splits.items()
     }
 
 

@@ -83,9 +83,11 @@ def sweep(
     models = make_models(config, values, random)
     for model in models if overwrite else ():
         check_weights_stay(model.config, sweep_dir)
-    encoders = {(getattr(of.network, "encoder", None), of.training.start_from): of for of in (m.config for m in models)}
-    for one_of_each in encoders.values():
-        check_encoder(one_of_each)
+    by_weights = {
+        (getattr(model.config.network, "encoder", None), model.config.training.start_from): model for model in models
+    }
+    for model in by_weights.values():
+        check_encoder(model.config)
     with processes(placement):
         groups = group(models, placement, at_once)
         check_devices(groups, placement)
@@ -101,7 +103,7 @@ def sweep(
             report(f"sweep      {folder.folder}: {len(models)} models")
             report_start(len(pick_devices(placement)), images_of(_fold(models[0])), config)
             try:
-                others = True
+                waited = False
                 while left:
                     share(lock)
                     left = [
@@ -112,10 +114,10 @@ def sweep(
                     if not is_last(folder, lock):
                         report("Other processes train the other models; the last one to end writes the tables.")
                         return 0
-                    if left and not others:
+                    if left and waited:
                         raise UserError(f"{folder.folder}: a model is trained outside of the sweep; wait until it ends")
                     # What processes had that have ended meanwhile is free.
-                    others = False
+                    waited = True
             except InterruptedRunError as error:
                 way_out = f"continue it with the same command and --resume --sweep-dir {folder.folder}"
                 print(f"stopped by {error}; the sweep is saved; {way_out}", file=sys.stderr)
@@ -179,9 +181,11 @@ def _conclude_patients(rows: Sequence[Row], folder: SweepFolder) -> None:
         return
     by_first(lambda: write_patients(folder.patients, scored))
     settings: dict[str, list[PatientScores]] = {}
-    for of, _, scores in scored:
-        name = " ".join(f"{option}={value}" for option, value in of.items() if option not in ("model", "fold"))
+    for values, _, scores in scored:
+        name = " ".join(f"{option}={value}" for option, value in values.items() if option not in ("model", "fold"))
         settings.setdefault(name or "all models", []).append(scores)
-    joined = [{name: np.concatenate([of[name] for of in parts]) for name in parts[0]} for parts in settings.values()]
+    joined = [
+        {name: np.concatenate([scores[name] for scores in parts]) for name in parts[0]} for parts in settings.values()
+    ]
     title = f"The test patients ({folder.patients}), and 95% intervals from resampled patients:"
     report(f"\n{title}\n\n{summary_table(list(settings), list(map(summarise_patients, joined)))}")

@@ -144,7 +144,7 @@ def _stand_together(runs: Sequence[Run]) -> bool:
     They can't where they were trained alone in between.
     """
     steps = [{path.name for path in run.checkpoints.glob("*") if path.name.isdecimal()} for run in runs]
-    return bool(set.intersection(*steps)) or all(len(of_run) <= 1 for of_run in steps)
+    return bool(set.intersection(*steps)) or all(len(saved) <= 1 for saved in steps)
 
 
 def _most_at_once(
@@ -154,7 +154,8 @@ def _most_at_once(
     devices = pick_devices(placement)
     learner = _learner(models[0], images, framed, folder)
     # Where an epoch is one program, the images lie beside it.
-    views = {id(view): view.nbytes for of in (learner.training, *learner.examples.values()) for view in of.inputs}
+    every = (learner.training, *learner.examples.values())
+    views = {id(view): view.nbytes for examples in every for view in examples.inputs}
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     return largest_population(learner, devices, limit and limit - sum(views.values()), len(models))
 

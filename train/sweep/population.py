@@ -41,10 +41,10 @@ def can_join(config: Config, other: Config) -> bool:
     if not (config.architecture.encoder and config.network.encoder == RANDOM):
         traced.append("seed")
 
-    def others(of: Config) -> Mapping[str, Any]:
-        return {field: value for field, value in of.to_json().items() if field not in traced}
+    def fixed(config: Config) -> Mapping[str, Any]:
+        return {field: value for field, value in config.to_json().items() if field not in traced}
 
-    return others(config) == others(other)
+    return fixed(config) == fixed(other)
 
 
 def compile_population(
@@ -75,8 +75,8 @@ def compile_population(
         order=lambda order: _spread(mesh, _fill(order, slots, axis=1), axis=1),
         evaluated=lambda batch: _share(mesh, batch),
         shared=lambda tree: _share(mesh, tree),
-        compile_train=lambda step, *of: jax.jit(step, donate_argnums=0).lower(*of).compile(),
-        compile_eval=lambda step, *of: jax.jit(step).lower(*of).compile(),
+        compile_train=lambda step, *arguments: jax.jit(step, donate_argnums=0).lower(*arguments).compile(),
+        compile_eval=lambda step, *arguments: jax.jit(step).lower(*arguments).compile(),
         join=lambda states: _join(mesh, slots, states),
         states=_states,
         like=lambda _: like,

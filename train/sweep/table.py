@@ -156,14 +156,13 @@ def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
 def average_over_folds(rows: Sequence[Row]) -> list[Setting]:
     """The settings of a cross-validation, likewise; of several seeds of a fold the mean counts."""
     settings: dict[tuple[Any, ...], list[Setting]] = {}
-    for of_fold in average_over_seeds(rows):
-        settings.setdefault(tuple(value for name, value in of_fold.values.items() if name != "fold"), []).append(
-            of_fold
-        )
+    for setting in average_over_seeds(rows):
+        without_fold = tuple(value for name, value in setting.values.items() if name != "fold")
+        settings.setdefault(without_fold, []).append(setting)
     averaged = []
     for members in settings.values():
         values = {name: value for name, value in members[0].values.items() if name != "fold"}
-        columns = zip(*([score.mean for score in of_fold.scores] for of_fold in members), strict=True)
+        columns = zip(*([score.mean for score in setting.scores] for setting in members), strict=True)
         averaged.append(Setting(values, len(members), tuple(map(mean_and_interval, columns)), members[0].task))
     return sorted(averaged, key=lambda setting: setting.rank)
 

@@ -18,9 +18,9 @@ from planted import smooth_images
 from scan_files import encoded, write_dicom, write_matlab, write_nifti, write_picture
 
 from jaxcnn.data import labelled_scans
-from jaxcnn.data.brain_tumor_mri import BrainTumorMri
 from jaxcnn.data.image import to_square
 from jaxcnn.data.kaggle import CLASSES
+from jaxcnn.data.labelled_scans import BrainTumorMri
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.prepare import ConflictError, prepare
 from jaxcnn.data.readers.intensities import to_bytes
