@@ -9,6 +9,7 @@ NEAREST, HOG = "copying the label of the most similar image", "histograms of gra
 MODELS = {"nearest-neighbour": NEAREST, "hog": HOG, "simplecnn": SIMPLECNN, "unet": UNET}
 TRACES = ("resolution", "compression", "border", "texture", "sequence", "source")
 PARTS = ("accuracy", "accuracy_copies", "accuracy_unseen")
+ENSEMBLE = ("f1_macro", "f1_weighted", "accuracy")
 
 
 def summary() -> None:
@@ -19,6 +20,8 @@ def summary() -> None:
         (f"{UNET}, all layers trained from scratch, 20 epochs", "official", "5", *_seeds("unet-official-seeds.csv"),
          _accuracy("unet, official")),
         ("the same", "leak-free", "5", *_seeds("unet-leak-free-seeds.csv"), _accuracy("unet, leak-free")),
+        ("the ensemble of these five", "leak-free", "5",
+         *(over(lines("unet-ensemble.json", run="ensemble of 5"), column) for column in ENSEMBLE)),
         ("the same, 12 epochs", "leak-free", "2", *_models("unet-random.csv"), "–"),
         ("the same, 12 epochs, from the stand-in's weights", "leak-free", "3", *_seeds("unet-pretrained-seeds.csv"),
          "–"),
@@ -110,12 +113,17 @@ def another_source() -> None:
     """How well networks tell slices with a tumour from slices without, at home and in another data set."""
     home = lines("source.csv", augment="brain-mri")
     abroad, native = lines("source-lgg.json", augment="brain-mri"), lines("lgg-folds.json")
+    unets = lines("unet-lgg.json")
     rows = [
-        ("this data set", f"{len(home)} seeds", over(lines("source-validation.json", augment="brain-mri"), "auc_no"),
-         over(abroad, "auc_no"), over(abroad, "f1_glioma")),
-        ("80 patients of the other", f"{len(native)} folds", "–", over(native, "auc_no"), over(native, "f1_glioma")),
+        ("this data set", f"{SIMPLECNN}, {len(home)} seeds",
+         over(lines("source-validation.json", augment="brain-mri"), "auc_no"), over(abroad, "auc_no"),
+         over(abroad, "f1_glioma")),
+        ("this data set", f"{UNET}, {len(unets)} seeds", over(lines("unet-validation.json"), "auc_no"),
+         over(unets, "auc_no"), over(unets, "f1_glioma")),
+        ("80 patients of the other", f"{SIMPLECNN}, {len(native)} folds", "–", over(native, "auc_no"),
+         over(native, "f1_glioma")),
     ]  # fmt: skip
-    head = ("trained on", "models", "validation images, ROC AUC", "the other data set, ROC AUC", "F1 of glioma")
+    head = ("trained on", "networks", "validation images, ROC AUC", "the other data set, ROC AUC", "F1 of glioma")
     print_table(head, rows)
 
 

@@ -27,7 +27,7 @@ ADDRESS = "hf://OWNER/NAME"
 CALIBRATION = ("calibration_error", "brier_score", "log_loss")
 _PROTOCOLS = {
     "leak-free": "no copy of a test image, and no image of a test patient, was trained on",
-    "official": "the training images hold copies of test images, so that the scores measure memory, too",
+    "official": "the training images hold copies of test images, so that the scores measure memorisation, too",
 }
 _LIMITS = """\
 - Research software, not a medical device. Nobody has tested it on patients; its answers are not a diagnosis.

@@ -284,7 +284,7 @@ def test_a_leaky_set_is_trained_on_without_the_copies_and_says_so_in_one_line(st
 
     code, printed, data = start(6, "--protocol", "official", "--overwrite")
     assert code == 0
-    line = f"copies     {found}; their scores measure memory (leave the copies out with --protocol leak-free)"
+    line = f"copies     {found}; their scores measure memorisation (leave the copies out with --protocol leak-free)"
     assert line in printed.splitlines()
     assert (data["protocol"], data["left_out"]) == ("official", 0)
     assert sum(data["images"]["train"].values()) + sum(data["images"]["validation"].values()) == 40
