@@ -53,10 +53,7 @@ def segment(
         raise UserError("INPUT: none is given; name volumes, series, pictures, or folders of them")
     keep_programs()
     trained, chosen = load_segmenter(network), preset or default_preset(network)
-    stacks = [stack for path in inputs for stack in read_stacks(path)]
-    names = [stack.name for stack in stacks]
-    if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise UserError(f"{twice}: two inputs have this name; rename one, or segment them into different folders")
+    stacks = read_stacks(inputs)
     rows: list[list[str]] = [["name", "class", "slices", "marked slices", "voxels", "ml"]]
     for stack in stacks:
         try:
@@ -70,7 +67,7 @@ def segment(
             millilitres = "" if stack.voxel is None else f"{found.sum() * stack.voxel / 1000:.3f}"
             rows.append([stack.name, name, *map(str, counts), millilitres])
         try:
-            stack.write(out, masks)
+            stack.write(out / stack.name, masks)
             with whole_file(out / f"{stack.name}_overlay.png") as temporary:
                 draw_outlines(stack, masks).save(temporary)
             with (

@@ -110,17 +110,19 @@ def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width ch
 def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
     """As the network's folder says, at the size that it was trained with.
 
-    Where it was trained on squares, other slices are made squares by copies of their border: heads keep their shape.
+    Where its own images were squares, other slices are made squares by copies of their border: heads keep their shape.
+    Where they were not and `image_size` made squares of them, other slices are squeezed in the same way.
     """
     height, width = images.shape[1:3]
-    rows, columns, _ = trained.preprocessing.framed_shape(trained.image_shape)
-    side = max(height, width) if rows == columns else 0
+    square = trained.image_shape[0] == trained.image_shape[1]
+    size = trained.preprocessing.image_size or (trained.image_shape[0] if square else None)
+    side = max(height, width) if square else 0
     top, left = max(0, side - height) // 2, max(0, side - width) // 2
     if trained.preprocessing.normalization in BY_VOLUME:
         images = standardize_volumes(images, [""] * len(images))
     border = [(0, 0), (top, max(0, side - height - top)), (left, max(0, side - width - left)), (0, 0)]
     padded = np.pad(images, border, mode="edge")
-    resized = np.asarray(frame(padded, Preprocessing(image_size=rows if side else None)))
+    resized = np.asarray(frame(padded, Preprocessing(image_size=size)))
     inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
 
     def restore(masks: Masks) -> Masks:

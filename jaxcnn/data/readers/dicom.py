@@ -71,12 +71,14 @@ class Series:
         places: of the slices among the files.
         spacing: distance of the slices, height and width of a pixel, in mm; None where the files don't tell.
         patient: PatientID, or else StudyInstanceUID.
+        label: SeriesNumber and SeriesDescription, as far as they are given.
     """
 
     pictures: Float32[np.ndarray, "n height width"]
     places: tuple[int, ...]
     spacing: tuple[float, float, float] | None
     patient: str
+    label: str
 
 
 def read_series(files: Sequence[bytes]) -> Series:
@@ -108,7 +110,8 @@ def read_series(files: Sequence[bytes]) -> Series:
     between = float(np.median(steps)) if len(steps) and steps.min() > 0 else datasets[0].get("SliceThickness")
     pixel = datasets[0].get("PixelSpacing")
     spacing = (float(between), float(pixel[0]), float(pixel[1])) if between and pixel else None
-    return Series(np.stack(pictures), tuple(order), spacing, _patient(datasets[0]))
+    label = " ".join(str(datasets[0].get(name) or "") for name in ("SeriesNumber", "SeriesDescription")).strip()
+    return Series(np.stack(pictures), tuple(order), spacing, _patient(datasets[0]), label)
 
 
 def series_uid(encoded: bytes) -> str:

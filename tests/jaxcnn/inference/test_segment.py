@@ -82,6 +82,38 @@ def test_a_dicom_series_is_ordered_in_space_and_a_tiff_stack_keeps_its_pages(seg
     assert (series["voxels"], float(series["ml"]), stack["ml"]) == ("100", pytest.approx(0.1), "")
 
 
+@pytest.mark.parametrize("patient", ["../../outside", "/tmp/outside", "..", "p 1"])
+def test_what_a_dicom_file_says_chooses_no_folder(segment, tmp_path, patient):
+    """Nothing is written but under --out, and the mask of each file is there."""
+    pictures = RANDOM.integers(0, 90, (2, 16, 16)).astype(np.uint16)
+    for number, picture in enumerate(pictures):
+        write_dicom(tmp_path / "in" / f"IM.{number}", picture, PatientID=patient, InstanceNumber=number)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert segment(tmp_path / "in", "--out", tmp_path / "a" / "b" / "out")[0] == 0
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(tmp_path / "a" / "b" / "out") for path in written)
+    assert sorted(path.name for path in written if "mask" in path.name) == ["IM.0_mask.png", "IM.1_mask.png"]
+
+
+def test_series_of_one_patient_are_told_apart(segment, tmp_path):
+    """By what the files call them, and where that is the same by a number; they may come as one input or as several."""
+    picture = RANDOM.integers(0, 90, (16, 16)).astype(np.uint16)
+    series = {"t1": "T1 axial", "flair": "FLAIR", "later": "FLAIR"}
+    for uid, (name, label) in enumerate(series.items()):
+        folder = "second" if name == "later" else "first"
+        about = {"PatientID": "p1", "SeriesDescription": label, "SeriesInstanceUID": f"1.2.{uid}"}
+        write_dicom(tmp_path / folder / f"{name}.dcm", picture, **about)
+    code, _, err = segment(tmp_path / "first", tmp_path / "second", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    masks = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").glob("*/*_mask.png"))
+    assert masks == ["p1-FLAIR-2/later_mask.png", "p1-FLAIR/flair_mask.png", "p1-T1-axial/t1_mask.png"]
+    assert {row["name"] for row in rows_of(tmp_path / "out" / "segments.csv")} == {
+        "p1-T1-axial",
+        "p1-FLAIR",
+        "p1-FLAIR-2",
+    }
+
+
 def test_masks_of_a_folder_of_patients_can_be_trained_on(segment, tmp_path):
     for patient in ("a", "b"):
         (tmp_path / "scans" / patient).mkdir(parents=True)

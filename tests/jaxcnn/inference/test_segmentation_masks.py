@@ -12,8 +12,10 @@ from skimage.transform import resize
 
 from jaxcnn import UNet
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score
+from jaxcnn.data.preprocessing import Preprocessing, preprocess
 from jaxcnn.inference.hub_volume import prepare_hub_volume
-from jaxcnn.inference.segmentation import default_preset, load_segmenter, segment_stack
+from jaxcnn.inference.segmentation import default_preset, load_segmenter, prepare_as_trained, segment_stack
+from jaxcnn.inference.trained import Trained
 
 RANDOM = np.random.default_rng(0)
 
@@ -60,6 +62,25 @@ def test_masks_have_the_size_of_the_slices_whatever_that_is(trained, preset):
     assert segment_stack(trained[0], images, preset).shape == (3, 50, 41)
     with pytest.raises(ValueError, match="has images of 2 channels, and the network takes 3"):
         segment_stack(trained[0], np.repeat(images, 2, axis=3), preset)
+
+
+@pytest.mark.parametrize("image_size", [None, 16])
+def test_slices_that_were_no_squares_are_prepared_as_in_training(image_size):
+    """Training squeezes what isn't square to `image_size`, and so does the way into use."""
+    preprocessing = Preprocessing(image_size=image_size)
+    trained = Trained(UNet(), {}, preprocessing, (32, 16, 1), ("background", "tumor"), epoch=1)
+    images = RANDOM.integers(0, 256, (2, 32, 16, 1), np.uint8)
+    found = prepare_as_trained(trained, images)
+    np.testing.assert_array_equal(found.inputs, preprocess(images, preprocessing))
+    assert found.restore(np.zeros(found.inputs.shape[:3], np.uint8)).shape == (2, 32, 16)
+
+
+def test_slices_for_a_network_of_squares_keep_their_shape():
+    preprocessing = Preprocessing(image_size=16)
+    trained = Trained(UNet(), {}, preprocessing, (32, 32, 1), ("background", "tumor"), epoch=1)
+    images = RANDOM.integers(0, 256, (2, 32, 20, 1), np.uint8)
+    squares = np.pad(images, ((0, 0), (0, 0), (6, 6), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(prepare_as_trained(trained, images).inputs, preprocess(squares, preprocessing))
 
 
 def test_the_hubs_preparation_is_that_of_its_own_code_on_a_random_volume():
