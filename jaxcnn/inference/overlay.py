@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from jaxcnn.errors import UserError
-from jaxcnn.inference.saliency import explain
+from jaxcnn.inference.saliency import check_has_maps, explain
 from jaxcnn.inference.trained import Members, compile_with_weights
 from jaxcnn.runs.files import whole_file
 
@@ -29,8 +29,9 @@ def open_gallery(members: Members, folder: Path) -> Draw:
     Images of the same name and class are numbered: NAME-CLASS-2.png.
 
     Raises:
-        UserError: the folder can't be made; `draw` raises it where a picture can't be written.
+        UserError: a member has no maps, or the folder can't be made; `draw` raises it where a picture can't be written.
     """
+    check_has_maps(members)
     compiled = compile_with_weights(explain, members)
     taken: set[str] = set()
 

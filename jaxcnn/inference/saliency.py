@@ -14,7 +14,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.inference.trained import Members
 from jaxcnn.inference.tta import join_maps, strongest_as_1, views_of
 from jaxcnn.models.architecture import FeatureMap
-from jaxcnn.models.table import architecture_of
+from jaxcnn.models.table import feature_map_of
 
 Features = Float[Array, "batch rows columns feature"]
 
@@ -27,17 +27,28 @@ def explain(
     """The images as the networks see them, but for the normalisation, and their maps over all members and views.
 
     Raises:
-        UserError: the members don't see the same part of an image at the same size.
+        UserError: as `check_has_maps`.
     """
-    frames = {dataclasses.replace(trained.preprocessing, normalization="none") for trained in members}
-    if len(frames) > 1:
-        raise UserError("saliency: the runs see images at different sizes or crops; ask one of them")
-    visible = preprocess(images, *frames)
+    check_has_maps(members)
+    visible = preprocess(images, dataclasses.replace(members[0].preprocessing, normalization="none"))
     maps = []
     for trained in members:
         views = [preprocess(view, trained.preprocessing) for view in views_of(images, trained.tta)]
         maps.append(join_maps(tuple(grad_cam(trained.model, trained.variables, view, labels) for view in views)))
     return visible, strongest_as_1(sum(maps[1:], maps[0]))
+
+
+def check_has_maps(members: Members) -> None:
+    """Refuse classifiers that `explain` can't explain, before anything takes time.
+
+    Raises:
+        UserError: one has no feature map, or they don't see the same part of an image at the same size.
+    """
+    for trained in members:
+        if feature_map_of(trained.model) is None:
+            raise UserError(f"saliency: {type(trained.model).__name__} has no feature map; give a run of another model")
+    if len({dataclasses.replace(trained.preprocessing, normalization="none") for trained in members}) > 1:
+        raise UserError("saliency: the runs see images at different sizes or crops; ask one of them")
 
 
 def grad_cam(
@@ -53,7 +64,7 @@ def grad_cam(
     divided by its maximum, so that maps of different images can't be compared in strength.
 
     Args:
-        model: a network of the table of models that has a feature map.
+        model: a network that has a feature map (`jaxcnn.models.table.feature_map_of`).
         variables: what `model.apply` takes.
         images: preprocessed, as the model expects them.
         labels: the class of each image to explain.
@@ -65,7 +76,7 @@ def grad_cam(
         ValueError: the model is another one.
     """
     features, logits_of = split_at_features(model, variables, images)
-    layer = architecture_of(model).feature_map
+    layer = feature_map_of(model)
     assert layer is not None
 
     def explained(features: Features) -> Float[Array, ""]:
@@ -83,14 +94,14 @@ def grad_cam(
 def split_at_features(
     model: nn.Module, variables: Mapping[str, Any], images: Float[Array, "batch height width channel"]
 ) -> tuple[Features, Callable[[Features], Float[Array, "batch classes"]]]:
-    """The last feature map of a network of the table for these images, and the rest: from it to the logits.
+    """The last feature map of a network for these images, and the rest: from it to the logits.
 
     Raises:
-        ValueError: the table doesn't have the network, or no feature map of it.
+        ValueError: the network has none.
     """
-    layer = architecture_of(model).feature_map
+    layer = feature_map_of(model)
     if layer is None:
-        raise ValueError(f"{type(model).__name__} has no feature map in the table of models")
+        raise ValueError(f"{type(model).__name__} has no feature map")
     names, seen = layer.seen_by, list[Features]()
 
     def logits(change: Callable[[Features], Features]) -> Array:

@@ -28,7 +28,7 @@ from jaxcnn.inference.card import card_text
 from jaxcnn.inference.classifier import Classifier, load
 from jaxcnn.inference.image_files import ImageFile
 from jaxcnn.inference.overlay import draw_overlay
-from jaxcnn.inference.saliency import explain
+from jaxcnn.inference.saliency import check_has_maps, explain
 from jaxcnn.inference.trained import Members, compile_with_weights
 from jaxcnn.inference.unlike import judge
 from jaxcnn.program_cache import keep_programs
@@ -123,7 +123,11 @@ def build_answer(classifier: Classifier) -> Answer:
 
     The program is compiled here, for one image at a time, so that the first answer doesn't wait for that. What is given
     raises a ValueError whose message continues a sentence that begins with the file's name.
+
+    Raises:
+        UserError: a member has no maps of the evidence.
     """
+    check_has_maps(classifier.members)
     size = classifier.members[0].image_shape[0]  # The images of every data set are squares.
 
     def look(members: Members, image: jax.Array) -> Any:
@@ -148,10 +152,7 @@ def build_answer(classifier: Classifier) -> Answer:
         ranked = [(classifier.classes[place], float(probabilities[0, place])) for place in order]
         return ranked, seen[0], saliency[0], None if unlike is None else float(unlike[0])
 
-    try:
-        one(np.zeros((1, size, size, 1), np.uint8))
-    except ValueError as error:
-        raise UserError(f"serve: {error}; give a run of a model that has maps of the evidence") from error
+    one(np.zeros((1, size, size, 1), np.uint8))
     return answer
 
 

@@ -17,7 +17,7 @@ from jaxcnn.data.batch import in_batches
 from jaxcnn.data.preprocessing import preprocess
 from jaxcnn.inference.saliency import split_at_features
 from jaxcnn.inference.trained import Members, Trained, classify, compile_with_weights
-from jaxcnn.models.table import architecture_of
+from jaxcnn.models.table import feature_map_of
 
 REJECTED = 0.05
 """The share of the validation images that are called unlike the training images: it sets the threshold."""
@@ -67,7 +67,7 @@ def fit_unlike(trained: Trained, training: Images, validation: Images) -> Traine
     Returns:
         The same where its network has no feature map.
     """
-    if architecture_of(trained.model).feature_map is None:
+    if feature_map_of(trained.model) is None:
         return trained
     compiled = compile_with_weights(lambda members, images: _channel_means(members[0], images), (trained,))
 

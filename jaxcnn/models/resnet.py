@@ -109,6 +109,14 @@ class Stage(nn.Module):
         return x
 
 
+class MeanPool(nn.Module):
+    """Global mean of every channel; a module for `jaxcnn.inference.saliency` to find its input by name."""
+
+    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch channel"]:
+        """The means."""
+        return jnp.mean(x, axis=(1, 2))
+
+
 class ResNet(nn.Module):
     """A ResNet in torchvision's layout; 11,689,512 parameters as ResNet-18 with 1000 classes.
 
@@ -136,13 +144,14 @@ class ResNet(nn.Module):
             Stage(self.block, count, self.features * 2**place, min(place, 1) + 1, self.axis_name, self.dtype)
             for place, count in enumerate(self.blocks)
         )
+        self.pool = MeanPool()
         self.fc = nn.Dense(self.classes, dtype=self.dtype)
 
     def __call__(
         self, images: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch classes"]:
         """Logits for images of three channels; grey ones are repeated."""
-        return self.fc(jnp.mean(self.encode(images, train), axis=(1, 2))).astype(jnp.float32)
+        return self.fc(self.pool(self.encode(images, train))).astype(jnp.float32)
 
     def encode(
         self, images: Float[Array, "batch height width channel"], train: bool
@@ -163,14 +172,6 @@ class ResNet(nn.Module):
             images = jnp.repeat(images, 3, axis=-1)
         x = nn.relu(self.bn1(self.conv1(images), use_running_average=not train))
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-
-class MeanPool(nn.Module):
-    """Global mean of every channel; a module for `jaxcnn.inference.saliency` to find its input by name."""
-
-    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch channel"]:
-        """The means."""
-        return jnp.mean(x, axis=(1, 2))
 
 
 class ResNetClassifier(Classifier):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.errors import UserError
-from jaxcnn.models.architecture import Architecture
-from jaxcnn.models.resnet import RESNETS, ResNet
+from jaxcnn.models.architecture import Architecture, FeatureMap
+from jaxcnn.models.resnet import RESNETS, ResNet, ResNetClassifier
 from jaxcnn.models.segmentation import SEGMENTATION
 from jaxcnn.models.simplecnn import SIMPLECNN
 from jaxcnn.models.unet import UNet
@@ -28,16 +28,10 @@ MODELS: dict[str, Architecture] = {
 _HOW_IT_IS_RUN = ("parent", "name", "axis_name", "places", "dtype")
 
 
-def architecture_of(model: nn.Module) -> Architecture:
-    """The row of a network.
-
-    Raises:
-        ValueError: the table has none.
-    """
-    for architecture in MODELS.values():
-        if type(model) is architecture.module:
-            return architecture
-    raise ValueError(f"{type(model).__name__} is not in the table of models, which has {', '.join(MODELS)}")
+def feature_map_of(model: nn.Module) -> FeatureMap | None:
+    """Where Grad-CAM looks in a network; None where there is no such place, or the table doesn't have the network."""
+    found = {architecture.module: architecture.feature_map for architecture in MODELS.values()}
+    return {ResNet: found[ResNetClassifier], **found}.get(type(model))
 
 
 def model_fields(model: nn.Module) -> dict[str, Any]:

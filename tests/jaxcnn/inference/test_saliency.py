@@ -1,6 +1,7 @@
 """Grad-CAM against finite differences, and against networks made by hand, whose evidence lies at a known place."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,15 @@ from PIL import Image
 from random_network import random_network
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.errors import UserError
+from jaxcnn.inference.classifier import Classifier
+from jaxcnn.inference.exported import ExportedProgram
+from jaxcnn.inference.overlay import open_gallery
 from jaxcnn.inference.saliency import grad_cam
+from jaxcnn.inference.serve import build_answer
+from jaxcnn.inference.trained import Trained
+from jaxcnn.models.resnet import ResNet
 
 TRANSFER = UNetClassifier(features=2, head_features=3, hidden_features=5, frozen_stages=5)
 TINY = SimpleCNN(
@@ -116,7 +125,29 @@ def test_an_image_s_map_does_not_depend_on_the_batch(detector):
     np.testing.assert_allclose(compiled(TINY)(detector, images[1:2], labels[1:2]), whole[1:2], atol=1e-6)
 
 
+@pytest.mark.slow
+def test_the_map_of_a_converted_resnet_is_that_of_its_last_layer():
+    """Behind the last feature map there is a mean and one linear layer: the class's weights weigh the channels."""
+    model = ResNet(classes=3, blocks=(1, 1, 1, 1), features=4)
+    images, variables = random_network(model, (2, 64, 64, 1))
+    labels = jnp.array([2, 0])
+    features = jax.jit(partial(model.apply, train=False, method="encode"))(variables, images)
+    weights = variables["params"]["fc"]["kernel"].T[labels]
+    cells = np.maximum(np.einsum("brck,bk->brc", features, weights), 0)
+    assert (cells.max(axis=(1, 2)) > 0).all()
+    found = compiled(model)(variables, images, labels)
+    # The cells are centred on these pixels.
+    np.testing.assert_allclose(found[:, ::32, ::32], cells / cells.max(axis=(1, 2), keepdims=True), atol=1e-4)
+
+
+def test_classifiers_without_maps_are_refused_before_any_image():
+    trained = Trained(ExportedProgram(jnp.log), {}, Preprocessing(), (16, 16, 1), ("a", "b"), epoch=None)
+    for refuses in (partial(open_gallery, folder=Path("maps")), lambda members: build_answer(Classifier(members))):
+        with pytest.raises(UserError, match="saliency: ExportedProgram has no feature map; give"):
+            refuses((trained,))
+
+
 def test_other_models_are_refused():
     images, variables = random_network(UNet(features=1), (1, 16, 16, 3))
-    with pytest.raises(ValueError, match="UNet is not in the table of models"):
+    with pytest.raises(ValueError, match="UNet has no feature map"):
         grad_cam(UNet(features=1), variables, images, jnp.array([0]))
