@@ -25,12 +25,12 @@ from jaxcnn.evaluation.patients import (
     write_patients,
 )
 from jaxcnn.evaluation.predictions import Predictions, ensemble
-from jaxcnn.evaluation.tables import Evaluated, Evaluation, scores_document, table
+from jaxcnn.evaluation.tables import UNKNOWN, Evaluated, Evaluation, scores_document, table
 from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import (
-    EXTERNAL,
     UNSEEN,
     Run,
+    is_trained,
     open_ensemble,
     open_folders,
     open_run,
@@ -194,6 +194,8 @@ def _segments(run: Run) -> bool:
 
     if run.manifest.is_file():
         return read_manifest(run.folder, dict[str, Any]).get("model") == "UNet"
+    if run.exported.is_file():
+        return False  # Only classifiers are exported.
     model = MODELS.get(str(read_config(run).get("model")))
     return model is not None and model.task == "segmentation"
 
@@ -261,13 +263,13 @@ class _Predicted:
 
     Attributes:
         predictions: of the images that count.
-        copies: how many of all images are copies of those that the run was trained on; "unknown" where they are gone,
+        copies: how many of all images are copies of those that the run was trained on; UNKNOWN where they are gone,
             and None of the run's own data set.
         classes: of another data set: each class, the run's that it is, and its images.
     """
 
     predictions: Predictions
-    copies: int | Literal["unknown"] | None = None
+    copies: int | str | None = None
     classes: tuple[tuple[str, str, int], ...] = ()
 
 
@@ -299,7 +301,7 @@ def _of_data_set(
         matched = match_classes(dataset.classes, trained.classes, given)
         external: External = evaluate_external(run, trained, dataset, matched)
         found.append(_counted(run, external, class_table(matched, dataset), unseen=unseen))
-        _keep(run, data, dataset, external)
+        _keep(run, data, split, dataset, external)
     return found
 
 
@@ -319,7 +321,7 @@ def _counted(run: Run, external: "External", classes: tuple[tuple[str, str, int]
             raise UserError(
                 f"--unseen: the training images of {run.folder} are missing ({external.why_unknown}); leave it out"
             )
-        return _Predicted(external.predictions, "unknown", classes)
+        return _Predicted(external.predictions, UNKNOWN, classes)
     copies, predictions = int(external.copied.sum()), external.predictions
     if unseen:
         if external.copied.all():
@@ -328,19 +330,24 @@ def _counted(run: Run, external: "External", classes: tuple[tuple[str, str, int]
     return _Predicted(predictions, copies, classes)
 
 
-def _keep(run: Run, data: str, dataset: "Dataset", external: "External") -> None:
-    """Leave the predictions in the run folder, for figures and the report, if that can be written."""
+def _keep(run: Run, data: str, split: Split | None, dataset: "Dataset", external: "External") -> None:
+    """Leave the predictions in the run folder, for figures and the report, if that can be written.
+
+    An exported classifier's folder is what is sent, and stays as it is.
+    """
     from jaxcnn.evaluation.external import external_name
     from jaxcnn.inference.converted import keep_as_run
 
-    name = f"{EXTERNAL}/{external_name(data)}"
+    if run.exported.is_file():
+        return
+    name, source = external_name(run, data, split)
+    unseen = f"{name}{UNSEEN}"
     try:
-        write_predictions(run, name, external.predictions)
-        unseen = run.predictions(f"{name}{UNSEEN}")
+        write_predictions(run, name, external.predictions, source)
         if external.copied is not None and external.copied.any() and not external.copied.all():
-            write_predictions(run, f"{name}{UNSEEN}", external.predictions.take(np.flatnonzero(~external.copied)))
+            write_predictions(run, unseen, external.predictions.take(np.flatnonzero(~external.copied)), source)
         else:
-            unseen.unlink(missing_ok=True)
+            run.predictions(unseen).unlink(missing_ok=True)
         if run.manifest.is_file():
             keep_as_run(run, data, dataset, external.predictions)
     except OSError as error:
@@ -365,7 +372,7 @@ def _write_predictions(path: Path, columns: Sequence[Evaluated]) -> None:
 
 def _check_protocol(run: Run, protocol: Protocol | None) -> None:
     trained_under = _protocol(run)
-    if protocol is not None and trained_under == "unknown":
+    if protocol is not None and trained_under == UNKNOWN:
         raise UserError(f"--protocol {protocol}: the training images of {run.folder} are unknown; leave it out")
     if protocol not in (None, trained_under):
         raise UserError(
@@ -375,7 +382,7 @@ def _check_protocol(run: Run, protocol: Protocol | None) -> None:
 
 
 def _protocol(run: Run) -> str:
-    return "unknown" if run.manifest.is_file() else read_data(run)["protocol"]
+    return read_data(run)["protocol"] if is_trained(run.folder) else UNKNOWN
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:
@@ -425,8 +432,8 @@ def _together(columns: Sequence[Evaluated], runs: Sequence[Run], every: Evaluate
 
 
 def _common(values: Sequence[Any]) -> Any:
-    """The value that all have; "unknown" where they differ."""
-    return values[0] if all(value == values[0] for value in values) else "unknown"
+    """The value that all have; UNKNOWN where they differ."""
+    return values[0] if all(value == values[0] for value in values) else UNKNOWN
 
 
 def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:

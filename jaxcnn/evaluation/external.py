@@ -1,6 +1,7 @@
 """Evaluate a run on another data set: match the classes, and find the images that the run has seen in training."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import Trained, predict_logits
-from jaxcnn.runs.folder import Run, read_data, read_predictions
+from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, is_trained, read_data, read_predictions, read_source
 
 # Which class of a run a class of the data set is; None leaves its images out.
 Matches = Mapping[str, str | None]
@@ -126,7 +127,7 @@ def evaluate_external(run: Run, trained: Trained, dataset: Dataset, matches: Mat
     images = dataclasses.replace(images, labels=labels).take(known)
     logits = predict_logits(trained, images.images)
     if not np.isfinite(logits).all():
-        raise UserError(f"{run.best}: gives logits that are infinite or NaN; train again")
+        raise UserError(f"{run.folder}: gives logits that are infinite or NaN; train again")
     predictions = Predictions(logits, images.labels, images.groups, images.names, trained.classes)
     try:
         seen = _seen_by(run)
@@ -142,8 +143,9 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
     Raises:
         UserError: they are not where they were, or are others.
     """
-    if run.manifest.is_file():
-        raise UserError(f"{run.folder} holds converted weights, whose training images are unknown")
+    if not is_trained(run.folder):
+        what = "converted weights" if run.manifest.is_file() else "an exported classifier"
+        raise UserError(f"{run.folder} holds {what}, whose training images are unknown")
     return make_thumbnails(np.concatenate([own_images(run, name).images for name in ("train", "validation")]))
 
 
@@ -162,12 +164,20 @@ def own_images(run: Run, split: str) -> Split:
     return found
 
 
-def external_name(source: str) -> str:
-    """Name the predictions for a data set in a run folder after the data set's folder or file."""
+def external_name(run: Run, source: str, split: str | None) -> tuple[str, str]:
+    """Name the predictions for a data set in a run folder after the data set's folder or file, and its split.
+
+    Returns:
+        The name, with a number where there are predictions for another data set of this name; and the data set's path.
+    """
     path = Path(source).resolve()
     if (path / "dataset_info.json").is_file() and len(path.parents) > 2:
         path = path.parents[2]  # DIR of DIR/NAME/SIZE/VERSION.
-    return re.sub(r"[^\w.-]+", "-", path.stem or "data")
+    first = re.sub(r"[^\w.-]+", "-", (path.name if path.is_dir() else path.stem) or "data")
+    first = f"{EXTERNAL}/{first}" if split is None else f"{EXTERNAL}/{first}-{split}"
+    where = source if source == "phantom" else str(path)
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    return next(of for of in names if {read_source(run, of), read_source(run, of + UNSEEN)} <= {None, where}), where
 
 
 def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:

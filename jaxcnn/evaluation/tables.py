@@ -13,6 +13,9 @@ from jaxcnn.evaluation.bootstrap import LEVEL
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.tables import format_table
 
+UNKNOWN = "unknown"
+"""The protocol of what was trained elsewhere, or how many images are copies of images that are gone."""
+
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -40,7 +43,7 @@ class Evaluated:
         temperature: that the logits were divided by; None if they were not.
         estimates: the scores.
         copies: how many images of another data set are copies of images that the run was trained on or chosen by;
-            None for the run's own images, and for those of which it can't be told any more "unknown".
+            None for the run's own images, and for those of which it can't be told any more UNKNOWN.
     """
 
     name: str
@@ -105,7 +108,7 @@ def _data_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _describe(run: Evaluated) -> dict[str, Any]:
-    counts, known = _images(run), None if run.copies == "unknown" else run.copies
+    counts, known = _images(run), None if run.copies == UNKNOWN else run.copies
     return {
         "run": run.name,
         "protocol": run.protocol,

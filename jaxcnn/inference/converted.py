@@ -15,15 +15,13 @@ from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.evaluation.tables import UNKNOWN
 from jaxcnn.inference.exported import load_exported
 from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import Members, Trained, load_best
 from jaxcnn.models.unet import UNet
 from jaxcnn.runs.folder import SPLITS, Run, open_run, write_predictions
 from jaxcnn.runs.json_files import write_json
-
-UNKNOWN = "unknown"
-"""The protocol of what was trained elsewhere."""
 
 _PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "numpy")
 

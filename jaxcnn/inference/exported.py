@@ -40,7 +40,9 @@ class ExportedProgram(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Logarithms of the probabilities, which serve as logits."""
         del train
-        return jnp.log(self.program(jnp.round(255 * images).astype(jnp.uint8)))
+        probabilities = self.program(jnp.round(255 * images).astype(jnp.uint8))
+        # One that is rounded to 0 would have an infinite logit.
+        return jnp.log(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny))
 
 
 def load_exported(folder: Path) -> Trained:

@@ -199,6 +199,10 @@ def open_run(folder: Path) -> Run:
             f"{folder}: holds converted weights without predictions;"
             f" make some with python -m train evaluate {folder} --data DATA"
         )
+    if run.exported.is_file():
+        raise UserError(
+            f"{folder}: is an exported classifier, which keeps no predictions; name the run that it was made from"
+        )
     if not run.config.is_file():
         raise UserError(f"{folder}: no run folder (it has no config.json); make one with python -m train simplecnn")
     return run
@@ -322,11 +326,22 @@ def rank(epoch: Mapping[str, Any]) -> tuple[float, float]:
     return (score, -loss) if math.isfinite(score) and math.isfinite(loss) else (-math.inf, -math.inf)
 
 
-def write_predictions(run: Run, split: str, predictions: Predictions | MaskPredictions) -> None:
-    """Write predictions/SPLIT.npz; strings are stored as unicode arrays, nothing is pickled."""
+def write_predictions(
+    run: Run, split: str, predictions: Predictions | MaskPredictions, source: str | None = None
+) -> None:
+    """Write predictions/SPLIT.npz, and in it where another data set is; strings are unicode arrays, not pickled."""
     path = run.predictions(split)
     with whole_file(path) as temporary:
-        np.savez_compressed(temporary, **dataclasses.asdict(predictions))
+        about = {} if source is None else {"source": source}
+        np.savez_compressed(temporary, **dataclasses.asdict(predictions), **about)
+
+
+def read_source(run: Run, split: str) -> str | None:
+    """Where the data set of predictions/SPLIT.npz is; None if there is no such file, or it doesn't say."""
+    # What is damaged may be written anew.
+    with contextlib.suppress(UserError), _opened(run.predictions(split)) as stored:
+        return str(stored["source"]) if "source" in stored else None
+    return None
 
 
 def read_predictions(run: Run, split: str) -> Predictions:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from jaxcnn.data.prepare import prepare
 from jaxcnn.data.protocol import describe, partition
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import measures
-from jaxcnn.evaluation.external import match_classes
+from jaxcnn.evaluation.external import external_name, match_classes
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import classify
 from jaxcnn.runs.folder import Run, read_predictions, write_predictions
@@ -125,6 +126,48 @@ def test_unseen_leaves_the_copies_out(evaluate, run, other, tmp_path):
         names = [row["image"] for row in csv.DictReader(file)]
     assert (len(names), all("new-" in name for name in names)) == (11, True)
     assert read_predictions(run, "external/other-set-unseen").names == tuple(names)
+
+
+def test_predictions_for_data_sets_of_one_name_are_kept_apart(run, tmp_path, monkeypatch):
+    """By number where the folders are called alike; each set has its own again where it is evaluated again."""
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for source in ("site.v1", "site.v2", "a/data", "b/data", "b/../a/data", "data.zip", "phantom"):
+        if source.endswith(("v1", "v2", "data")):
+            Path(source).mkdir(parents=True, exist_ok=True)
+        for split in (None, "test"):
+            name, where = external_name(run, source, split)
+            write_predictions(run, name, read_predictions(run, "test"), where)
+            names.append(name.removeprefix("external/"))
+    assert names[::2] == ["site.v1", "site.v2", "data", "data-2", "data", "data-3", "phantom"]
+    of_tests = ["site.v1-test", "site.v2-test", "data-test", "data-test-2", "data-test", "data-test-3", "phantom-test"]
+    assert names[1::2] == of_tests
+
+
+def test_predictions_that_do_not_say_of_what_are_read_and_replaced(run, tmp_path):
+    """Older ones."""
+    write_predictions(run, "external/data", read_predictions(run, "test"))
+    assert external_name(run, str(tmp_path / "data"), None)[0] == "external/data"
+    assert len(read_predictions(run, "external/data").names) == len(read_predictions(run, "test").names)
+
+
+def test_an_exported_classifier_is_evaluated_as_its_run(evaluate, run, other, tmp_path, run_train):
+    """And nothing is left in its folder, which is what is sent."""
+    assert run_train("export", run.folder, tmp_path / "out")[0] == 0
+    before = sorted(tmp_path.joinpath("out").rglob("*"))
+    words = ["--data", other, "--resamples", 10, "--json"]
+    (expected,), (found,) = (json.loads(evaluate(of, *words)[1])["runs"] for of in (run.folder, tmp_path / "out"))
+    assert (found["protocol"], found["copies_of_training_images"]) == ("unknown", None)
+    for name in ("accuracy", "log_loss"):
+        assert found["measures"][name]["value"] == pytest.approx(expected["measures"][name]["value"], rel=1e-3)
+    assert sorted(tmp_path.joinpath("out").rglob("*")) == before
+    for words, problem in [
+        (["--data", other, "--unseen"], "holds an exported classifier, whose training images are unknown"),
+        (["--data", other, "--protocol", "official"], "are unknown; leave it out"),
+        ([], "is an exported classifier, which keeps no predictions; name the run that it was made from"),
+    ]:
+        code, _, err = evaluate(tmp_path / "out", *words)
+        assert (code, problem in err.splitlines()[-1]) == (2, True)
 
 
 def test_the_names_that_are_matched_are_shown(evaluate, run, other):
