@@ -74,7 +74,7 @@ def simplecnn(
     _check(out, overwrite=overwrite)
     from convert import recipes
 
-    read = partial(recipes.simplecnn, gate=gate)
+    read = partial(recipes.simplecnn_of, gate=gate)
     return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
 
 
@@ -100,7 +100,7 @@ def unet_classifier(
     _check(out, overwrite=overwrite)
     from convert import recipes
 
-    read = recipes.unet_classifier
+    read = recipes.unet_classifier_of
     return _convert_network(checkpoint, read, out, image_size, normalization, classes, overwrite=overwrite)
 
 
@@ -200,7 +200,7 @@ def _from_hub_or_file(
         check_hash(network, path)
     from convert import recipes
 
-    read = recipes.unet if network == "unet" else partial(recipes.resnet, network)
+    read = recipes.unet_of if network == "unet" else partial(recipes.resnet_of, network)
     image_size = 128 if network == "unet" else 224
     return _convert_network(path, read, out, image_size, normalization, classes, overwrite=overwrite)
 

@@ -51,10 +51,10 @@ def told_in_one_line(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except TableError as error:
         raise UserError(f"{path}: {error}") from error
+    except UserError:
+        raise
     except Exception as error:
         if isinstance(error, SyntaxError):
             raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}; correct it") from error

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Int, Shaped
 
 from convert.transforms import unchanged
+from jaxcnn.errors import UserError
 
 Transform = Callable[[Shaped[np.ndarray, "*torch"]], Shaped[np.ndarray, "*flax"]]
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
@@ -48,7 +49,7 @@ Table = Sequence[Rule | LeftOut]
 COUNTER = LeftOut(r"(.*\.)?num_batches_tracked", "a counter that only BatchNorm with momentum=None uses")
 
 
-class TableError(ValueError):
+class TableError(UserError):
     """A table doesn't fit its networks."""
 
 
@@ -111,6 +112,11 @@ class Plan:
         arrays: dict[str, np.ndarray] = {}
         for move in self.moves:
             leaf = np.asarray(leaves[move.path])
+            if leaf.shape != move.places.shape:
+                raise TableError(
+                    f"{move.path}: is {leaf.shape}, but {move.key} of the PyTorch network holds {move.places.shape};"
+                    " write a recipe of your own"
+                )
             entry = arrays.setdefault(move.key, np.empty(self.layout[move.key], leaf.dtype))
             entry.reshape(-1)[move.places] = leaf
         return arrays | {key: arrays[first] for key, first in self.repeated.items() if first in arrays}

@@ -141,9 +141,11 @@ class ReferenceUNetClassifier(nn.Module):
         hidden_features: int,
         flattened_size: int = 1,
         head: str = "reference",
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.unet = HubUNet(3, 1, features)
+        self.in_channels = in_channels
+        self.unet = HubUNet(in_channels, 1, features)
         reference = (
             nn.Conv2d(features * 16, head_features, 8),
             nn.BatchNorm2d(head_features),
@@ -160,7 +162,7 @@ class ReferenceUNetClassifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, for grey images."""
-        bottleneck, _ = self.unet.encode(images.expand(-1, 3, -1, -1))
+        bottleneck, _ = self.unet.encode(images.expand(-1, self.in_channels, -1, -1))
         return self.classifier(bottleneck)
 
 

@@ -1,4 +1,4 @@
-"""Make recipes for this project's own networks, from the sizes in a checkpoint or from a Flax model."""
+"""Build this project's own models from the sizes in a checkpoint, and make their recipes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,35 +34,39 @@ _SIMPLECNN_SIZES = {
     "head_features": ("final.1.weight", 0),
     "hidden_features": ("final.6.weight", 0),
 }
-_REFERENCE_HEAD_SIZES = {
-    "classes": ("classifier.8.weight", 0),
+_BELOW_HEAD_SIZES = {
+    "in_channels": ("unet.encoder1.enc1conv1.weight", 1),
     "features": ("unet.encoder1.enc1conv1.weight", 0),
+}
+_REFERENCE_HEAD_SIZES = {
+    **_BELOW_HEAD_SIZES,
+    "classes": ("classifier.8.weight", 0),
     "head_features": ("classifier.0.weight", 0),
     "hidden_features": ("classifier.5.weight", 0),
 }
-_POOLED_HEAD_SIZES = {"classes": ("classifier.2.weight", 0), "features": ("unet.encoder1.enc1conv1.weight", 0)}
+_POOLED_HEAD_SIZES = {**_BELOW_HEAD_SIZES, "classes": ("classifier.2.weight", 0)}
 _RESNET_SIZES = {"classes": ("fc.weight", 0), "features": ("conv1.weight", 0)}
 
 
-def unet(tensors: Tensors) -> UNet:
-    """Make the recipe of the hub's U-Net from the sizes in a checkpoint."""
+def unet_of(tensors: Tensors) -> UNet:
+    """The hub's U-Net, of the sizes in a checkpoint."""
     return UNet(**_sizes(tensors, _UNET_SIZES))
 
 
-def simplecnn(tensors: Tensors, gate: Literal["softmax", "sigmoid"] = "softmax") -> SimpleCNN:
-    """Make the recipe of the reference project's SimpleCNN from a checkpoint, which doesn't name its gate."""
+def simplecnn_of(tensors: Tensors, gate: Literal["softmax", "sigmoid"] = "softmax") -> SimpleCNN:
+    """The reference project's SimpleCNN, of the sizes in a checkpoint, which doesn't name its gate."""
     return SimpleCNN(gate=gate, **_sizes(tensors, _SIMPLECNN_SIZES))
 
 
-def unet_classifier(tensors: Tensors) -> UNetClassifier:
-    """Make the recipe of the reference project's transfer model, or the one with a pooled head."""
+def unet_classifier_of(tensors: Tensors) -> UNetClassifier:
+    """The reference project's transfer model, or that with a pooled head, of the sizes in a checkpoint."""
     if "classifier.2.weight" in tensors:
         return UNetClassifier(head="pooled", **_sizes(tensors, _POOLED_HEAD_SIZES))
     return UNetClassifier(**_sizes(tensors, _REFERENCE_HEAD_SIZES))
 
 
-def resnet(name: str, tensors: Tensors) -> ResNet:
-    """Make the recipe of a torchvision ResNet by its name, from the sizes in a checkpoint."""
+def resnet_of(name: str, tensors: Tensors) -> ResNet:
+    """The torchvision ResNet of this name, of the sizes in a checkpoint."""
     block, blocks = DEPTHS[name]
     return ResNet(block=block, blocks=blocks, **_sizes(tensors, _RESNET_SIZES))
 
@@ -128,7 +132,7 @@ def _unet_classifier(model: UNetClassifier, image_size: int) -> dict[str, Any]:
     side = max(1, image_size // 16 - 7)
     sizes = (model.classes, model.features, model.head_features, model.hidden_features)
     return {
-        "build_network": partial(networks.ReferenceUNetClassifier, *sizes, side**2, model.head),
+        "build_network": partial(networks.ReferenceUNetClassifier, *sizes, side**2, model.head, model.in_channels),
         "table": unet_classifier_table(model.head, model.head_features, side),
         "image_shape": (image_size, image_size, 1),
         "classes": _reference_classes(model),

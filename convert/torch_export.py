@@ -12,6 +12,7 @@ import torch
 
 from convert.conversion import convert_back
 from convert.custom import load_recipe, told_in_one_line
+from convert.mapping import TableError
 from convert.recipe import Recipe
 from convert.recipes import recipe_for
 from convert.report import first_difference, report_back
@@ -32,7 +33,10 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
     """
     with told_in_one_line(Path(own_recipe.rpartition(":")[0])) if own_recipe else contextlib.nullcontext():
         recipe, variables, counters = _read(folder, own_recipe)
-        conversion = convert_back(jax.device_get(variables), recipe, counters)
+        try:
+            conversion = convert_back(jax.device_get(variables), recipe, counters)
+        except TableError as error:
+            raise TableError(f"{folder}: {error}") from error
     print(report_back(folder.name, recipe, conversion))
     if conversion.unproven:
         reason = first_difference(conversion.unproven)
@@ -55,7 +59,8 @@ def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, An
         normalization, model, classes = trained.preprocessing.normalization, trained.model, trained.classes
         if isinstance(model, SegmentationUNet):
             # PyTorch's network has no logit of the background, which is 0, and no names.
-            model, classes = UNet(trained.image_shape[2], model.out_channels, model.features), ()
+            channels = trained.preprocessing.seen_shape(trained.image_shape)[2]
+            model, classes = UNet(channels, model.out_channels, model.features), ()
         return recipe_for(model, size, normalization, classes), trained.variables, {}
     if own_recipe is not None:
         recipe = load_recipe(own_recipe)

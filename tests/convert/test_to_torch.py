@@ -28,6 +28,7 @@ TINY = {
     "simplecnn of the reference": TINY_SIMPLECNN.clone(gate="softmax"),
     "unet-classifier": UNetClassifier(features=2, head_features=3, hidden_features=4),
     "unet-classifier, pooled": UNetClassifier(features=2, head="pooled", classes=3),
+    "unet-classifier on grey": UNetClassifier(features=2, head="pooled", in_channels=1),
     "resnet": ResNet(features=2, classes=5),
     "resnet-classifier": ResNetClassifier(features=2, block="bottleneck", blocks=(1, 1, 1, 1)),
 }
@@ -104,12 +105,16 @@ def test_a_run_goes_to_torch_and_comes_back(run_convert, convert_to_torch, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_that_segments_goes_to_torch_as_a_u_net_and_comes_back(run_convert, convert_to_torch, tmp_path):
+@pytest.mark.parametrize(("channels", "normalization"), [(4, "none"), (1, "imagenet")])
+def test_a_run_that_segments_goes_to_torch_as_a_u_net_and_comes_back(
+    run_convert, convert_to_torch, tmp_path, channels, normalization
+):
+    """The network sees what the normalisation gives: ImageNet's makes three channels of one."""
     model = SegmentationUNet(features=2, classes=3, out_channels=2)
-    _, variables = random_network(model, (1, 32, 32, 4))
+    preprocessing, shape = Preprocessing(normalization=normalization), (32, 32, channels)
+    _, variables = random_network(model, (1, *preprocessing.seen_shape(shape)))
     variables["params"]["conv"] = jax.tree.map(lambda leaf: leaf / 1000, variables["params"]["conv"])
-    classes = ("background", "core", "oedema")
-    trained = Trained(model, variables, Preprocessing(), (32, 32, 4), classes, epoch=2)
+    trained = Trained(model, variables, preprocessing, shape, ("background", "core", "oedema"), epoch=2)
     run = save_random_run(tmp_path / "run", trained)
     assert convert_to_torch(run, tmp_path / "run.pt")[0] == 0
     assert run_convert("unet", tmp_path / "run.pt", tmp_path / "OUT")[0] == 0
@@ -131,6 +136,14 @@ def test_a_tree_that_is_wrong_in_torch_is_not_written(convert_to_torch, tmp_path
     assert code == 1
     assert "not proven, so nothing was written: the first block that differs is sepconv: PyTorch gives mean" in err
     assert not (tmp_path / "run.pt").exists()
+
+
+def test_a_network_that_the_table_does_not_fit_is_told_in_one_line(convert_to_torch, tmp_path):
+    """The reference's SimpleCNN takes grey images, and this one was trained on three channels."""
+    run = save_random_run(tmp_path / "run", random_trained(TINY_SIMPLECNN, 64, normalization="imagenet"))
+    code, _, err = convert_to_torch(run, tmp_path / "run.pt")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {run}: conv1/kernel: is (3, 3, 3, 2), but conv1.0.weight of the PyTorch network")
 
 
 @pytest.mark.slow
