@@ -126,7 +126,7 @@ class Redrawn:
     """
 
     traces: tuple[Callable[[PRNGKeyArray, Image], Image], ...]
-    first: Augment = BRAIN_MRI
+    first: Augmentation = BRAIN_MRI
 
     def __call__(
         self, keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"]
@@ -141,6 +141,12 @@ class Redrawn:
             return jnp.clip(image, 0, 1)
 
         return jax.vmap(one)(keys, self.first(keys, images))
+
+    def move_masks(
+        self, keys: Key[Array, " batch"], masks: Int[Array, "batch height width"], classes: int
+    ) -> Int[Array, "batch height width"]:
+        """Move masks as the images of the same keys are moved: as `first` does, for traces move nothing."""
+        return self.first.move_masks(keys, masks, classes)
 
 
 # The names that --augment takes.

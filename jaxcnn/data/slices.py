@@ -214,6 +214,8 @@ def _from_folder(folder: Path) -> Slices:
         if stack.shape[1:3] != stacks[0].shape[1:3]:
             raise UserError(f"{path}: it differs in size from {images[0].name}; give images of one size")
     channels = max(stack.shape[3] for stack in stacks)
+    if unfit := next((path for path, s in zip(images, stacks, strict=True) if s.shape[3] not in (1, channels)), None):
+        raise UserError(f"{unfit}: it has fewer channels than others, which have {channels}; give images of one kind")
     pixels = np.concatenate([np.repeat(s, channels, axis=3) if s.shape[3] == 1 else s for s in stacks])
     read = [_read_mask(path, mask, stack) for (path, mask), stack in zip(pairs, stacks, strict=True) if mask]
     numbered, classes = number_classes(read, [str(path) for path in drawn]) if read else ([], BINARY)

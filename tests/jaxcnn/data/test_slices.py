@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scan_files import write_nifti
 
 from jaxcnn.data.slices import load_slices
 from jaxcnn.errors import UserError
@@ -128,6 +129,16 @@ def test_images_and_masks_of_several_sizes(tmp_path):
     (tmp_path / "b.png").unlink()
     with pytest.raises(UserError, match=r"b_mask.png: is the mask of no image"):
         load_slices(tmp_path)
+
+
+def test_volumes_of_two_and_three_channels_do_not_go_together(tmp_path):
+    for name, channels in (("a", 3), ("b", 1), ("c", 2)):
+        volume = RANDOM.integers(0, 256, (18, 17, 16, channels)).astype(np.int16).squeeze()
+        write_nifti(tmp_path / f"{name}.nii.gz", volume)
+    with pytest.raises(UserError, match=r"c.nii.gz: it has fewer channels than others, which have 3; give"):
+        load_slices(tmp_path)
+    (tmp_path / "c.nii.gz").unlink()
+    assert load_slices(tmp_path).images.shape[3] == 3
 
 
 @pytest.mark.parametrize("levels", [(0, 255), (0, 1), (0, 3)])

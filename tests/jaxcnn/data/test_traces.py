@@ -86,6 +86,23 @@ def test_texture_changes_and_mean_and_deviation_stay_about_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_masks_are_moved_as_the_images_whose_traces_are_redrawn(name):
+    """A square is where its mask is, whatever its greys have become; a border may hide what is at the sides."""
+    keys = keys_at(jax.random.key(0), jnp.arange(8))
+    masks = jnp.zeros((8, 48, 48), jnp.int32).at[:, 10:24, 14:36].set(1)
+    images = np.asarray(AUGMENTATIONS[name](keys, 0.9 * masks[..., None].astype(jnp.float32)))[..., 0]
+    moved = np.asarray(AUGMENTATIONS[name].move_masks(keys, masks, 2))
+
+    def likeness(masks):
+        pairs = zip(images[:, 6:-6, 6:-6], np.asarray(masks)[:, 6:-6, 6:-6], strict=True)
+        return np.array([abs(np.corrcoef(image.ravel(), mask.ravel())[0, 1]) for image, mask in pairs])
+
+    assert np.median(likeness(moved)) > 0.9
+    assert (likeness(moved) >= likeness(masks)).all()
+
+
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name.startswith("any-") and name != "any-sequence"])
 def test_half_of_the_images_keep_a_trace_and_each_changes_by_its_own_key(name):
     images = jnp.asarray(np.stack([smooth_levels(seed, 16, 16) for seed in range(40)])[..., None] / 255, jnp.float32)
