@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
+import jax
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8
 
@@ -72,10 +73,15 @@ def fill_up(images: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray
 
 def in_batches(
     function: Callable[[Shaped[np.ndarray, "size ..."]], Any], images: Shaped[np.ndarray, "n ..."], size: int
-) -> Shaped[np.ndarray, "n ..."]:
-    """Call a function of a batch on many images, by batches of this size."""
-    batches = [images[start : start + size] for start in range(0, max(len(images), 1), size)]
-    return np.concatenate([np.asarray(function(fill_up(batch, size)))[: len(batch)] for batch in batches])
+) -> Any:
+    """Call a function of a batch on many images, by batches of this size; it gives an array, or a tree of arrays."""
+
+    def call(start: int) -> Any:
+        batch = images[start : start + size]
+        return jax.tree.map(lambda array: np.asarray(array)[: len(batch)], function(fill_up(batch, size)))
+
+    found = [call(start) for start in range(0, max(len(images), 1), size)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 def images_of(split: Split) -> Examples:

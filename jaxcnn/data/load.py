@@ -14,7 +14,7 @@ from PIL import Image
 from jaxcnn.data.dataset import SPLITS, Dataset, Split
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.phantom import phantom_images, phantom_masks
-from jaxcnn.data.slices import Slices, load_slices
+from jaxcnn.data.slices import BINARY, Slices, load_slices
 from jaxcnn.errors import UserError
 
 # TFDS makes a folder for the data set, in that one for its size, and in that one for its version.
@@ -22,7 +22,6 @@ _INFO = "*/*/*/dataset_info.json"
 _FEATURES = {"image", "label", "file_name"}
 
 PHANTOM_SEED = 0
-PHANTOM_TISSUES = ("background", "tumor")
 PHANTOM_TRAIN_IMAGES = 448
 PHANTOM_TEST_IMAGES = 160
 # The test images are other heads than the training images, however many of those there will ever be.
@@ -49,7 +48,7 @@ def load_dataset(source: str, max_images: int | None = None, *, masks: bool = Fa
         # Its labels take turns, so the first images are spread evenly over the classes; the others need not be drawn.
         train = _phantom_split("train", 0, min(PHANTOM_TRAIN_IMAGES, most), masks=masks)
         test = _phantom_split("test", PHANTOM_TEST_OFFSET, min(PHANTOM_TEST_IMAGES, most), masks=masks)
-        classes = PHANTOM_TISSUES if masks else CLASSES
+        classes = BINARY if masks else CLASSES
         return Dataset(source, classes, {"train": train, "test": test})
     if masks:
         dataset = as_segmentation(source, load_slices(Path(source)))

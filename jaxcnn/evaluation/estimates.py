@@ -42,10 +42,12 @@ class Estimates:
 def mean_estimates(members: Sequence[Estimates]) -> Estimates:
     """Average the measures of several models, of their images and of each resample of these."""
 
-    def mean(of: Sequence[Measures]) -> Measures:
-        return Measures(**{name: np.mean([getattr(one, name) for one in of], axis=0) for name in vars(of[0])})
+    def mean(measures: Sequence[Measures]) -> Measures:
+        return Measures(
+            **{name: np.mean([getattr(each, name) for each in measures], axis=0) for name in vars(measures[0])}
+        )
 
-    return Estimates(mean([of.value for of in members]), mean([of.resampled for of in members]))
+    return Estimates(mean([member.value for member in members]), mean([member.resampled for member in members]))
 
 
 def estimate(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,15 +15,7 @@ from jaxcnn.data.protocol import Protocol
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate, fit_temperature, mean_estimates, measures
 from jaxcnn.evaluation.bootstrap import RESAMPLES
-from jaxcnn.evaluation.masks import MaskPredictions
-from jaxcnn.evaluation.patients import (
-    masks_document,
-    patient_table,
-    score_patients,
-    summarise_patients,
-    summary_table,
-    write_patients,
-)
+from jaxcnn.evaluation.evaluate_masks import MaskOptions, evaluate_masks, segments
 from jaxcnn.evaluation.predictions import Predictions, ensemble
 from jaxcnn.evaluation.tables import UNKNOWN, Evaluated, Evaluation, scores_document, table
 from jaxcnn.runs.files import write_csv
@@ -34,15 +26,12 @@ from jaxcnn.runs.folder import (
     open_ensemble,
     open_folders,
     open_run,
-    read_config,
     read_data,
-    read_masks,
     read_predictions,
     write_predictions,
     write_unlike,
 )
 from jaxcnn.runs.json_files import json_text
-from jaxcnn.runs.trees import read_manifest
 
 if TYPE_CHECKING:
     from jaxcnn.data.dataset import Dataset
@@ -124,25 +113,13 @@ def evaluate(
         raise UserError("--ensemble: needs at least two runs; name more, or a sweep over seeds")
     for run in opened:
         _check_protocol(run, protocol)
-    if any(map(_segments, opened)):
-        _evaluate_masks(
-            opened,
-            split,
-            data,
-            resamples,
-            seed,
-            csv_file,
-            machine_readable,
-            largest_component=largest_component,
-            refused={
-                "--map": matches,
-                "--unseen": unseen,
-                "--compare": compare,
-                "--ensemble": together,
-                "--temperature": temperature,
-                "--unlike": unlike,
-            },
-        )
+    if any(map(segments, opened)):
+        refused = {"map": matches, "unseen": unseen, "compare": compare, "ensemble": together}
+        for option, given in (refused | {"temperature": temperature, "unlike": unlike}).items():
+            if given:
+                raise UserError(f"--{option}: works only on runs that classify; leave it out")
+        options = MaskOptions(split, data, resamples, seed, csv_file, machine_readable, largest_component)
+        evaluate_masks(opened, options)
         return
     if largest_component:
         raise UserError("--largest-component: works only on runs that segment; leave it out")
@@ -152,19 +129,21 @@ def evaluate(
     else:
         evaluated = _of_data_set(opened, data, split, matches, unseen=unseen)
         images = f"images of {data}{' without a copy in the training images' if unseen else ''}"
-    predictions = [of.predictions for of in evaluated]
+    predictions = [predicted.predictions for predicted in evaluated]
     check_same_classes(opened, predictions)
     if compare or together:
         check_same_images(opened, predictions)
 
-    def column(name: str, runs: Sequence[Run], of: _Predicted) -> Evaluated:
-        by = _fit_temperature(runs, of.predictions.classes) if temperature else None
-        estimates = estimate(of.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
-        return Evaluated(name, _common([_protocol(run) for run in runs]), of.predictions, by, estimates, of.copies)
+    def column(name: str, runs: Sequence[Run], predicted: _Predicted) -> Evaluated:
+        by = _fit_temperature(runs, predicted.predictions.classes) if temperature else None
+        estimates = estimate(predicted.predictions, temperature=by or 1.0, resamples=resamples, seed=seed)
+        return Evaluated(
+            name, _common([_protocol(run) for run in runs]), predicted.predictions, by, estimates, predicted.copies
+        )
 
-    columns = [column(str(run.folder), [run], of) for run, of in zip(opened, evaluated, strict=True)]
+    columns = [column(str(run.folder), [run], predicted) for run, predicted in zip(opened, evaluated, strict=True)]
     if together:
-        copies = _common([of.copies for of in evaluated])
+        copies = _common([predicted.copies for predicted in evaluated])
         every = dataclasses.replace(evaluated[0], predictions=ensemble(predictions), copies=copies)
         columns = _together(columns, opened, column(f"ensemble of {len(opened)}", opened, every))
     evaluation = Evaluation(
@@ -187,74 +166,6 @@ def evaluate(
             print(f"\n{name}: images unlike the training images\n\n{text}")
     if csv_file is not None:
         _write_predictions(csv_file, [columns[0], columns[-1]] if together else columns)
-
-
-def _segments(run: Run) -> bool:
-    from jaxcnn.models.table import MODELS
-
-    if run.manifest.is_file():
-        return read_manifest(run.folder, dict[str, Any]).get("model") == "UNet"
-    if run.exported.is_file():
-        return False  # Only classifiers are exported.
-    model = MODELS.get(str(read_config(run).get("model")))
-    return model is not None and model.task == "segmentation"
-
-
-def _evaluate_masks(
-    runs: Sequence[Run],
-    split: Split | None,
-    data: str | None,
-    resamples: int,
-    seed: int,
-    csv_file: Path | None,
-    machine_readable: bool,
-    *,
-    largest_component: bool,
-    refused: Mapping[str, Any],
-) -> None:
-    """Score runs that segment: by patient, and by slice."""
-    for run in runs:
-        if not _segments(run):
-            raise UserError(f"{run.folder}: is a run that classifies, and others segment; evaluate them one by one")
-    for option, given in refused.items():
-        if given:
-            raise UserError(f"{option}: works only on runs that classify; leave it out")
-    found = [_predict_masks(run, data, split) if data else read_masks(run, split or "test") for run in runs]
-    if largest_component:
-        found = [masks.largest_components() for masks in found]
-    scored = [({"run": str(run.folder)}, masks, score_patients(masks)) for run, masks in zip(runs, found, strict=True)]
-    summaries = [summarise_patients(scores, resamples, seed=seed) for _, _, scores in scored]
-    if machine_readable:
-        pairs = zip(scored, summaries, strict=True)
-        documents = [of | masks_document(masks, scores, summary) for (of, masks, scores), summary in pairs]
-        print(json_text({"runs": documents}, indent=2))
-    else:
-        if len(runs) == 1:
-            print(patient_table(*scored[0][1:]), end="\n\n")
-        print(summary_table([str(run.folder) for run in runs], summaries))
-        print(f"\n95% intervals from {resamples} resamples of whole patients.")
-    if csv_file is not None:
-        write_patients(csv_file, scored)
-
-
-def _predict_masks(run: Run, data: str, split: Split | None) -> MaskPredictions:
-    from jaxcnn.data.dataset import joined
-    from jaxcnn.data.load import load_dataset
-    from jaxcnn.inference.segmentation import load_segmenter, predict_split
-    from jaxcnn.program_cache import keep_programs
-
-    keep_programs()
-    trained, dataset = load_segmenter(run.folder), load_dataset(data, masks=True)
-    if split and split not in dataset.splits:
-        raise UserError(f"--split {split}: {data} has no such split; leave it out")
-    if len(dataset.classes) != len(trained.classes):
-        theirs, ours = (", ".join(of.classes) for of in (dataset, trained))
-        raise UserError(f"--data {data}: has the classes {theirs}, {run.folder} has {ours}; give other images")
-    chosen = [dataset.splits[split]] if split else list(dataset.splits.values())
-    try:
-        return predict_split(trained, joined(chosen))
-    except ValueError as error:
-        raise UserError(f"--data {data}: {error}; give other images") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +202,8 @@ def _of_data_set(
     networks = [load_classifier(run.folder) for run in runs]
     # Runs may have been trained at several sizes.
     loaded = {
-        size: load_external(data, size, (split,) if split else ()) for size in {of.image_shape[0] for of in networks}
+        size: load_external(data, size, (split,) if split else ())
+        for size in {trained.image_shape[0] for trained in networks}
     }
     for line in next(iter(loaded.values()))[1]:
         print(line, file=sys.stderr)
@@ -358,16 +270,13 @@ def _keep(run: Run, data: str, split: Split | None, dataset: "Dataset", external
 def _write_predictions(path: Path, columns: Sequence[Evaluated]) -> None:
     classes = columns[0].predictions.classes
     lines: list[list[Any]] = [["run", "image", "label", "class", *classes]]
-    for of in columns:
-        logits = of.predictions.logits.astype(np.float64) / (of.temperature or 1.0)
-        rows = zip(of.predictions.names, of.predictions.labels, softmax(logits, axis=1), strict=True)
+    for column in columns:
+        logits = column.predictions.logits.astype(np.float64) / (column.temperature or 1.0)
+        rows = zip(column.predictions.names, column.predictions.labels, softmax(logits, axis=1), strict=True)
         for name, label, probabilities in rows:
             given = classes[int(probabilities.argmax())]
-            lines.append([of.name, name, classes[label], given, *probabilities.tolist()])
-    try:
-        write_csv(path, lines)
-    except OSError as error:
-        raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
+            lines.append([column.name, name, classes[label], given, *probabilities.tolist()])
+    write_csv(path, lines)
 
 
 def _check_protocol(run: Run, protocol: Protocol | None) -> None:
@@ -412,18 +321,18 @@ def _measure_unlike(opened: Sequence[Run], *, together: bool) -> tuple[dict[str,
         if len(runs) == 1:
             write_unlike(runs[0], scores)
         name = f"ensemble of {len(runs)}" if together else str(runs[0].folder)
-        of = {split: ensemble([read_predictions(run, split) for run in runs]) for split in OWN}
-        found[name] = unlike_document(scores, of)
+        own = {split: ensemble([read_predictions(run, split) for run in runs]) for split in OWN}
+        found[name] = unlike_document(scores, own)
     return found, {name: unlike_table(document) for name, document in found.items()}
 
 
 def _together(columns: Sequence[Evaluated], runs: Sequence[Run], every: Evaluated) -> list[Evaluated]:
     """The best run on the validation images, the mean of all, and the ensemble."""
     f1 = [
-        float(measures(of.logits, of.labels).f1_macro[0])
-        for of in (read_predictions(run, "validation") for run in runs)
+        float(measures(predicted.logits, predicted.labels).f1_macro[0])
+        for predicted in (read_predictions(run, "validation") for run in runs)
     ]
-    mean = mean_estimates([of.estimates for of in columns])
+    mean = mean_estimates([column.estimates for column in columns])
     return [
         columns[int(np.argmax(f1))],
         dataclasses.replace(every, name=f"mean of {len(columns)}", temperature=None, estimates=mean),
@@ -438,7 +347,7 @@ def _common(values: Sequence[Any]) -> Any:
 
 def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:
     run, found = runs[0], [read_predictions(run, "validation") for run in runs]
-    if any(of.classes != classes for of in found):
+    if any(predicted.classes != classes for predicted in found):
         raise UserError(f"{run.predictions('validation')}: has other classes than the run; train again")
     check_same_images(runs, found)
     validation = ensemble(found)
@@ -452,10 +361,10 @@ def _fit_temperature(runs: Sequence[Run], classes: tuple[str, ...]) -> float:
 
 def check_same_classes(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
     """Refuse to put predictions of other classes side by side."""
-    for run, of in zip(runs, predictions, strict=True):
-        if of.classes != predictions[0].classes:
+    for run, predicted in zip(runs, predictions, strict=True):
+        if predicted.classes != predictions[0].classes:
             raise UserError(
-                f"{run.folder}: has the classes {', '.join(of.classes)},"
+                f"{run.folder}: has the classes {', '.join(predicted.classes)},"
                 f" {runs[0].folder} has {', '.join(predictions[0].classes)}; evaluate them one by one"
             )
 
@@ -463,9 +372,9 @@ def check_same_classes(runs: Sequence[Run], predictions: Sequence[Predictions]) 
 def check_same_images(runs: Sequence[Run], predictions: Sequence[Predictions]) -> None:
     """Refuse to pair or combine predictions of different images; runs are compared with the last one."""
     *compared, reference = zip(runs, predictions, strict=True)
-    for run, of in compared:
-        same = of.names == reference[1].names and np.array_equal(of.labels, reference[1].labels)
-        if not (same and np.array_equal(of.groups, reference[1].groups)):
+    for run, predicted in compared:
+        same = predicted.names == reference[1].names and np.array_equal(predicted.labels, reference[1].labels)
+        if not (same and np.array_equal(predicted.groups, reference[1].groups)):
             raise UserError(
                 f"{reference[0].folder}: its images, labels or groups are not those of {run.folder};"
                 " compare or combine runs that were trained with the same --data, and evaluate them on --split test"

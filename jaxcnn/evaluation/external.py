@@ -119,7 +119,7 @@ def evaluate_external(run: Run, trained: Trained, dataset: Dataset, matches: Mat
         UserError: no image is left.
     """
     images = joined(list(dataset.splits.values()))
-    place = {name: trained.classes.index(of) if of is not None else -1 for name, of in matches.items()}
+    place = {name: trained.classes.index(own) if own is not None else -1 for name, own in matches.items()}
     labels = np.array([place[name] for name in dataset.classes], np.int32)[images.labels]
     known = np.flatnonzero(labels >= 0)
     if not len(known):
@@ -177,7 +177,9 @@ def external_name(run: Run, source: str, split: str | None) -> tuple[str, str]:
     first = f"{EXTERNAL}/{first}" if split is None else f"{EXTERNAL}/{first}-{split}"
     where = source if source == "phantom" else str(path)
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
-    return next(of for of in names if {read_source(run, of), read_source(run, of + UNSEEN)} <= {None, where}), where
+    return next(
+        name for name in names if {read_source(run, name), read_source(run, name + UNSEEN)} <= {None, where}
+    ), where
 
 
 def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:

@@ -39,7 +39,7 @@ class Doubts:
 
 def question_labels(models: Sequence[Predictions]) -> Doubts:
     """Compare the labels with what all models predict for the same images."""
-    each = np.stack([softmax(of.logits.astype(np.float64), axis=1) for of in models])
+    each = np.stack([softmax(model.logits.astype(np.float64), axis=1) for model in models])
     votes, mean = each.argmax(axis=2), each.mean(axis=0)
     predicted = mean.argmax(axis=1)
     of_predicted = np.take_along_axis(each, predicted[None, :, None], axis=2)[..., 0]
@@ -75,16 +75,16 @@ def check_labels(
     print("leaving out what all models get wrong raises every score):\n")
     kept = np.flatnonzero(~doubts.questioned)
     rows = [["", "accuracy", "macro F1", "accuracy", "macro F1"], ["", "all", "all", "without", "without"]]
-    for run, of in zip(opened, models, strict=True):
-        cells = [score for part in (of, of.take(kept)) for score in _scores(part)]
+    for run, model in zip(opened, models, strict=True):
+        cells = [score for part in (model, model.take(kept)) for score in _scores(part)]
         rows.append([str(run.folder), *cells])
     print(format_table(rows))
     if csv_file is not None:
         _write(csv_file, models[0], doubts)
 
 
-def _scores(of: Predictions) -> tuple[str, str]:
-    found = measures(of.logits, of.labels)
+def _scores(predictions: Predictions) -> tuple[str, str]:
+    found = measures(predictions.logits, predictions.labels)
     return f"{found.accuracy[0]:.3f}", f"{found.f1_macro[0]:.3f}"
 
 
@@ -108,10 +108,7 @@ def _write(path: Path, first: Predictions, doubts: Doubts) -> None:
     listed = listed[np.argsort(-doubts.mean_probability[listed], kind="stable")]
     lines: list[list[Any]] = [["image", "label", "predicted", "mean_probability", "lowest_probability"]]
     for place in listed:
-        label, predicted = (first.classes[of[place]] for of in (first.labels, doubts.predicted))
-        probabilities = (float(of[place]) for of in (doubts.mean_probability, doubts.lowest_probability))
+        label, predicted = (first.classes[classes[place]] for classes in (first.labels, doubts.predicted))
+        probabilities = (float(values[place]) for values in (doubts.mean_probability, doubts.lowest_probability))
         lines.append([first.names[place], label, predicted, *probabilities])
-    try:
-        write_csv(path, lines)
-    except OSError as error:
-        raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
+    write_csv(path, lines)

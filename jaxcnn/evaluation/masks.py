@@ -56,7 +56,7 @@ class MaskPredictions:
         """Dice of all pixels together, and the mean of the patients' Dice over their slices; means over the classes."""
         counts = by_patient(self.confusions(), self.patients)
         found = {"dice": overlaps(counts.sum(axis=0)), "patient_dice": overlaps(counts)}
-        return {name: float(of["dice"].mean()) for name, of in found.items()}
+        return {name: float(scores["dice"].mean()) for name, scores in found.items()}
 
 
 def patients_of(split: Split) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def count_pixels(
 ) -> Int[np.ndarray, "n classes classes"]:
     """Count the pixels of each image with each true class (row) and predicted class (column)."""
     cells = true.astype(np.int64) * classes + predicted
-    counts = [np.bincount(of.ravel(), minlength=classes**2) for of in cells]
+    counts = [np.bincount(own.ravel(), minlength=classes**2) for own in cells]
     return np.array(counts, np.int64).reshape(-1, classes, classes)
 
 

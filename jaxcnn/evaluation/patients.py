@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int
 
-from jaxcnn.errors import UserError
 from jaxcnn.evaluation.bootstrap import RESAMPLES, interval
 from jaxcnn.evaluation.masks import MEASURES, MaskPredictions, by_patient, hausdorff95, overlaps
 from jaxcnn.runs.files import write_csv
@@ -37,7 +36,7 @@ def score_patients(masks: MaskPredictions) -> PatientScores:
     that have a tumour in both masks. Of several classes all are means over those in which they are defined.
     """
     counts = masks.confusions()
-    found = {name: _mean(of) for name, of in overlaps(by_patient(counts, masks.patients)).items()}
+    found = {name: _mean(values) for name, values in overlaps(by_patient(counts, masks.patients)).items()}
     of_slices = overlaps(counts)
     distances = [
         [hausdorff95(predicted == label, true == label) for label in range(1, len(masks.classes))]
@@ -45,7 +44,9 @@ def score_patients(masks: MaskPredictions) -> PatientScores:
     ]
     slices = {"hausdorff95": np.array(distances), **{f"slice_{name}": of_slices[name] for name in ("dice", "iou")}}
     places = [np.flatnonzero(np.array(masks.patients) == name) for name in masks.patient_names]
-    found |= {name: np.array([_mean(np.asarray(_mean(of))[own]) for own in places]) for name, of in slices.items()}
+    found |= {
+        name: np.array([_mean(np.asarray(_mean(values))[own]) for own in places]) for name, values in slices.items()
+    }
     tumour = np.asarray(masks.true.any(axis=(1, 2)))
     found["slices"] = np.array([len(own) for own in places])
     found["marked_slices"] = np.array([tumour[own].sum() for own in places])
@@ -114,7 +115,7 @@ def masks_document(
         name: {column: values[place].item() for column, values in scores.items()}
         for place, name in enumerate(masks.patient_names)
     }
-    measures = {name: dict(zip(("value", "low", "high"), of, strict=True)) for name, of in summary.items()}
+    measures = {name: dict(zip(("value", "low", "high"), interval, strict=True)) for name, interval in summary.items()}
     return {"measures": measures, "patients": patients}
 
 
@@ -126,11 +127,8 @@ def write_patients(path: Path, rows: Sequence[tuple[Mapping[str, Any], MaskPredi
     """
     columns = ("slices", "marked_slices", *MEASURES, "hausdorff95", "slice_dice", "slice_iou")
     lines: list[list[Any]] = [[*rows[0][0], "patient", *columns]]
-    for of, masks, scores in rows:
+    for about, masks, scores in rows:
         for place, name in enumerate(masks.patient_names):
             numbers = (scores[column][place].item() for column in columns)
-            lines.append([*of.values(), name, *("" if math.isnan(n) else n for n in numbers)])
-    try:
-        write_csv(path, lines)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror or error}; choose another") from error
+            lines.append([*about.values(), name, *("" if math.isnan(n) else n for n in numbers)])
+    write_csv(path, lines)

@@ -42,6 +42,6 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
     first = members[0]
     if len(members) == 1:
         return first
-    log_probabilities = [log_softmax(of.logits.astype(np.float64), axis=1) for of in members]
+    log_probabilities = [log_softmax(member.logits.astype(np.float64), axis=1) for member in members]
     mean = logsumexp(log_probabilities, axis=0) - np.log(len(members))
     return dataclasses.replace(first, logits=mean.astype(np.float32))

@@ -35,31 +35,33 @@ def measure_unlike(runs: Sequence[Run], classifier: Classifier) -> dict[str, Flo
     images |= foreign_images(images["test"].shape[1])
     if read_data(runs[0])["source"] != "phantom":
         images["phantom"] = load_dataset("phantom", 100).splits["test"].images
-    scores = {name: classifier.unlike(of) for name, of in images.items()}
-    return {name: of for name, of in scores.items() if of is not None}
+    scores = {name: classifier.unlike(pictures) for name, pictures in images.items()}
+    return {name: found for name, found in scores.items() if found is not None}
 
 
-def unlike_document(scores: Mapping[str, np.ndarray], of: Mapping[str, Predictions]) -> dict[str, Any]:
+def unlike_document(scores: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     """What the measure is worth, for JSON.
 
     Args:
         scores: what `measure_unlike` gives.
-        of: the predictions for the run's own images, by split.
+        predictions: the predictions for the run's own images, by split.
     """
     sets = {}
     for name, score in scores.items():
         auroc = {}
         for own in OWN[: OWN.index(name) if name in OWN else None]:
-            auroc[own] = dict(zip(("value", "low", "high"), _auroc(scores[own], of[own].groups, score), strict=True))
+            auroc[own] = dict(
+                zip(("value", "low", "high"), _auroc(scores[own], predictions[own].groups, score), strict=True)
+            )
         sets[name] = {"images": len(score), "unlike": float((score > 1).mean()), "auroc_against": auroc}
-    curves = curves_by_doubt(of["test"], scores["test"])
+    curves = curves_by_doubt(predictions["test"], scores["test"])
     accuracy = {
         name: {str(coverage): 1 - float(curve.risk[_answered(coverage, curve)]) for coverage in _COVERAGES}
         for name, curve in curves.items()
     }
     areas = {name: curve.area for name, curve in curves.items()}
     answered = scores["test"] <= 1
-    right = of["test"].logits.argmax(axis=1) == of["test"].labels
+    right = predictions["test"].logits.argmax(axis=1) == predictions["test"].labels
     at_threshold = {"coverage": float(answered.mean()), "accuracy": float(right[answered].mean())}
     return {
         "rejected_by_construction": REJECTED,
@@ -88,9 +90,11 @@ def _auroc(
 def unlike_table(document: Mapping[str, Any]) -> str:
     """The same as text."""
     rows = [("images", "number", "unlike", *(f"AUROC to {own}" for own in OWN))]
-    for name, of in document["sets"].items():
-        cells = [f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" for auc in of["auroc_against"].values()]
-        rows.append((name, str(of["images"]), f"{of['unlike']:.3f}", *cells))
+    for name, measured in document["sets"].items():
+        cells = [
+            f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" for auc in measured["auroc_against"].values()
+        ]
+        rows.append((name, str(measured["images"]), f"{measured['unlike']:.3f}", *cells))
     accuracy, areas, at = (document[k] for k in ("accuracy_at_coverage", "area_under_risk_coverage", "at_threshold"))
     curves = [("test images answered", *(f"{float(coverage):.0%}" for coverage in accuracy["unlike"]), "mean risk")]
     for name, title in (("unlike", "accuracy, least unlike first"), ("probability", "accuracy, most probable first")):

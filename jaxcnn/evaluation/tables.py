@@ -103,7 +103,7 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _data_json(evaluation: Evaluation) -> dict[str, Any]:
-    classes = [{"name": name, "as": of, "images": count} for name, of, count in evaluation.classes]
+    classes = [{"name": name, "as": own, "images": count} for name, own, count in evaluation.classes]
     return {"data": evaluation.data, "data_classes": classes}
 
 
@@ -162,7 +162,7 @@ def _class_lines(evaluation: Evaluation) -> list[str]:
         return []
     rows = [
         ("class in the data", "class of the run", "images"),
-        *((name, of, str(count)) for name, of, count in evaluation.classes),
+        *((name, own, str(count)) for name, own, count in evaluation.classes),
     ]
     return [format_table(rows)]
 
@@ -194,19 +194,19 @@ def _run_rows(runs: tuple[Evaluated, ...]) -> Iterator[tuple[str, ...]]:
 
 def _overall_rows(estimates: tuple[Estimates, ...], sign: str = "") -> Iterator[tuple[str, ...]]:
     for name in OVERALL:
-        yield (TITLES[name], *(score_cell(of.of(name), (), sign) for of in estimates))
+        yield (TITLES[name], *(score_cell(each.of(name), (), sign) for each in estimates))
 
 
 def _class_rows(
     estimates: tuple[Estimates, ...], heads: Sequence[tuple[str, ...]], sign: str = ""
 ) -> Iterator[tuple[str, ...]]:
     """The measures of each class, under a row of `heads`."""
-    found = {name: [of.of(name) for of in estimates] for name in PER_CLASS}
+    found = {name: [each.of(name) for each in estimates] for name in PER_CLASS}
     for place, head in enumerate(heads):
         yield ()
         yield head
         for name in PER_CLASS:
-            yield (f"  {TITLES[name]}", *(score_cell(of, (place,), sign) for of in found[name]))
+            yield (f"  {TITLES[name]}", *(score_cell(interval, (place,), sign) for interval in found[name]))
 
 
 def score_cell(found: Interval, place: tuple[int, ...], sign: str = "") -> str:

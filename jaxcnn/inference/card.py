@@ -109,7 +109,7 @@ def card_text(runs: Sequence[Run], licence: str | None = None) -> str:
                 f"{run.folder}: was trained on other images than {first.folder}; use runs of the same images"
             )
     predicted = [read_splits(run, ("validation", "test")) for run in runs]
-    splits = {split: ensemble([of[split] for of in predicted]) for split in predicted[0]}
+    splits = {split: ensemble([each[split] for each in predicted]) for split in predicted[0]}
     trained, test, scores = networks[0], splits["test"], estimate(splits["test"])
     sections = {
         "How to use it": _use(trained),
@@ -148,8 +148,8 @@ The classes, in this order: {", ".join(trained.classes)}."""
 
 def _data(data: Mapping[str, Any]) -> str:
     counts = data["images"]
-    classes = sorted({label for of in counts.values() for label in of}, key=list(counts["train"]).index)
-    rows = [(split, sum(of.values()), *(of.get(label, 0) for label in classes)) for split, of in counts.items()]
+    classes = sorted({label for own in counts.values() for label in own}, key=list(counts["train"]).index)
+    rows = [(split, sum(own.values()), *(own.get(label, 0) for label in classes)) for split, own in counts.items()]
     patients = ", ".join(f"{count} {split}" for split, count in data.get("patients", {}).items())
     crossing, tested = data.get("crossing", {}), sum(counts["test"].values())
     facts = [
@@ -157,7 +157,9 @@ def _data(data: Mapping[str, Any]) -> str:
         f"Protocol `{data['protocol']}`: {_PROTOCOLS.get(data['protocol'], 'unknown')}.",
         f"Audit: {crossing.get('test', 'an unknown number')} of {tested} test images have a near-duplicate, or an image"
         f" of the same patient, in Training; {data.get('left_out', 0)} training images were left out for that.",
-        "Fingerprints: " + ", ".join(f"{split} `{of[:12]}`" for split, of in data["fingerprints"].items()) + ".",
+        "Fingerprints: "
+        + ", ".join(f"{split} `{fingerprint[:12]}`" for split, fingerprint in data["fingerprints"].items())
+        + ".",
     ]
     facts += [f"Patients: {patients}."] if patients else []
     return _table(("split", "images", *classes), rows) + "\n\n" + "\n".join(f"- {fact}" for fact in facts)
@@ -166,12 +168,16 @@ def _data(data: Mapping[str, Any]) -> str:
 def _scores(test: Predictions, scores: Estimates, copied: Sequence[str]) -> str:
     heads = ("class", *(TITLES[name] for name in PER_CLASS))
     found = [scores.of(name) for name in PER_CLASS]
-    each = [(label, *(score_cell(of, (place,)) for of in found)) for place, label in enumerate(test.classes)]
+    each = [
+        (label, *(score_cell(interval, (place,)) for interval in found)) for place, label in enumerate(test.classes)
+    ]
     columns, unseen = {f"{len(test.labels)} test images": scores}, np.flatnonzero(~np.isin(test.names, copied))
     if 0 < len(unseen) < len(test.labels):
         columns[f"the {len(unseen)} without a copy in Training"] = estimate(test.take(unseen))
     names = [name for name in OVERALL if name not in CALIBRATION]
-    overall = [(TITLES[name], *(score_cell(of.of(name), ()) for of in columns.values())) for name in names]
+    overall = [
+        (TITLES[name], *(score_cell(estimates.of(name), ()) for estimates in columns.values())) for name in names
+    ]
     return (
         f"Nothing was trained or chosen on the test images. In brackets {LEVEL:.0%} intervals from {RESAMPLES}\n"
         f"resamples of groups of near-duplicates and patients.\n\n"
@@ -190,7 +196,9 @@ def _calibration(splits: Mapping[str, Predictions], scores: Estimates) -> str:
         )
     except ValueError as error:
         told = f"No temperature can be fitted on the validation images: {error}."
-    rows = [(TITLES[name], *(score_cell(of.of(name), ()) for of in columns.values())) for name in CALIBRATION]
+    rows = [
+        (TITLES[name], *(score_cell(estimates.of(name), ()) for estimates in columns.values())) for name in CALIBRATION
+    ]
     return f"{_table(('test', *columns), rows)}\n\n{told}"
 
 
@@ -201,7 +209,7 @@ def _unlike(run: Run, trained: Trained) -> str:
         f"{run.name} tells how unlike its training images an image is; by construction, {REJECTED:.0%} of the\n"
         "validation images are called unlike. What is said of such an image means little."
     )
-    rows = [(name, len(of), f"{(of > 1).mean():.1%}") for name, of in read_unlike(run).items()]
+    rows = [(name, len(scores), f"{(scores > 1).mean():.1%}") for name, scores in read_unlike(run).items()]
     return f"{text}\n\n{_table(('images', 'number', 'called unlike'), rows)}" if rows else text
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
+from jaxcnn.data.batch import in_batches
 from jaxcnn.data.files import FileError, shown, single_file
 from jaxcnn.data.image import to_square
 from jaxcnn.data.readers.pictures import read_picture
@@ -99,14 +100,13 @@ class Classifier:
         return compile_with_weights(explain, self.members)
 
     def _judged(self, squares: UInt8[np.ndarray, "n size size 1"]) -> tuple[np.ndarray, np.ndarray | None]:
-        parts = [self._judge(squares[i : i + _BATCH_SIZE]) for i in range(0, len(squares), _BATCH_SIZE)]
-        probabilities, unlike = zip(*parts, strict=True)
-        return np.concatenate(probabilities), None if unlike[0] is None else np.concatenate(unlike)
+        probabilities, unlike = in_batches(self._judge, squares, min(_BATCH_SIZE, len(squares)))
+        return probabilities, unlike
 
     def _squares(self, images: AnyImages) -> UInt8[np.ndarray, "n size size 1"]:
         size = self.members[0].image_shape[0]  # The images of every data set are squares.
         several = images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
-        found = [of.pixels for one in several for of in _slices(one)]
+        found = [cut.pixels for image in several for cut in _slices(image)]
         if not found:
             raise ValueError("images: none are given; give at least one")
         return np.stack([to_square(pixels, size) for pixels in found])
@@ -125,7 +125,7 @@ def load(folder: Path | str | Sequence[Path | str]) -> Classifier:
     if str(folder).startswith(PREFIX):
         return Classifier((load_from_hub(str(folder)),))
     folders = [folder] if isinstance(folder, str | Path) else folder
-    return Classifier(load_members(open_ensemble([Path(one) for one in folders])))
+    return Classifier(load_members(open_ensemble([Path(path) for path in folders])))
 
 
 def _slices(image: AnyImages) -> Sequence[Slice]:

@@ -33,13 +33,13 @@ def load_members(runs: Sequence[Run]) -> Members:
         UserError: see `load_classifier`; or they have other classes, or images of another size.
     """
     members = tuple(load_classifier(run.folder) for run in runs)
-    for run, of in zip(runs, members, strict=True):
+    for run, trained in zip(runs, members, strict=True):
         for what in ("classes", "image_shape"):
-            its, first = (", ".join(map(str, getattr(one, what))) for one in (of, members[0]))
-            if its != first:
+            own, first = (", ".join(map(str, getattr(member, what))) for member in (trained, members[0]))
+            if own != first:
                 name = what.replace("_", " ")
                 raise UserError(
-                    f"{run.folder}: has the {name} {its}, but {runs[0].folder} has {first}; combine runs that agree"
+                    f"{run.folder}: has the {name} {own}, but {runs[0].folder} has {first}; combine runs that agree"
                 )
     return members
 

@@ -17,6 +17,7 @@ from jaxcnn.cpu import xla_only
 from jaxcnn.data.readers.intensities import BLACK, WHITE
 from jaxcnn.errors import UserError
 from jaxcnn.inference.converted import load_members
+from jaxcnn.inference.exported import PROGRAM
 from jaxcnn.inference.onnx_program import OPSET, onnx_classifier
 from jaxcnn.inference.pretrained import open_pretrained
 from jaxcnn.inference.trained import Members, Trained, classify
@@ -24,7 +25,7 @@ from jaxcnn.runs.files import replace_folder, temporary_neighbour
 from jaxcnn.runs.folder import Run, open_ensemble, read_data, read_environment, read_epochs
 from jaxcnn.runs.json_files import json_text
 
-ARTIFACTS = {"jax": "classifier.jax", "onnx": "classifier.onnx"}
+ARTIFACTS = {"jax": PROGRAM, "onnx": "classifier.onnx"}
 METADATA = "classifier.json"
 README = "README.md"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -157,7 +158,7 @@ def _readme(metadata: dict[str, Any], artifact: str) -> str:
     members = metadata.get("members", [metadata])
     listed = "\n".join(f"{place}. {name}" for place, name in enumerate(classes))
     needs, use, compiles, lasts = _of_jax(metadata) if "platforms" in metadata else _of_onnx(metadata)
-    networks = " and ".join(f"the {of['model']} of the run `{of['run']}`" for of in members)
+    networks = " and ".join(f"the {member['model']} of the run `{member['run']}`" for member in members)
     return f"""# A classifier of brain-MRI slices
 
 `{artifact}` is {networks} as one program,
@@ -239,7 +240,7 @@ probabilities = session.run(None, {{"images": images}})[0]"""
 
 def _averaged(members: Sequence[dict[str, Any]]) -> str:
     parts = [f"the {len(members)} networks"] * (len(members) > 1)
-    parts += ["the image and its mirror image"] * any(of["tta"] != "none" for of in members)
+    parts += ["the image and its mirror image"] * any(member["tta"] != "none" for member in members)
     return f", the mean over {' and over '.join(parts)}" if parts else ""
 
 
@@ -261,6 +262,7 @@ def _origin_lines(metadata: dict[str, Any]) -> str:
         return "\n".join([*lines, "- Scores: none yet; the run was stopped before its first evaluation."])
     table = ["", "| split | accuracy | macro F1 | weighted F1 |", "| --- | --- | --- | --- |"]
     table += [
-        f"| {split} | " + " | ".join(f"{value:.3f}" for value in of.values()) + " |" for split, of in scores.items()
+        f"| {split} | " + " | ".join(f"{value:.3f}" for value in measures.values()) + " |"
+        for split, measures in scores.items()
     ]
     return "\n".join(lines + table)

@@ -18,6 +18,8 @@ from jaxcnn.inference.trained import Trained
 from jaxcnn.runs.folder import Run
 from jaxcnn.runs.json_files import read_json
 
+PROGRAM = "classifier.jax"
+
 
 class _Metadata(TypedDict):
     classes: list[str]
@@ -51,12 +53,12 @@ def load_exported(folder: Path) -> Trained:
     Raises:
         UserError: the program is missing, damaged or for ONNX Runtime, or this JAX can't read it.
     """
-    path = folder / "classifier.jax"
+    path = folder / PROGRAM
     metadata: Any = read_json(Run(folder).exported, _Metadata, way_out="export the run again")
     height, width, channels = metadata["image_shape"]
     image_shape, classes = (height, width, channels), tuple(metadata["classes"])
     if not path.is_file():
-        raise UserError(f"{folder}: has no classifier.jax; use its program as its README.md shows, or name the run")
+        raise UserError(f"{folder}: has no {PROGRAM}; use its program as its README.md shows, or name the run")
     program = path.read_bytes()
     if metadata.get("sha256", found := hashlib.sha256(program).hexdigest()) != found:
         raise UserError(f"{path}: is not the file that was exported (its checksum is another); export the run again")

@@ -45,7 +45,7 @@ def push(
 
         api = HfApi(library_name="jaxcnn")
         api.create_repo(repository, exist_ok=True)
-        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=of) for name, of in files.items()]
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
         commit = api.create_commit(repository, operations, commit_message=f"{run.name}, trained with jaxcnn")
     for name, content in files.items():
         print(f"{name}  {len(content):,} bytes")
@@ -95,9 +95,8 @@ def _read_weights(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(_INSTALL) from error
     except Exception as error:  # Anybody may have written it.
         raise UserError(f"{path}: can't be read ({error}); download it again") from error
-    if {name: (of.shape, of.dtype) for name, of in arrays.items()} != {
-        n: (of.shape, of.dtype) for n, of in wanted.items()
-    }:
+    found, expected = ({name: (array.shape, array.dtype) for name, array in tree.items()} for tree in (arrays, wanted))
+    if found != expected:
         raise UserError(f"{path}: holds other arrays than the network that {_CONFIG} describes; ask who shared it")
     return unflatten_dict(jax.device_put(arrays), sep="/")
 
@@ -116,7 +115,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # They are of many kinds, most of them OSErrors without an errno.
-        reasons = dict.fromkeys(_first_line(of) for of in (error, error.__cause__) if of is not None)
+        reasons = dict.fromkeys(_first_line(found) for found in (error, error.__cause__) if found is not None)
         way_out = "check the name, the connection, and that you are logged in (hf auth login)"
         raise UserError(f"{name}: {': '.join(reasons)}; {way_out}") from error
 

@@ -122,7 +122,7 @@ def _look_into(path: Path, stored: Sequence[StoredFile]) -> Found:
     images, others = image_files(stored)
     files = [ImageFile(path / file.path, file, reader) for file, reader in images]
     files.sort(key=lambda file: natural_order(str(file.path)))
-    left_out = tuple(LeftOut(shown(path / of.name), of.reason) for of in others)
+    left_out = tuple(LeftOut(shown(path / file.name), file.reason) for file in others)
     return Found(tuple(files) or (ImageFile(path, _empty(path), None),), left_out)
 
 
@@ -147,9 +147,9 @@ def decode_in_batches(files: Sequence[ImageFile], size: int, batch_size: int) ->
         except FileError as error:
             skipped.append(Skipped(file.path, str(error)))
             continue
-        for of in scan.slices:
-            names.append(ImageName(file.path, of.part))
-            images.append(to_square(of.pixels, size))
+        for cut in scan.slices:
+            names.append(ImageName(file.path, cut.part))
+            images.append(to_square(cut.pixels, size))
             if len(images) == batch_size:
                 yield Decoded(tuple(names), np.stack(images), tuple(skipped))
                 names, images, skipped = [], [], []

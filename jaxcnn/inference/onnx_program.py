@@ -18,7 +18,7 @@ from jaxtyping import Array, Num, Shaped
 
 from jaxcnn.cpu import xla_only
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import Members, classify, compile_classifier
+from jaxcnn.inference.trained import Members, classify, compile_with_weights
 
 OPSET = 23
 # Of probabilities. Sums are added in other orders, so that a pixel of a resized image may be rounded to the next grey
@@ -47,7 +47,7 @@ def onnx_classifier(members: Members) -> tuple[bytes, float]:
     images = jax.ShapeDtypeStruct((batch, *members[0].image_shape), jnp.uint8)
     # jax2onnx replaces functions of JAX and Flax while it traces: it gets what is traced already, without these.
     with xla_only():
-        exact = tuple(dataclasses.replace(of, model=of.model.clone(dtype=jnp.float32)) for of in members)
+        exact = tuple(dataclasses.replace(trained, model=trained.model.clone(dtype=jnp.float32)) for trained in members)
         traced = jax.make_jaxpr(lambda images: classify(exact, images))(images)
     # It reports what it skips, and prints.
     with contextlib.redirect_stdout(io.StringIO()), _silence():
@@ -75,10 +75,10 @@ def _largest_difference(members: Members, run: Callable[[np.ndarray], np.ndarray
     down, across = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     disc = 100 * (down**2 + 2 * across**2 < 0.5).astype(np.uint8)[..., np.newaxis]
     images = disc + np.random.default_rng(0).integers(0, 50, (3, height, width, channels), np.uint8)
-    expected = np.asarray(compile_classifier(members)(images))
+    expected = np.asarray(compile_with_weights(classify, members)(images))
     # A batch of another size, too.
     difference = float(max(np.abs(run(images[:count]) - expected[:count]).max() for count in (1, 3)))
-    tolerance = max(_TOLERANCE[jnp.dtype(cast(Any, of.model).dtype).name] for of in members)
+    tolerance = max(_TOLERANCE[jnp.dtype(cast(Any, trained.model).dtype).name] for trained in members)
     # A comparison that is false for NaN.
     if not difference <= tolerance:
         raise UserError(

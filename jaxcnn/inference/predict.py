@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 import tyro
 from jaxtyping import Float32
@@ -101,7 +102,9 @@ def predict(
     if csv_file is not None:
         _write_answers(csv_file, classes, answered, measured=measured)
     if as_json:
-        of_runs = [{"run": str(of.folder), "epoch": one.epoch} for of, one in zip(runs, members, strict=True)]
+        of_runs = [
+            {"run": str(opened.folder), "epoch": trained.epoch} for opened, trained in zip(runs, members, strict=True)
+        ]
         about: dict[str, Any] = of_runs[0] if len(runs) == 1 else {"runs": of_runs}
         print(json_text(about | _document(classes, results, found), indent=1))
     return 2 if any(isinstance(result, Skipped) for result in results) else 0
@@ -127,8 +130,8 @@ def predictions(
         yield from batch.skipped
         if batch.names:
             images = fill_up(batch.images, batch_size)
-            probabilities, unlike = map(np.asarray, judged(images))
-            scores = [None] * len(batch.names) if unlike.dtype == object else unlike.tolist()
+            probabilities, unlike = jax.device_get(judged(images))
+            scores = [None] * len(batch.names) if unlike is None else unlike.tolist()
             pictures: Sequence[Path | None] = [None] * len(batch.names)
             if draw is not None:
                 pictures = draw([name.stem for name in batch.names], images, probabilities.argmax(axis=1))
@@ -149,7 +152,9 @@ def _table(files: Sequence[ImageFile], classes: tuple[str, ...], *, measured: bo
     image = max(len(shown(file.path)) + 5 * bool(file.reader and file.reader.volumes) for file in files)
     label = max(map(len, classes))
     if len(classes) <= _MOST_COLUMNS:
-        row = f"{{:<{max(image, 5)}}}  {{:<{max(label, 5)}}}" + "".join(f"  {{:>{max(len(of), 5)}}}" for of in classes)
+        row = f"{{:<{max(image, 5)}}}  {{:<{max(label, 5)}}}" + "".join(
+            f"  {{:>{max(len(name), 5)}}}" for name in classes
+        )
         head = ("image", "class", *classes)
     else:
         row = f"{{:<{max(image, 5)}}}" + f"  {{:<{max(label, 5)}}}  {{:>5}}" * _MOST_PROBABLE
@@ -176,10 +181,7 @@ def _write_answers(path: Path, classes: Sequence[str], answered: Sequence[Predic
     for result in answered:
         unlike = [result.unlike] * measured
         lines.append([result.name.shown, _class(classes, result), *result.probabilities.tolist(), *unlike])
-    try:
-        write_csv(path, lines)
-    except OSError as error:
-        raise UserError(f"--csv {path}: can't be written: {error.strerror or error}; choose another") from error
+    write_csv(path, lines)
 
 
 def _document(classes: Sequence[str], results: Sequence[Prediction | Skipped], found: Found) -> dict[str, Any]:
@@ -189,8 +191,8 @@ def _document(classes: Sequence[str], results: Sequence[Prediction | Skipped], f
     return {
         "classes": classes,
         "images": [_answer(classes, prediction) for prediction in answered],
-        "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
-        "left_out": [{"path": of.name, "reason": of.reason} for of in found.left_out],
+        "skipped": [{"path": str(skip.path), "reason": skip.reason} for skip in skipped],
+        "left_out": [{"path": file.name, "reason": file.reason} for file in found.left_out],
     }
 
 

@@ -17,7 +17,6 @@ import msgspec
 from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.errors import UserError
 from jaxcnn.models.table import build_model, model_fields, variable_shapes
-from jaxcnn.models.unet import UNet
 from jaxcnn.runs.trees import load_tree, read_manifest, read_unchanged, save_tree
 
 # Products of such numbers fit into the 64 bits in which XLA counts; where they don't it ends the process.
@@ -99,16 +98,7 @@ def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    return read_unchanged(folder, partial(_load, folder, nn.Module, method, model))
-
-
-def load_unet(folder: Path, *, encoder_only: bool = False) -> Pretrained:
-    """Load a U-Net; with `encoder_only` just encoder 1 to 4 and the bottleneck, all that `UNet.encode` uses.
-
-    Raises:
-        UserError: the folder holds another model; and as for `load_pretrained`.
-    """
-    return read_unchanged(folder, partial(_load, folder, UNet, "encode" if encoder_only else None))
+    return read_unchanged(folder, partial(_load, folder, method, model))
 
 
 def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manifest, nn.Module]:
@@ -132,10 +122,8 @@ def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manif
     return dataclasses.replace(manifest, fields=model_fields(model)), model
 
 
-def _load(folder: Path, kind: type[nn.Module], method: str | None, own: nn.Module | None = None) -> Pretrained:
+def _load(folder: Path, method: str | None, own: nn.Module | None) -> Pretrained:
     manifest, model = open_pretrained(folder, own)
-    if not isinstance(model, kind):
-        raise UserError(f"{folder}: holds a {manifest.model}, not a UNet; python -m convert unet writes one")
     try:
         shapes = described_shapes(model, manifest.image_shape, method, manifest.arguments)
     except ValueError as error:

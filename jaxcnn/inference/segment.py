@@ -1,6 +1,5 @@
 """python -m train segment: write masks for volumes, series and stacks of slices."""
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from jaxcnn.inference.segmentation import (
 )
 from jaxcnn.inference.stacks import Stack, read_stacks
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import whole_file, write_csv
 from jaxcnn.tables import format_table
 
 # Of a picture: slices that have a mask, evenly spread, and the colours of the classes' outlines.
@@ -70,13 +69,9 @@ def segment(
             stack.write(out / stack.name, masks)
             with whole_file(out / f"{stack.name}_overlay.png") as temporary:
                 draw_outlines(stack, masks).save(temporary)
-            with (
-                whole_file(out / "segments.csv") as temporary,
-                temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-            ):
-                csv.writer(file).writerows(rows)
         except OSError as error:
             raise UserError(f"--out {out}: can't be written: {error.strerror or error}; choose another") from error
+        write_csv(out / "segments.csv", rows)
     print(format_table(rows))
     print(f"\nmasks, segments.csv and pictures in {out}; preprocessing {chosen}")
 

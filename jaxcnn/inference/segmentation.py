@@ -21,11 +21,11 @@ from jaxcnn.data.slices import BINARY, with_channels
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import MaskPredictions, patients_of
 from jaxcnn.inference.hub_volume import prepare_hub_volume
-from jaxcnn.inference.pretrained import load_pretrained, load_unet, open_pretrained
+from jaxcnn.inference.pretrained import load_pretrained, open_pretrained
 from jaxcnn.inference.trained import Trained, load_best, predict_logits
 from jaxcnn.inference.tta import average_probabilities, views_of
 from jaxcnn.models.segmentation import SegmentationUNet
-from jaxcnn.models.unet import STAGE_NAMES
+from jaxcnn.models.unet import STAGE_NAMES, UNet
 from jaxcnn.runs.folder import Run, is_trained, open_run
 
 Preset = Literal["as-trained", "per-image-z-score", "hub"]
@@ -61,7 +61,9 @@ def load_segmenter(folder: Path) -> Trained:
         if not isinstance(trained.model, SegmentationUNet):
             raise UserError(f"{folder}: is a run that classifies; give one of python -m train segmentation")
         return trained
-    unet = load_unet(folder)
+    unet = load_pretrained(folder)
+    if not isinstance(unet.model, UNet):
+        raise UserError(f"{folder}: holds a {unet.manifest.model}, not a UNet; python -m convert unet writes one")
     fields, count = unet.manifest.fields, unet.manifest.fields["out_channels"]
     model = SegmentationUNet(**fields, classes=count + 1)
     classes = BINARY if count == 1 else (BINARY[0], *(str(number) for number in range(1, count + 1)))

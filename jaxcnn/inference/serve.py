@@ -142,17 +142,17 @@ def build_answer(classifier: Classifier) -> Answer:
         if len(slices) > MOST_SLICES:
             raise FileError(f"holds {len(slices)} slices, more than {MOST_SLICES}; use python -m train predict")
         return [
-            _describe(f"{name}#{of.part}" if of.part else name, *one(to_square(of.pixels, size)[np.newaxis]))
-            for of in slices
+            _describe(f"{name}#{cut.part}" if cut.part else name, *judge_one(to_square(cut.pixels, size)[np.newaxis]))
+            for cut in slices
         ]
 
-    def one(square: np.ndarray) -> tuple[list[tuple[str, float]], np.ndarray, np.ndarray, float | None]:
+    def judge_one(square: np.ndarray) -> tuple[list[tuple[str, float]], np.ndarray, np.ndarray, float | None]:
         probabilities, unlike, seen, saliency = jax.device_get(compiled(square))
         order = np.argsort(-probabilities[0], kind="stable")
         ranked = [(classifier.classes[place], float(probabilities[0, place])) for place in order]
         return ranked, seen[0], saliency[0], None if unlike is None else float(unlike[0])
 
-    one(np.zeros((1, size, size, 1), np.uint8))
+    judge_one(np.zeros((1, size, size, 1), np.uint8))
     return answer
 
 

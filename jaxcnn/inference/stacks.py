@@ -89,7 +89,7 @@ def _read_stacks(path: Path) -> list[Stack]:
 
 def _of_volume(path: Path) -> Stack:
     volume = read_nifti_volume(path, most_channels=4)
-    images = np.stack([to_bytes(of) for of in np.moveaxis(volume.pictures, -1, 0)], axis=-1)
+    images = np.stack([to_bytes(channel) for channel in np.moveaxis(volume.pictures, -1, 0)], axis=-1)
 
     def write(target: Path, masks: Masks) -> None:
         with whole_file(target.with_name(f"{target.name}_mask.nii.gz")) as temporary:

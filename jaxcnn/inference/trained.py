@@ -212,15 +212,10 @@ def compile_with_weights(function: Callable[..., Any], members: Members) -> Call
     @jax.jit
     def compiled(variables: Sequence[Mapping[str, Any]], *arguments: Array) -> Any:
         pairs = zip(members, variables, strict=True)
-        return function(tuple(dataclasses.replace(of, variables=its) for of, its in pairs), *arguments)
+        return function(tuple(dataclasses.replace(trained, variables=own) for trained, own in pairs), *arguments)
 
     # As an argument the weights are shared; as constants of the program they would be copied into it for each shape.
     return partial(compiled, [trained.variables for trained in members])
-
-
-def compile_classifier(members: Members) -> Callable[..., Float[Array, "batch classes"]]:
-    """`classify` of these weights, compiled once for each shape of images."""
-    return compile_with_weights(classify, members)
 
 
 def predict_logits(

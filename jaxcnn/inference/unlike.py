@@ -78,7 +78,7 @@ def fit_unlike(trained: Trained, training: Images, validation: Images) -> Traine
     mean, whitening = _gaussian(means(training))
     threshold = np.quantile(np.linalg.norm((means(validation) - mean) @ whitening, axis=1), 1 - REJECTED)
     unlike = {"mean": mean, "whitening": whitening / max(threshold, _TINY)}
-    return dataclasses.replace(trained, unlike={name: of.astype(np.float32) for name, of in unlike.items()})
+    return dataclasses.replace(trained, unlike={name: array.astype(np.float32) for name, array in unlike.items()})
 
 
 def _gaussian(features: Float[np.ndarray, "n channel"]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,7 @@ def foreign_images(size: int, count: int = 100) -> dict[str, UInt8[np.ndarray, "
     clouds *= 255 / clouds.max(axis=(1, 2), keepdims=True)
     scenes = np.stack([_scene(random, size) for _ in noise])
     sets = {"noise": noise, "clouds": clouds, "scenes": 255 * np.clip(scenes, 0, 1)}
-    return {name: np.round(of).astype(np.uint8)[..., np.newaxis] for name, of in sets.items()}
+    return {name: np.round(images).astype(np.uint8)[..., np.newaxis] for name, images in sets.items()}
 
 
 def _scene(random: np.random.Generator, size: int) -> Float[np.ndarray, "size size"]:

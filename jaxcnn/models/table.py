@@ -30,8 +30,8 @@ _HOW_IT_IS_RUN = ("parent", "name", "axis_name", "places", "dtype")
 
 def feature_map_of(model: nn.Module) -> FeatureMap | None:
     """Where Grad-CAM looks in a network; None where there is no such place, or the table doesn't have the network."""
-    found = {architecture.module: architecture.feature_map for architecture in MODELS.values()}
-    return {ResNet: found[ResNetClassifier], **found}.get(type(model))
+    kind = ResNetClassifier if type(model) is ResNet else type(model)
+    return next((architecture.feature_map for architecture in MODELS.values() if architecture.module is kind), None)
 
 
 def model_fields(model: nn.Module) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.errors import UserError
+
 _TEMPORARY = re.compile(r"\..+\.jaxcnn-tmp-[0-9a-f]{8}(\.[^.]+)?")
 
 
@@ -42,9 +44,20 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
-    """Write lines as CSV, all of them or no file."""
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
+    """Write lines as CSV, all of them or no file.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    try:
+        # What in a file's name is no text is shown as its bytes.
+        with (
+            whole_file(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            csv.writer(file).writerows(lines)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror or error}; choose another file") from error
 
 
 def _bring_to_disk(path: Path) -> None:

@@ -332,7 +332,7 @@ def write_predictions(
     """Write predictions/SPLIT.npz, and in it where another data set is; strings are unicode arrays, not pickled."""
     path = run.predictions(split)
     with whole_file(path) as temporary:
-        about = {} if source is None else {"source": source}
+        about: dict[str, Any] = {} if source is None else {"source": source}
         np.savez_compressed(temporary, **dataclasses.asdict(predictions), **about)
 
 

@@ -15,7 +15,7 @@ from jaxcnn.data.augment import Augmentation
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.inference.trained import compile_classifier, load_trained
+from jaxcnn.inference.trained import classify, compile_with_weights, load_trained
 from jaxcnn.models.unet import STAGE_NAMES
 from jaxcnn.models.unet_classifier import UNetClassifier
 from jaxcnn.runs.folder import open_run, read_epochs, read_predictions
@@ -80,7 +80,7 @@ def test_a_pooled_head_alone_learns_and_predicts_as_any_classifier(tmp_path):
     assert (trained.model.head, trained.tta) == ("pooled", "flip")
     images = load_dataset("phantom", 24).splits["test"].images
     expected = np.asarray(jax.nn.softmax(read_predictions(run, "test").logits))
-    np.testing.assert_allclose(compile_classifier((trained,))(images), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(compile_with_weights(classify, (trained,))(images), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.load import load_dataset
-from jaxcnn.inference.trained import compile_classifier, load_best
+from jaxcnn.inference.trained import classify, compile_with_weights, load_best
 from jaxcnn.runs.folder import open_run, read_predictions
 
 FRAMED = ["--crop", "--image-size", "64", "--normalization", "per-image-z-score", "--tta", "flip"]
@@ -26,7 +26,7 @@ def test_a_classifier_of_small_images_takes_images_as_they_come(model, run_train
     assert images.shape[1:] == trained.image_shape == (128, 128, 1)
     expected = jax.nn.softmax(read_predictions(open_run(tmp_path / "run"), "test").logits)
     # A grey level of difference where a framed pixel is rounded the other way.
-    np.testing.assert_allclose(compile_classifier((trained,))(images), expected, atol=2e-3)
+    np.testing.assert_allclose(compile_with_weights(classify, (trained,))(images), expected, atol=2e-3)
 
 
 @pytest.mark.slow

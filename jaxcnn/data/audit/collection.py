@@ -89,7 +89,7 @@ def _from_files(path: Path) -> Collection:
         labels=tuple(image.label for image in images),
         splits=tuple(image.split or "all" for image in images),
         sizes=tuple(image.size for image in images),
-        broken={of.name: of.reason for of in broken},
+        broken={file.name: file.reason for file in broken},
         patients=tuple(image.patient for image in images),
         left_out=listing.left_out,
     )

@@ -20,14 +20,14 @@ class Overlap:
     """The images of one data set that are copies of images of another.
 
     Attributes:
-        of: whose images they are.
+        copied: whose images they are.
         within: where they have copies.
-        places: of these images in `of`.
+        places: of these images in `copied`.
         partners: the most similar image of each, by its place in `within`.
         correlations: of each with its partner.
     """
 
-    of: Collection
+    copied: Collection
     within: Collection
     places: Int[np.ndarray, " copies"]
     partners: Int[np.ndarray, " copies"]
@@ -37,7 +37,7 @@ class Overlap:
     def disagreements(self) -> list[tuple[int, int]]:
         """List the pairs whose labels contradict each other, by their places; see `jaxcnn.data.class_names`."""
         pairs = zip(self.places.tolist(), self.partners.tolist(), strict=True)
-        return [(i, j) for i, j in pairs if not agree(self.of.labels[i], self.within.labels[j])]
+        return [(i, j) for i, j in pairs if not agree(self.copied.labels[i], self.within.labels[j])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,10 @@ def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be above 0 and below 1, got {threshold}")
     found = []
-    for of, within in permutations(collections, 2):
-        partners, correlations = closest(of.thumbnails, within.thumbnails)
+    for copied, within in permutations(collections, 2):
+        partners, correlations = closest(copied.thumbnails, within.thumbnails)
         places = np.flatnonzero(correlations > threshold)
-        found.append(Overlap(of, within, places, partners[places], correlations[places]))
+        found.append(Overlap(copied, within, places, partners[places], correlations[places]))
     return Comparison(tuple(collections), threshold, tuple(found))
 
 
@@ -69,15 +69,17 @@ def table(found: Comparison) -> str:
     """Format the matrix of overlaps, then each overlap by split and class, and the labels that disagree."""
     letters = [_letter(place) for place in range(len(found.collections))]
     letter_of = {id(collection): letter for collection, letter in zip(found.collections, letters, strict=True)}
-    legend = "\n".join(f"{letter}  {of.source}" for letter, of in zip(letters, found.collections, strict=True))
-    copied = {(id(of.of), id(of.within)): len(of.places) for of in found.overlaps}
+    legend = "\n".join(
+        f"{letter}  {collection.source}" for letter, collection in zip(letters, found.collections, strict=True)
+    )
+    copied = {(id(overlap.copied), id(overlap.within)): len(overlap.places) for overlap in found.overlaps}
     rows = [("copies", *(f"in {letter}" for letter in letters), "images")]
     for letter, collection in zip(letters, found.collections, strict=True):
         counts = (copied.get((id(collection), id(within))) for within in found.collections)
         cells = ("–" if count is None else str(count) for count in counts)
         rows.append((f"of {letter}", *cells, str(len(collection.names))))
     overlaps = [overlap for overlap in found.overlaps if len(overlap.places)]
-    details = [_details(overlap, letter_of[id(overlap.of)], letter_of[id(overlap.within)]) for overlap in overlaps]
+    details = [_details(overlap, letter_of[id(overlap.copied)], letter_of[id(overlap.within)]) for overlap in overlaps]
     return "\n\n".join([legend, format_table(rows), *details])
 
 
@@ -85,12 +87,12 @@ def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else f"#{place + 1}"
 
 
-def _details(of: Overlap, mine: str, other: str) -> str:
+def _details(overlap: Overlap, mine: str, other: str) -> str:
     rows = [(f"{mine} in {other}", "images", "copied", "")]
-    for (split, label), (count, copies) in _by_split_and_class(of).items():
+    for (split, label), (count, copies) in _by_split_and_class(overlap).items():
         name = label if split == "all" else f"{split}/{label}"
         rows.append((name, str(count), str(copies), f"{copies / count:.0%}"))
-    pairs = Counter((of.of.labels[i], of.within.labels[j]) for i, j in of.disagreements)
+    pairs = Counter((overlap.copied.labels[i], overlap.within.labels[j]) for i, j in overlap.disagreements)
     lines = [
         f"labels disagree: {count} images are {first} in {mine} and {second} in {other}"
         for (first, second), count in pairs.most_common()
@@ -98,10 +100,10 @@ def _details(of: Overlap, mine: str, other: str) -> str:
     return "\n".join([format_table(rows), *lines])
 
 
-def _by_split_and_class(of: Overlap) -> dict[tuple[str, str], tuple[int, int]]:
+def _by_split_and_class(overlap: Overlap) -> dict[tuple[str, str], tuple[int, int]]:
     """Images and copies of each class of each split."""
-    keys = list(zip(of.of.splits, of.of.labels, strict=True))
-    copies = Counter(keys[place] for place in of.places)
+    keys = list(zip(overlap.copied.splits, overlap.copied.labels, strict=True))
+    copies = Counter(keys[place] for place in overlap.places)
     return {key: (count, copies[key]) for key, count in sorted(Counter(keys).items())}
 
 
@@ -109,29 +111,34 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
     """Return the content of the tables, and every pair by name."""
     return {
         "parameters": {"threshold": found.threshold, "side": SIDE},
-        "data_sets": [{"source": of.source, "images": len(of.names)} for of in found.collections],
-        "overlaps": [_describe(of) for of in found.overlaps],
+        "data_sets": [
+            {"source": collection.source, "images": len(collection.names)} for collection in found.collections
+        ],
+        "overlaps": [_describe(overlap) for overlap in found.overlaps],
     }
 
 
-def _describe(of: Overlap) -> dict[str, Any]:
+def _describe(overlap: Overlap) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    for (split, label), (count, copies) in _by_split_and_class(of).items():
+    for (split, label), (count, copies) in _by_split_and_class(overlap).items():
         counts.setdefault(split, {})[label] = {"images": count, "copied": copies}
     return {
-        "of": of.of.source,
-        "in": of.within.source,
-        "images": len(of.of.names),
-        "copied": len(of.places),
+        "of": overlap.copied.source,
+        "in": overlap.within.source,
+        "images": len(overlap.copied.names),
+        "copied": len(overlap.places),
         "by_split_and_class": counts,
         "disagreements": [
-            {"images": [of.of.names[i], of.within.names[j]], "labels": [of.of.labels[i], of.within.labels[j]]}
-            for i, j in of.disagreements
+            {
+                "images": [overlap.copied.names[i], overlap.within.names[j]],
+                "labels": [overlap.copied.labels[i], overlap.within.labels[j]],
+            }
+            for i, j in overlap.disagreements
         ],
         "pairs": [
-            {"images": [of.of.names[i], of.within.names[j]], "correlation": correlation}
+            {"images": [overlap.copied.names[i], overlap.within.names[j]], "correlation": correlation}
             for i, j, correlation in zip(
-                of.places.tolist(), of.partners.tolist(), of.correlations.tolist(), strict=True
+                overlap.places.tolist(), overlap.partners.tolist(), overlap.correlations.tolist(), strict=True
             )
         ],
     }

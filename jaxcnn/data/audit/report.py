@@ -70,7 +70,7 @@ def audit_document(found: Audit) -> dict[str, Any]:
             "crossing": crossing_patients(collection),
         },
         "broken": dict(collection.broken),
-        "left_out": [of.name for of in collection.left_out],
+        "left_out": [file.name for file in collection.left_out],
     }
 
 

@@ -18,7 +18,10 @@ from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing, preprocess
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
+from jaxcnn.inference.classifier import Classifier
+from jaxcnn.inference.exported import ExportedProgram
 from jaxcnn.inference.saliency import explain, grad_cam
+from jaxcnn.inference.trained import Trained
 from jaxcnn.runs.folder import Run, write_predictions
 from train.__main__ import main
 
@@ -55,6 +58,23 @@ def expected(run, files):
             main()
     lines = [line.split(",") for line in (run / "all.csv").read_text("utf-8").splitlines()]
     return lines[0], [line[1] for line in lines[1:]], np.array([line[-4:] for line in lines[1:]], float)
+
+
+def test_many_images_take_one_program():
+    """However many there are, and each has the answer that it has alone."""
+    compiled = []
+
+    def brightness(images):
+        compiled.append(images.shape)
+        bright = jnp.mean(images.astype(jnp.float32), axis=(1, 2)) / 255
+        return jnp.concatenate([bright, 1 - bright], axis=1)
+
+    trained = Trained(ExportedProgram(brightness), {}, Preprocessing(), (16, 16, 1), ("a", "b"), epoch=None)
+    classifier = Classifier((trained,))
+    images = np.random.default_rng(0).integers(0, 256, (37, 16, 16), np.uint8)
+    np.testing.assert_allclose(classifier(images)[:, 0], images.mean(axis=(1, 2)) / 255, rtol=1e-4)
+    assert set(compiled) == {(32, 16, 16, 1)}
+    assert classifier.unlike(images) is None
 
 
 @pytest.mark.slow

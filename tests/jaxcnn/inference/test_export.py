@@ -29,7 +29,7 @@ from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.errors import UserError
 from jaxcnn.inference.export import serialize_classifier
 from jaxcnn.inference.onnx_program import onnx_classifier
-from jaxcnn.inference.trained import compile_classifier, predict_logits
+from jaxcnn.inference.trained import classify, compile_with_weights, predict_logits
 from jaxcnn.models.resnet import ResNetClassifier
 
 SIZE = 64
@@ -92,7 +92,7 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
     subprocess.run([sys.executable, "-W", "error", "-c", FRESH_PROCESS], cwd=out, check=True)
 
     found = np.load(out / "found.npz")
-    classifier = compile_classifier((trained,))
+    classifier = compile_with_weights(classify, (trained,))
     for count in (1, 3, 17):
         assert found[str(count)].dtype == np.float32
         np.testing.assert_allclose(found[str(count)], classifier(random_images(count)), rtol=1e-4)
@@ -126,7 +126,7 @@ def test_what_can_be_trained_is_exported_to_both_formats_and_says_what_predict_a
     with jax.numpy_dtype_promotion("standard" if name == "bfloat16" else "strict"):
         trained = random_trained(model, SIZE, **options)
         batch = smooth_images(3, size=SIZE)
-        predicted = np.asarray(compile_classifier((trained,))(batch))
+        predicted = np.asarray(compile_with_weights(classify, (trained,))(batch))
         evaluated = jax.nn.softmax(predict_logits(trained, batch, batch_size=3))
         exported = jax_export.deserialize(serialize_classifier((trained,)))
         program, difference = onnx_classifier((trained,))
@@ -241,7 +241,11 @@ def test_a_jax_that_jax2onnx_does_not_fit_is_told_in_one_line(run_train, run, tm
 def test_a_program_that_says_something_else_is_not_written(trained, monkeypatch):
     # What is compared is another classifier.
     other = dataclasses.replace(trained, preprocessing=Preprocessing())
-    monkeypatch.setattr(jaxcnn.inference.onnx_program, "compile_classifier", lambda _: compile_classifier((other,)))
+    monkeypatch.setattr(
+        jaxcnn.inference.onnx_program,
+        "compile_with_weights",
+        lambda function, _: compile_with_weights(function, (other,)),
+    )
     with pytest.raises(UserError, match="ONNX: the program gives probabilities that differ by up to"):
         onnx_classifier((trained,))
 

@@ -13,7 +13,8 @@ from random_weights import save_random_weights
 
 from jaxcnn import SimpleCNN, UNet, UNetClassifier
 from jaxcnn.errors import UserError
-from jaxcnn.inference.pretrained import load_pretrained, load_unet, save_pretrained
+from jaxcnn.inference.pretrained import load_pretrained, save_pretrained
+from jaxcnn.inference.segmentation import load_segmenter
 from jaxcnn.models.table import model_fields
 
 TINY_UNET = UNet(features=2)
@@ -58,8 +59,8 @@ def test_how_a_model_is_run_is_no_property_of_its_weights():
 
 @pytest.mark.slow
 def test_the_encoder_comes_without_the_decoder(folder):
-    whole = load_unet(folder).variables
-    encoder = load_unet(folder, encoder_only=True)
+    whole = load_pretrained(folder).variables
+    encoder = load_pretrained(folder, "encode")
     stages = {"encoder1", "encoder2", "encoder3", "encoder4", "bottleneck"}
     for collection, tree in encoder.variables.items():
         assert set(tree) == stages
@@ -71,12 +72,12 @@ def test_the_encoder_comes_without_the_decoder(folder):
 
 def test_the_encoder_is_read_where_the_decoder_is_not(folder, tmp_path):
     """What isn't there can't be read."""
-    half = load_unet(folder, encoder_only=True)
+    half = load_pretrained(folder, "encode")
     save_pretrained(tmp_path / "half", jax.device_get(half.variables), half.manifest, overwrite=False)
-    again = load_unet(tmp_path / "half", encoder_only=True)
+    again = load_pretrained(tmp_path / "half", "encode")
     jax.tree.map(np.testing.assert_array_equal, again.variables, half.variables)
     with pytest.raises(UserError, match=r"has no batch_stats/decoder.*; let python -m convert write it again"):
-        load_unet(tmp_path / "half")
+        load_pretrained(tmp_path / "half")
 
 
 @pytest.mark.slow
@@ -85,8 +86,8 @@ def test_torch_is_not_needed(folder):
 import sys
 from pathlib import Path
 sys.modules["torch"] = None  # an import of it fails
-from jaxcnn.inference.pretrained import load_unet
-print(*load_unet(Path(sys.argv[1]), encoder_only=True).variables["params"])
+from jaxcnn.inference.pretrained import load_pretrained
+print(*load_pretrained(Path(sys.argv[1]), "encode").variables["params"])
 """
     shown = subprocess.run([sys.executable, "-c", script, folder], check=True, capture_output=True, text=True).stdout
     assert "bottleneck" in shown
@@ -95,7 +96,7 @@ print(*load_unet(Path(sys.argv[1]), encoder_only=True).variables["params"])
 def test_another_model_is_no_unet(tmp_path):
     save_random_weights(tmp_path / "OUT", *MODELS["SimpleCNN"])
     with pytest.raises(UserError, match="holds a SimpleCNN, not a UNet; python -m convert unet writes one"):
-        load_unet(tmp_path / "OUT")
+        load_segmenter(tmp_path / "OUT")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import Trained, compile_classifier, load_trained, read_epoch, save_trained
+from jaxcnn.inference.trained import Trained, classify, compile_with_weights, load_trained, read_epoch, save_trained
 from jaxcnn.models.table import variable_shapes
 from jaxcnn.runs import trees
 from jaxcnn.runs.folder import Run
@@ -53,7 +53,7 @@ def test_it_is_used_in_the_type_of_numbers_that_it_was_judged_in(trained, tmp_pa
     # As in training, where Flax mixes the two types.
     with jax.numpy_dtype_promotion("standard"):
         found, expected, other = (
-            np.asarray(compile_classifier((one,))(images))
+            np.asarray(compile_with_weights(classify, (one,))(images))
             for one in (load_trained(tmp_path / "best"), judged, dataclasses.replace(judged, model=TINY))
         )
     np.testing.assert_array_equal(found, expected)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.runs.files import is_temporary, replace_folder, temporary_neighbour, whole_file
+from jaxcnn.errors import UserError
+from jaxcnn.runs.files import is_temporary, replace_folder, temporary_neighbour, whole_file, write_csv
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -197,3 +198,14 @@ def test_where_there_are_no_locks_nobody_s_folder_is_cleared(tmp_path, monkeypat
 
 def no_locks(*_):
     raise OSError(524, "Unknown error 524")
+
+
+def test_names_of_files_that_are_no_text_are_written_as_csv(tmp_path):
+    write_csv(tmp_path / "scores.csv", [["image", "class"], [os.fsdecode(b"scan-\xff.png"), "é"]])
+    assert (tmp_path / "scores.csv").read_text("utf-8") == "image,class\nscan-\\udcff.png,é\n"
+
+
+def test_csv_that_can_not_be_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x.csv: can't be written: .*; choose another file"):
+        write_csv(tmp_path / "file" / "x.csv", [["image"]])
