@@ -68,7 +68,7 @@ def evaluate(
 
     Args:
         runs: Run folders, sweep folders for all their runs, or folders of converted classifiers, which need --data the
-            first time.
+            first time, or of exported ones, which always need it.
         split: Images to score; by default the test images, or with --data all images.
         data: Evaluate the best weights on this data set instead of the runs' own: a prepared data set, `phantom`, or a
             folder, zip or table of labelled images.

@@ -59,9 +59,8 @@ def read_stacks(paths: Sequence[Path]) -> list[Stack]:
         first = f"{stack.name}-{stack.series}" if alike[stack.name] > 1 and stack.series else stack.name
         if first in taken and stack.series is None:
             raise UserError(f"{first}: two inputs have this name; rename one, or segment them into different folders")
-        name = next(
-            name for name in itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2))) if name not in taken
-        )
+        names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in taken)
         taken.add(name)
         stacks[place] = dataclasses.replace(stack, name=name)
     return stacks
