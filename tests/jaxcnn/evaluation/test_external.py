@@ -151,6 +151,7 @@ def test_predictions_that_do_not_say_of_what_are_read_and_replaced(run, tmp_path
     assert len(read_predictions(run, "external/data").names) == len(read_predictions(run, "test").names)
 
 
+@pytest.mark.slow
 def test_an_exported_classifier_is_evaluated_as_its_run(evaluate, run, other, tmp_path, run_train):
     """And nothing is left in its folder, which is what is sent."""
     assert run_train("export", run.folder, tmp_path / "out")[0] == 0
