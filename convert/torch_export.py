@@ -36,6 +36,8 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
         try:
             conversion = convert_back(jax.device_get(variables), recipe, counters)
         except TableError as error:
+            if own_recipe:
+                raise
             raise TableError(f"{folder}: {error}") from error
     print(report_back(folder.name, recipe, conversion))
     if conversion.unproven:
