@@ -107,15 +107,19 @@ class Plan:
         return unflatten_dict(leaves, sep="/")
 
     def to_torch(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Make the entries from the collections, except those that are left out."""
+        """Make the entries from the collections, except those that are left out.
+
+        Raises:
+            TableError: an array is of another shape than the table's leaf.
+        """
         leaves = flatten_dict(variables, sep="/")
         arrays: dict[str, np.ndarray] = {}
         for move in self.moves:
             leaf = np.asarray(leaves[move.path])
             if leaf.shape != move.places.shape:
                 raise TableError(
-                    f"{move.path}: is {leaf.shape}, but {move.key} of the PyTorch network holds {move.places.shape};"
-                    " write a recipe of your own"
+                    f"{move.path}: has the shape {leaf.shape}, but {move.key} fills {move.places.shape}; no PyTorch"
+                    " network of these sizes is known"
                 )
             entry = arrays.setdefault(move.key, np.empty(self.layout[move.key], leaf.dtype))
             entry.reshape(-1)[move.places] = leaf

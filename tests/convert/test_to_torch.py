@@ -143,7 +143,7 @@ def test_a_network_that_the_table_does_not_fit_is_told_in_one_line(convert_to_to
     run = save_random_run(tmp_path / "run", random_trained(TINY_SIMPLECNN, 64, normalization="imagenet"))
     code, _, err = convert_to_torch(run, tmp_path / "run.pt")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: {run}: conv1/kernel: is (3, 3, 3, 2), but conv1.0.weight of the PyTorch network")
+    assert err.startswith(f"error: {run}: params/conv1/kernel: has the shape (3, 3, 3, 2), but conv1.0.weight fills")
 
 
 @pytest.mark.slow
