@@ -123,9 +123,8 @@ def report_images(images: Images, protocol: Protocol) -> None:
         if protocol == "leak-free":
             report(f"copies     {found}, which are left out")
         else:
-            report(
-                f"copies     {found}; their scores measure memorisation (leave the copies out with --protocol leak-free)"
-            )
+            meaning = "their scores measure memorisation (leave the copies out with --protocol leak-free)"
+            report(f"copies     {found}; {meaning}")
 
 
 def frame_splits(options: TrainOptions, dataset: Dataset) -> dict[str, Examples]:

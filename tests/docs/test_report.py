@@ -55,9 +55,8 @@ def test_a_result_that_changes_is_noticed_in_tables_and_sentences(copy):
     changed, out, wrong = check()
     assert changed
     assert "README.md" in out
-    told = (
-        f"report.md: {scores['test_f1_macro']:.3f} is not in column test_f1_macro of results/unet-leak-free-seeds.csv"
-    )
+    of_column = "is not in column test_f1_macro of results/unet-leak-free-seeds.csv"
+    told = f"report.md: {scores['test_f1_macro']:.3f} {of_column}"
     assert sum(line.startswith(told) for line in wrong) == 2
 
 
