@@ -59,7 +59,7 @@ def test_the_grid_is_every_combination_and_its_names_sort_in_its_order():
     assert [m.name for m in models] == sorted(m.name for m in models)
 
 
-def test_values_need_fit_one_another_alone():
+def test_the_values_of_a_grid_need_to_fit_one_another_only():
     """Not the options beside the grid, which they replace: 3 doesn't divide the batch size of 16."""
     config = make_config("simplecnn", batch_size=16)
     models = make_models(config, parse_grid(config, ["batch_size=12,24", "accumulate=3,4"]), None)

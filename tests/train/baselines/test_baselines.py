@@ -170,6 +170,7 @@ def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, run_baseline, m
         (["nearest-neighbour", "--max-images", 3], "--validation-fraction 0.1: the 1 training images of"),
         (["nearest-neighbour", "--validation-fraction", 1], "--validation-fraction 1.0: must be above 0"),
         (["nearest-neighbour", "--max-images", 0], "--max-images 0: must be at least 1"),
+        (["nearest-neighbour", "--folds", 3], "--folds 3: needs --fold, the fold to test on; give it\n"),
         (["k-means"], "k-means"),
     ]:
         code, printed = run_baseline(*words, "--run-dir", tmp_path / "run")
