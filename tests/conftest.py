@@ -9,7 +9,6 @@ from pathlib import Path
 import hypothesis
 import jax
 import pytest
-from jax._src import compiler
 
 # For `make fuzz`.
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
@@ -17,8 +16,7 @@ hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Most of the tests' time is compilation. What one test compiles the next one finds, here and in the processes that
-# tests start, and XLA takes no time to optimize it, except in tests that are marked `optimized`. Its older way to
-# compile loops takes two thirds of the time; releases after 0.10 may not have it.
+# tests start, and XLA takes no time to optimize it, except in tests that are marked `optimized`.
 _PROGRAMS = tempfile.TemporaryDirectory(prefix="jaxcnn-tests-")
 # JAX's cache takes one process at a time; the phantom's images are for xdist's workers together, who inherit the name.
 os.environ.setdefault("JAXCNN_TESTS_PHANTOM", _PROGRAMS.name)
@@ -30,19 +28,6 @@ _COMPILER = {
 for name, value in _COMPILER.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
-_OLDER_LOOPS = " --xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + _OLDER_LOOPS
-_compile_options = compiler.get_compile_options
-
-
-def _compile_options_of_test(*args, env_options_overrides=None, **kwargs):
-    """XLA reads its flags once; here each program gets what its test is marked with."""
-    as_users = _OLDER_LOOPS and not jax.config.read("jax_disable_most_optimizations")
-    own = {"xla_cpu_use_fusion_emitters": True} if as_users else {}
-    return _compile_options(*args, env_options_overrides={**own, **(env_options_overrides or {})} or None, **kwargs)
-
-
-compiler.get_compile_options = _compile_options_of_test
 
 
 def pytest_addoption(parser):
@@ -91,8 +76,6 @@ def pytest_runtest_setup(item):
     if jax.config.read("jax_disable_most_optimizations") != quick:
         jax.config.update("jax_disable_most_optimizations", quick)
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
-        flags = os.environ["XLA_FLAGS"].removesuffix(_OLDER_LOOPS)
-        os.environ["XLA_FLAGS"] = flags + _OLDER_LOOPS if quick else flags
         jax.clear_caches()
 
 

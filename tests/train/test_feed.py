@@ -81,7 +81,6 @@ def assert_same_bits(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized
 @pytest.mark.parametrize(
     "options",
     [{"augment": "brain-mri", "ema": 0.9, "tta": "flip"}, {"accumulate": 2, "dtype": "bfloat16"}],
