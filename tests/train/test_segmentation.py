@@ -38,14 +38,6 @@ def run_train(monkeypatch, *arguments):
     return error.value.code
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """The steps are few, and a U-Net takes a minute to compile to something fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run that was never interrupted."""
@@ -212,7 +204,11 @@ def test_the_masks_of_the_phantom_lie_where_its_images_differ_from_healthy_ones(
         (["segmentation", "--loss", "double-softmax"], "--loss double-softmax: is no loss of masks"),
         (["segmentation", "--crop", "head"], "--crop head: works only on images without masks"),
         (["segmentation", "--data", "missing.npz"], "missing.npz: no such file or folder"),
-        (["segmentation", "--max-images", "32", "--image-size", "40"], "--image-size 40: U-Net needs images whose"),
+        pytest.param(
+            ["segmentation", "--max-images", "32", "--image-size", "40"],
+            "--image-size 40: U-Net needs images whose",
+            marks=pytest.mark.slow,  # It draws the phantom and its masks first.
+        ),
     ],
 )
 def test_wrong_input_is_told_in_one_line(options, message, tmp_path, monkeypatch, capsys):
