@@ -58,8 +58,8 @@ def largest_fitting(
         if each <= 0:
             break
         # A little less each time, and more so where the compiler doesn't say by how much it was too large.
-        less = 0.01 * attempt + 0.05 * (len(known) - len(compiled))
+        less = 0.02 * attempt + 0.05 * (len(known) - len(compiled))
         size = int(min(most, large + (limit * (1 - less) - at_large) / each)) // step * step
-        if size < step or compile_for(size):
+        if compile_for(max(step, size)):
             break
     return max((size for size, bytes_ in known.items() if bytes_ <= limit), default=0)

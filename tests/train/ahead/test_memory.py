@@ -5,12 +5,14 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from train.ahead.memory import largest_fitting, needed_bytes
 
 
+@example(fixed=0.0, each=1e3, bend=0.02, limit=64897703760.0, start=5, step=1, refused_above=math.inf)
+@example(fixed=8.96, each=1169983.9, bend=0.0081, limit=10063303.1, start=17, step=8, refused_above=math.inf)
 @given(
     fixed=st.floats(0, 1e9),
     each=st.floats(1e3, 1e8),
