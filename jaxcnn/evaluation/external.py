@@ -1,7 +1,6 @@
 """Evaluate a run on another data set: match the classes, and find the images that the run has seen in training."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxcnn.data.load import is_prepared, load_dataset
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import Trained, predict_logits
+from jaxcnn.runs.files import numbered
 from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, is_trained, read_data, read_predictions, read_source
 
 # Which class of a run a class of the data set is; None leaves its images out.
@@ -176,10 +176,11 @@ def external_name(run: Run, source: str, split: str | None) -> tuple[str, str]:
     first = re.sub(r"[^\w.-]+", "-", (path.name if path.is_dir() else path.stem) or "data")
     first = f"{EXTERNAL}/{first}" if split is None else f"{EXTERNAL}/{first}-{split}"
     where = source if source == "phantom" else str(path)
-    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
-    return next(
-        name for name in names if {read_source(run, name), read_source(run, name + UNSEEN)} <= {None, where}
-    ), where
+
+    def is_free(name: str) -> bool:
+        return {read_source(run, name), read_source(run, name + UNSEEN)} <= {None, where}
+
+    return next(filter(is_free, numbered(first))), where
 
 
 def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:

@@ -11,7 +11,7 @@ from PIL import Image
 from jaxcnn.errors import UserError
 from jaxcnn.inference.saliency import check_has_maps, explain
 from jaxcnn.inference.trained import Members, compile_with_weights
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import numbered, whole_file
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
 _COLOURS = "inferno"
@@ -72,13 +72,10 @@ def draw_overlay(
 
 def _unused(stem: str, taken: set[str]) -> str:
     """STEM.png, or STEM-2.png and so on if that is taken; what is given is taken from then on."""
-    name, number = f"{stem}.png", 1
     # Some file systems don't tell capital letters from small ones.
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}-{number}.png"
+    name = next(name for name in numbered(stem) if name.casefold() not in taken)
     taken.add(name.casefold())
-    return name
+    return f"{name}.png"
 
 
 def _save(picture: Image.Image, path: Path) -> None:

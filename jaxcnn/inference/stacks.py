@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.data.readers.table import telling_damage
 from jaxcnn.data.slices import group_pictures, read_nifti_volume, read_stack, stem
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import numbered, whole_file
 
 _MOST_BYTES = 64_000_000
 
@@ -59,8 +58,7 @@ def read_stacks(paths: Sequence[Path]) -> list[Stack]:
         first = f"{stack.name}-{stack.series}" if alike[stack.name] > 1 and stack.series else stack.name
         if first in taken and stack.series is None:
             raise UserError(f"{first}: two inputs have this name; rename one, or segment them into different folders")
-        names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in taken)
+        name = next(name for name in numbered(first) if name not in taken)
         taken.add(name)
         stacks[place] = dataclasses.replace(stack, name=name)
     return stacks

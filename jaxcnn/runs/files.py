@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -41,6 +42,13 @@ def whole_file(path: Path) -> Iterator[Path]:
             _bring_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def numbered(name: str) -> Iterator[str]:
+    """NAME, NAME-2, NAME-3 and so on, to take the first that is free."""
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}-{number}"
 
 
 def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
