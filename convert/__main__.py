@@ -30,7 +30,7 @@ Normalization = Annotated[
     str,
     tyro.conf.arg(
         constructor=tyro.extras.literal_type_from_choices(tuple(NORMALIZATIONS)),
-        help_behavior_hint=lambda default: f"(default: {default.strip('[]' + chr(39))})",
+        help_behavior_hint=lambda default: "(default: " + default.strip("[]'") + ")",
     ),
 ]
 _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}

@@ -73,8 +73,8 @@ def divide_images(loaded: Dataset, options: ImageOptions) -> Images:
     except ValueError as error:
         held_out = [split for split in ("validation", "test") if split not in loaded.splits]
         shares = {f"--{split}-fraction": getattr(options, f"{split}_fraction") for split in held_out}
-        option, share = max(shares.items(), key=lambda item: item[1], default=("--data", options.data))
-        option, share = ("--folds", fold.count) if fold else (option, share)
+        largest = max(shares.items(), key=lambda item: item[1], default=("--data", options.data))
+        option, share = ("--folds", fold.count) if fold else largest
         raise UserError(f"{option} {share}: {error}; use more images") from error
     origin = f"fold {fold.number} of {fold.count}" if fold else "published" if "test" in loaded.splits else "held out"
     whole, empty = dataset, options.empty_slices if isinstance(options, TrainOptions) else 1

@@ -374,10 +374,10 @@ def _write_predictions(training: _Training, positions: Positions) -> Results:
     state, splits = program.layout.join(states), training.first.dataset.splits
     # Before the predictions, which mark a run as finished.
     for place, trained in best.items():
-        known = trained.unlike is not None
-        fitted = trained if known else fit_unlike(trained, splits["train"].images, splits["validation"].images)
-        if fitted is not trained:
-            save_trained(program.learners[place].run.best, fitted)
+        if trained.unlike is None:
+            fitted = fit_unlike(trained, splits["train"].images, splits["validation"].images)
+            if fitted is not trained:
+                save_trained(program.learners[place].run.best, fitted)
     for name, split in splits.items():
         evaluated = _evaluate(training, state, (name,))[name]
         for place in positions:
