@@ -22,7 +22,7 @@ from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import load_best
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.runs.files import whole_file
-from jaxcnn.runs.folder import Run, is_trained
+from jaxcnn.runs.folder import Run
 
 
 def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
@@ -55,7 +55,7 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
 
 def _read(folder: Path, own_recipe: str | None) -> tuple[Recipe, Mapping[str, Any], Mapping[str, int]]:
     """The recipe, the variables, and how many batches the BatchNorms have seen, if that is known."""
-    if is_trained(folder):
+    if Run(folder).kind == "trained":
         trained = load_best(Run(folder))
         size, _, _ = trained.preprocessing.framed_shape(trained.image_shape)
         normalization, model, classes = trained.preprocessing.normalization, trained.model, trained.classes

@@ -16,7 +16,7 @@ from figures.run_folders import Folders, open_folders
 from figures.saving import save_figure
 from figures.score_colours import ON_WHITE
 from jaxcnn.errors import UserError
-from jaxcnn.runs.folder import Run, best_epoch, is_run, rank, read_epochs
+from jaxcnn.runs.folder import Run, best_epoch, rank, read_epochs
 from jaxcnn.runs.lock import is_locked
 
 _LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
@@ -130,7 +130,7 @@ def learning_curves(folders: Folders, out: Path | None = None, *, follow: bool =
     epochs = read_learning_curves(open_folders(folders))
     for folder in folders:
         # A user who names a run wants to see it.
-        if is_run(folder) and not read_epochs(Run(folder)):
+        if Run(folder).kind and not read_epochs(Run(folder)):
             raise UserError(
                 f"{Run(folder).metrics}: no epoch is finished yet; wait until one is, if the run has epochs"
             )

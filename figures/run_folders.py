@@ -9,7 +9,7 @@ import tyro
 from figures.short_names import short_names
 from jaxcnn.cli import needed
 from jaxcnn.errors import UserError
-from jaxcnn.runs.folder import Run, is_run, open_run, open_sweep
+from jaxcnn.runs.folder import Run, open_run, open_sweep
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP|RUN")]
 """The argument of a command that takes one folder."""
@@ -36,5 +36,5 @@ def open_folder(folder: Path) -> tuple[Run, ...]:
     Raises:
         UserError: the folder is neither a run nor a sweep.
     """
-    one = is_run(folder) or not folder.is_dir()
+    one = Run(folder).kind is not None or not folder.is_dir()
     return (open_run(folder),) if one else open_sweep(folder)

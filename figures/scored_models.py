@@ -13,7 +13,6 @@ from jaxcnn.runs.folder import (
     SPLITS,
     Run,
     best_epoch,
-    is_run,
     open_run,
     rank,
     read_config,
@@ -71,7 +70,7 @@ def best_run(folder: Path) -> Run:
     Raises:
         UserError: the folder is neither a run nor a sweep, or no run of the sweep has scores on validation images.
     """
-    if is_run(folder):
+    if Run(folder).kind:
         return open_run(folder)
     best = best_model(read_models([folder]))
     if best is None:

@@ -20,7 +20,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import open_pretrained
 from jaxcnn.inference.segmentation import load_encoder, load_segmenter
 from jaxcnn.models.architecture import RANDOM, ChannelsError, Paths
-from jaxcnn.runs.folder import is_trained
+from jaxcnn.runs.folder import Run
 from train.options import Config
 from train.start import start_weights
 
@@ -131,7 +131,8 @@ def check_encoder(config: Config) -> None:
         if config.network.encoder is None:
             raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
         folder = Path(config.network.encoder)
-        _build_on(config, 1, load_segmenter(folder).model if is_trained(folder) else open_pretrained(folder)[1])
+        segments = Run(folder).kind == "trained"
+        _build_on(config, 1, load_segmenter(folder).model if segments else open_pretrained(folder)[1])
 
 
 def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[str, ...], Any]]:

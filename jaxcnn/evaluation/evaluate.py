@@ -22,7 +22,6 @@ from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import (
     UNSEEN,
     Run,
-    is_trained,
     open_ensemble,
     open_folders,
     open_run,
@@ -250,7 +249,7 @@ def _keep(run: Run, data: str, split: Split | None, dataset: "Dataset", external
     from jaxcnn.evaluation.external import external_name
     from jaxcnn.inference.converted import keep_as_run
 
-    if run.exported.is_file():
+    if run.kind == "exported":
         return
     name, source = external_name(run, data, split)
     unseen = f"{name}{UNSEEN}"
@@ -260,7 +259,7 @@ def _keep(run: Run, data: str, split: Split | None, dataset: "Dataset", external
             write_predictions(run, unseen, external.predictions.take(np.flatnonzero(~external.copied)), source)
         else:
             run.predictions(unseen).unlink(missing_ok=True)
-        if run.manifest.is_file():
+        if run.kind == "converted":
             keep_as_run(run, data, dataset, external.predictions)
     except OSError as error:
         reason = error.strerror or error
@@ -291,7 +290,7 @@ def _check_protocol(run: Run, protocol: Protocol | None) -> None:
 
 
 def _protocol(run: Run) -> str:
-    return read_data(run)["protocol"] if is_trained(run.folder) else UNKNOWN
+    return read_data(run)["protocol"] if run.kind == "trained" else UNKNOWN
 
 
 def _without_copies(run: Run, predictions: Predictions) -> Predictions:

@@ -37,9 +37,9 @@ def segments(run: Run) -> bool:
     """Whether a run or a converted network segments."""
     from jaxcnn.models.table import MODELS
 
-    if run.manifest.is_file():
+    if run.kind == "converted":
         return read_manifest(run.folder, dict[str, Any]).get("model") == "UNet"
-    if run.exported.is_file():
+    if run.kind == "exported":
         return False  # Only classifiers are exported.
     model = MODELS.get(str(read_config(run).get("model")))
     return model is not None and model.task == "segmentation"

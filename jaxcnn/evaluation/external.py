@@ -18,7 +18,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.inference.trained import Trained, predict_logits
 from jaxcnn.runs.files import numbered
-from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, is_trained, read_data, read_predictions, read_source
+from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, read_data, read_predictions, read_source
 
 # Which class of a run a class of the data set is; None leaves its images out.
 Matches = Mapping[str, str | None]
@@ -143,8 +143,8 @@ def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
     Raises:
         UserError: they are not where they were, or are others.
     """
-    if not is_trained(run.folder):
-        what = "converted weights" if run.manifest.is_file() else "an exported classifier"
+    if run.kind != "trained":
+        what = "converted weights" if run.kind == "converted" else "an exported classifier"
         raise UserError(f"{run.folder} holds {what}, whose training images are unknown")
     return make_thumbnails(np.concatenate([own_images(run, name).images for name in ("train", "validation")]))
 

@@ -50,9 +50,10 @@ def load_classifier(folder: Path) -> Trained:
     Raises:
         UserError: the folder is none of these, or is damaged, or nobody knows the names of its classes.
     """
-    if Run(folder).exported.is_file():
+    kind = Run(folder).kind
+    if kind == "exported":
         return load_exported(folder)
-    if not Run(folder).manifest.is_file():
+    if kind != "converted":
         return check_classifies(folder, load_best(open_run(folder)))
     pretrained = load_pretrained(folder)
     manifest, model = pretrained.manifest, pretrained.model

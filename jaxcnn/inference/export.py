@@ -51,7 +51,7 @@ def export(
     *runs, out = folders
     _check_free(out, overwrite=overwrite)
     opened = open_ensemble(runs)
-    if exported := [run for run in opened if run.exported.is_file()]:
+    if exported := [run for run in opened if run.kind == "exported"]:
         raise UserError(f"{exported[0].folder}: is an exported classifier already; name the run that it was made from")
     members = load_members(opened)
     artifact = ARTIFACTS[format]

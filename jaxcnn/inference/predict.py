@@ -25,7 +25,7 @@ from jaxcnn.inference.trained import Members, compile_with_weights
 from jaxcnn.inference.unlike import judge
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.files import write_csv
-from jaxcnn.runs.folder import is_run, is_sweep, open_ensemble
+from jaxcnn.runs.folder import Run, is_sweep, open_ensemble
 from jaxcnn.runs.json_files import json_text
 
 # Of more classes the table shows the most probable ones alone.
@@ -73,7 +73,7 @@ def predict(
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    following = list(itertools.takewhile(lambda folder: is_run(folder) or is_sweep(folder), images))
+    following = list(itertools.takewhile(lambda folder: Run(folder).kind or is_sweep(folder), images))
     with open_images(images[len(following) :]) as found:
         if not found.files:
             raise UserError("IMAGE: none is given; name image files, or folders or zips of images")

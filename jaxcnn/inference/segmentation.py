@@ -26,7 +26,7 @@ from jaxcnn.inference.trained import Trained, load_best, predict_logits
 from jaxcnn.inference.tta import average_probabilities, views_of
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.models.unet import STAGE_NAMES, UNet
-from jaxcnn.runs.folder import Run, is_trained, open_run
+from jaxcnn.runs.folder import Run, open_run
 
 Preset = Literal["as-trained", "per-image-z-score", "hub"]
 
@@ -56,7 +56,7 @@ def load_segmenter(folder: Path) -> Trained:
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    if is_trained(folder):
+    if Run(folder).kind == "trained":
         trained = load_best(open_run(folder))
         if not isinstance(trained.model, SegmentationUNet):
             raise UserError(f"{folder}: is a run that classifies; give one of python -m train segmentation")
@@ -78,7 +78,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    if not is_trained(folder):
+    if Run(folder).kind != "trained":
         encoder = load_pretrained(folder, "encode")
         return encoder.model, encoder.variables
     trained = load_segmenter(folder)
@@ -175,7 +175,7 @@ PRESETS: dict[Preset, Callable[[Trained, UInt8[np.ndarray, "n height width chann
 
 def default_preset(folder: Path) -> Preset:
     """The preset of a run, of the hub's own weights, or of other converted weights."""
-    if not Run(folder).manifest.is_file():
+    if Run(folder).kind != "converted":
         return "as-trained"
     return "hub" if open_pretrained(folder)[0].source_sha256.startswith(_HUB) else "per-image-z-score"
 

@@ -22,7 +22,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -91,6 +91,9 @@ class Inside:
         return instance.folder / self.name
 
 
+Kind = Literal["trained", "converted", "exported"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The addresses inside a run folder; see above for what is there."""
@@ -114,6 +117,13 @@ class Run:
     def name(self) -> str:
         """The name of the run in figures."""
         return printable(self.folder.resolve().name)
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the folder holds: a trained run, converted weights, an exported classifier, or none of these."""
+        # Where converted weights were evaluated they have a configuration as well.
+        marks: dict[Kind, Path] = {"converted": self.manifest, "exported": self.exported, "trained": self.config}
+        return next((kind for kind, mark in marks.items() if mark.is_file()), None)
 
     def predictions(self, split: str) -> Path:
         """NPZ: the logits for every image of a split, or of EXTERNAL/NAME, another data set."""
@@ -156,7 +166,7 @@ def check_run_folder(run: Run) -> None:
     Raises:
         UserError: it holds something else.
     """
-    if run.manifest.is_file():
+    if run.kind == "converted":
         raise UserError(f"{run.folder}: holds converted weights; choose another")
     try:
         # Other programs have a config.json, too. It is written last, so that a run with one has the others as well.
@@ -194,12 +204,12 @@ def open_run(folder: Path) -> Run:
         UserError: there is none.
     """
     run = Run(folder)
-    if run.manifest.is_file() and not run.config.is_file():
+    if run.kind == "converted" and not run.config.is_file():
         raise UserError(
             f"{folder}: holds converted weights without predictions;"
             f" make some with python -m train evaluate {folder} --data DATA"
         )
-    if run.exported.is_file():
+    if run.kind == "exported":
         raise UserError(
             f"{folder}: is an exported classifier, which keeps no predictions; name the run that it was made from"
         )
@@ -220,21 +230,6 @@ def open_sweep(folder: Path) -> tuple[Run, ...]:
     return runs
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder is that of a run, of converted weights or of an export, and not of a sweep."""
-    run = Run(folder)
-    return any(path.is_file() for path in (run.config, run.manifest, run.exported))
-
-
-def is_trained(folder: Path) -> bool:
-    """Whether the folder is that of a run that was trained; weights that were converted have a manifest.
-
-    Where these were evaluated they have a configuration as well.
-    """
-    run = Run(folder)
-    return run.config.is_file() and not run.manifest.is_file()
-
-
 def is_sweep(folder: Path) -> bool:
     """Whether the folder holds run folders."""
     return any(folder.glob("*/config.json"))
@@ -248,9 +243,9 @@ def open_folders(folders: Sequence[Path]) -> list[Run]:
     """
     found = []
     for folder in folders:
-        if is_run(folder) or not is_sweep(folder):
-            run = Run(folder)
-            found.append(run if run.manifest.is_file() or run.exported.is_file() else open_run(folder))
+        run = Run(folder)
+        if run.kind or not is_sweep(folder):
+            found.append(run if run.kind in ("converted", "exported") else open_run(folder))
         elif ended := [run for run in open_sweep(folder) if run.predictions("test").exists()]:
             found += ended
         else:
@@ -267,7 +262,7 @@ def open_ensemble(folders: Sequence[Path]) -> list[Run]:
     if not folders:
         raise UserError("RUN: name at least one run folder")
     for folder in folders:
-        configs = [] if is_run(folder) else [read_config(run) for run in open_folders([folder])]
+        configs = [] if Run(folder).kind else [read_config(run) for run in open_folders([folder])]
         if other := [
             name for config in configs for name in config if name != "seed" and config[name] != configs[0].get(name)
         ]:
