@@ -69,7 +69,7 @@ class EncoderOptions:
     views: int = 8
     """Random versions of each training image whose outputs are kept, with --augment; each epoch takes one of them."""
     width: float = 1.0
-    """Factor on the width of every layer but those of a converted encoder."""
+    """Factor on the width of every layer but those of a given encoder."""
 
     def __post_init__(self) -> None:
         """Check the options, with those that a model adds: its learning rate, which has another name for each.
@@ -82,11 +82,6 @@ class EncoderOptions:
         for field in dataclasses.fields(self):
             if field.name.endswith("_learning_rate"):
                 require(self, field.name, 0 < getattr(self, field.name) < math.inf, "must be above 0")
-
-    @property
-    def converts(self) -> bool:
-        """Whether the encoder's width is that of a folder of weights."""
-        return self.encoder not in (None, RANDOM)
 
 
 def stages_before(first: str, stages: Sequence[str]) -> tuple[str, ...]:
@@ -161,3 +156,19 @@ def require_width(options: Any) -> None:
 def scaled(features: int, width: float) -> int:
     """The features of a layer in a network `width` times as wide; at least 1."""
     return max(1, round(width * features))
+
+
+def check_encoder_width(options: EncoderOptions, standard: int, features: int) -> None:
+    """Check that a width, if one is given, is that of the encoder, since nothing else in the network has one.
+
+    Args:
+        options: of the network.
+        standard: features of the encoder's first layer where the width is 1.
+        features: those that it has.
+
+    Raises:
+        ValueError: it is another.
+    """
+    if options.width != EncoderOptions.width and scaled(standard, options.width) != features:
+        own = features / standard
+        raise ValueError(f"is {own:g} times as wide as usual; give --width {own:g}, or leave --width out")

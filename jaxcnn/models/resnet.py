@@ -15,7 +15,7 @@ from jaxcnn.models.architecture import (
     EncoderOptions,
     FeatureMap,
     Paths,
-    require_used,
+    check_encoder_width,
     scaled,
     stages_before,
 )
@@ -231,15 +231,6 @@ class ResNetOptions(EncoderOptions):
     resnet_learning_rate: float = 1e-4
     """Learning rate of the stages of the ResNet that learn; --learning-rate is that of the last layer."""
 
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: one is out of range, or the width would change nothing.
-        """
-        super().__post_init__()
-        require_used(self, "width", not self.converts, "a converted encoder has its own; leave it out")
-
 
 def build_resnet_classifier(
     name: str, options: ResNetOptions, classes: int, encoder: nn.Module | None = None
@@ -247,13 +238,14 @@ def build_resnet_classifier(
     """The network that the options describe, as wide as the encoder if there is one.
 
     Raises:
-        ValueError: the encoder is not the ResNet of this name.
+        ValueError: the encoder is not the ResNet of this name, or has another width than the options ask for.
     """
     block, blocks = DEPTHS[name]
     features = scaled(ResNet.features, options.width)
     if encoder is not None:
         if not isinstance(encoder, ResNet) or (encoder.block, encoder.blocks) != (block, blocks):
             raise ValueError(f"is no {name}; python -m convert {name} writes one")
+        check_encoder_width(options, ResNet.features, encoder.features)
         features = encoder.features
     frozen = len(stages_before(options.train_from, STAGE_NAMES))
     return ResNetClassifier(classes=classes, block=block, blocks=blocks, features=features, frozen_stages=frozen)

@@ -13,7 +13,7 @@ from jaxcnn.models.architecture import (
     Classifier,
     EncoderOptions,
     FeatureMap,
-    require_used,
+    check_encoder_width,
     scaled,
     stages_before,
 )
@@ -114,28 +114,20 @@ class UNetOptions(EncoderOptions):
     """`reference` looks at all places; `pooled` at each channel's mean and maximum, for images of any size."""
     # `pooled` has a two thousandth of the parameters, and takes images of any size that the U-Net takes.
 
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: one is out of range, or the width would change nothing.
-        """
-        super().__post_init__()
-        scales = not self.converts or self.head == "reference"
-        require_used(self, "width", scales, "a converted encoder and the pooled head have their own; leave it out")
-
 
 def build_unet_classifier(options: UNetOptions, classes: int, encoder: nn.Module | None = None) -> UNetClassifier:
     """The network that the options describe, as wide as the encoder if there is one.
 
     Raises:
-        ValueError: the encoder is no U-Net.
+        ValueError: the encoder is no U-Net, or has another width than the options ask for.
     """
     standard = UNetClassifier()
     features, in_channels = scaled(standard.features, options.width), standard.in_channels
     if encoder is not None:
         if not isinstance(encoder, UNet):
             raise ValueError(f"is a {type(encoder).__name__}, not a UNet; give converted weights, or a run to segment")
+        if options.head == "pooled":
+            check_encoder_width(options, standard.features, encoder.features)
         features, in_channels = encoder.features, encoder.in_channels
     return UNetClassifier(
         classes=classes,

@@ -63,11 +63,6 @@ def test_without_a_fitting_encoder_nothing_is_written(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (
-            "unet",
-            {"encoder": "weights", "head": "pooled", "width": 0.5},
-            "width 0.5: a converted encoder and the pooled",
-        ),
         ("unet", {"encoder": "random", "views": 4}, "views 4: needs an augmentation, and the cache"),
         ("unet", {"augment": "brain-mri", "cache": False, "views": 4}, "views 4: needs an augmentation, and the cache"),
         ("unet", {"unet_learning_rate": 0.0}, "unet_learning_rate 0.0: must be above 0"),
@@ -85,6 +80,16 @@ def test_the_width_is_that_of_all_layers_that_were_not_converted(options):
         UNetOptions(width=0.25, **options), 4, UNet() if options == {"encoder": "weights"} else None
     )
     assert (model.features, model.head_features) == (32 if options == {"encoder": "weights"} else 8, 64)
+
+
+def test_where_only_the_encoder_has_a_width_another_is_refused():
+    """So `--grid encoder=RUN,random --width 0.5` compares like with like."""
+    for head, width in (("pooled", 1.0), ("pooled", 0.5), ("reference", 0.25)):
+        options = UNetOptions(encoder="weights", head=head, width=width)
+        assert UNET_CLASSIFIER.build(options, 4, UNet(features=16)).features == 16
+    options = UNetOptions(encoder="weights", head="pooled", width=0.25)
+    with pytest.raises(ValueError, match=r"is 0\.5 times as wide as usual; give --width 0\.5, or"):
+        UNET_CLASSIFIER.build(options, 4, UNet(features=16))
 
 
 @pytest.mark.slow

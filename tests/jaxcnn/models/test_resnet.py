@@ -72,6 +72,9 @@ def test_an_encoder_must_be_the_resnet_of_that_name():
     for other in (ResNet(), UNet()):
         with pytest.raises(ValueError, match="is no resnet50; python -m convert resnet50 writes one"):
             build(options, 3, other)
+    wider = ResNetOptions(encoder="weights", width=0.5)
+    with pytest.raises(ValueError, match=r"is 0\.078125 times as wide as usual; give --width 0\.078125"):
+        build(wider, 3, bottlenecks)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,6 @@ def test_an_encoder_must_be_the_resnet_of_that_name():
     [
         ({"width": 0}, "width 0"),
         ({"resnet_learning_rate": 0}, "resnet_learning_rate 0"),
-        ({"encoder": "weights", "width": 0.5}, "width 0.5: a converted encoder has its own; leave it out"),
     ],
 )
 def test_options_that_leave_or_change_nothing(options, message):
