@@ -116,22 +116,32 @@ def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height wid
     Where they were not and `image_size` made squares of them, other slices are squeezed in the same way.
     """
     height, width = images.shape[1:3]
-    square = trained.image_shape[0] == trained.image_shape[1]
-    size = trained.preprocessing.image_size or (trained.image_shape[0] if square else None)
-    side = max(height, width) if square else 0
-    top, left = max(0, side - height) // 2, max(0, side - width) // 2
     if trained.preprocessing.normalization in BY_VOLUME:
         images = standardize_volumes(images, [""] * len(images))
-    border = [(0, 0), (top, max(0, side - height - top)), (left, max(0, side - width - left)), (0, 0)]
-    padded = np.pad(images, border, mode="edge")
-    resized = np.asarray(frame(padded, Preprocessing(image_size=size)))
+    rows, columns = _borders(trained, height, width)
+    padded = np.pad(images, [(0, 0), rows, columns, (0, 0)], mode="edge")
+    resized = np.asarray(frame(padded, Preprocessing(image_size=_side(trained))))
     inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
 
     def restore(masks: Masks) -> Masks:
         whole = resize_masks(cut(masks), padded.shape[1:3], len(trained.classes))
-        return whole[:, top : top + height, left : left + width]
+        return whole[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
     return Prepared(inputs, restore)
+
+
+def _side(trained: Trained) -> int | None:
+    """The side of the squares that a network sees; None where it takes slices at their own size."""
+    height, width, _ = trained.image_shape
+    return trained.preprocessing.image_size or (height if height == width else None)
+
+
+def _borders(trained: Trained, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What makes squares of slices, above and below, left and right; nothing where its own images were no squares."""
+    own_height, own_width, _ = trained.image_shape
+    side = max(height, width) if own_height == own_width else 0
+    rows, columns = max(0, side - height), max(0, side - width)
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
 def prepare_by_image(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
@@ -181,19 +191,19 @@ def default_preset(folder: Path) -> Preset:
 
 
 def predict_split(trained: Trained, split: Split) -> MaskPredictions:
-    """Segment the images of a split, at the size that the network sees.
+    """Segment the images of a split, prepared as `prepare_as_trained` does, at the size that the network sees.
 
     Raises:
         ValueError: the images have another number of channels than the network takes.
     """
     assert split.masks is not None
-    sized = trained.preprocessing
-    if split.images.shape[1:3] != trained.image_shape[:2]:
-        sized = dataclasses.replace(sized, image_size=sized.image_size or trained.image_shape[0])
+    sized = dataclasses.replace(trained.preprocessing, image_size=_side(trained))
     images = with_channels(split.images, trained.image_shape[2])
     if sized.normalization in BY_VOLUME:
         images = standardize_volumes(images, patients_of(split))
+    border = ((0, 0), *_borders(trained, *images.shape[1:3]))
+    images = np.pad(images, (*border, (0, 0)), mode="edge")
     as_classes = partial(jnp.argmax, axis=-1)
     predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
-    true = np.asarray(frame_masks(split.masks, sized, len(trained.classes)))
+    true = np.asarray(frame_masks(np.pad(split.masks, border), sized, len(trained.classes)))
     return MaskPredictions(predicted.astype(np.uint8), true, patients_of(split), split.names, trained.classes)

@@ -11,10 +11,17 @@ from skimage.exposure import rescale_intensity
 from skimage.transform import resize
 
 from jaxcnn import UNet
+from jaxcnn.data.dataset import Split
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score
 from jaxcnn.data.preprocessing import Preprocessing, preprocess
 from jaxcnn.inference.hub_volume import prepare_hub_volume
-from jaxcnn.inference.segmentation import default_preset, load_segmenter, prepare_as_trained, segment_stack
+from jaxcnn.inference.segmentation import (
+    default_preset,
+    load_segmenter,
+    predict_split,
+    prepare_as_trained,
+    segment_stack,
+)
 from jaxcnn.inference.trained import Trained
 
 RANDOM = np.random.default_rng(0)
@@ -81,6 +88,21 @@ def test_slices_for_a_network_of_squares_keep_their_shape():
     images = RANDOM.integers(0, 256, (2, 32, 20, 1), np.uint8)
     squares = np.pad(images, ((0, 0), (0, 0), (6, 6), (0, 0)), mode="edge")
     np.testing.assert_array_equal(prepare_as_trained(trained, images).inputs, preprocess(squares, preprocessing))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalization", ["per-image-z-score", "volume-z-score"])
+def test_the_masks_that_are_scored_are_those_that_are_written(trained, normalization):
+    network, images, _ = trained
+    shown = dataclasses.replace(network.preprocessing, normalization=normalization)
+    network = dataclasses.replace(network, image_shape=(32, 32, 3), preprocessing=shown)
+    true = RANDOM.integers(0, 2, images.shape[:3], np.uint8)
+    names, patients = tuple(map(str, range(len(images)))), ("patient",) * len(images)
+    scored = predict_split(network, Split(images, np.zeros(len(images), np.int32), names, patients, true))
+    # 32 x 16 in the middle of a square.
+    np.testing.assert_array_equal(scored.true[:, :, 8:24], true)
+    assert not scored.true[:, :, :8].any()
+    np.testing.assert_array_equal(scored.predicted[:, :, 8:24], segment_stack(network, images, "as-trained"))
 
 
 def test_the_hubs_preparation_is_that_of_its_own_code_on_a_random_volume():
