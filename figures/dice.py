@@ -18,6 +18,7 @@ from jaxcnn.data.preprocessing import Preprocessing, frame
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import MaskPredictions, overlaps
 from jaxcnn.evaluation.patients import score_patients
+from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run, read_config, read_data, read_masks
 
 _MOST_BARS = 60
@@ -101,6 +102,7 @@ def dice(
 
 def _images(run: Run, masks: MaskPredictions) -> UInt8[np.ndarray, "n rows columns channel"]:
     """The images of the masks, at their size, from the data set that the run was trained on."""
+    keep_programs()
     dataset = load_dataset(str(read_data(run)["source"]), masks=True)
     place_of = {name: (split, place) for split in dataset.splits.values() for place, name in enumerate(split.names)}
     if missing := [name for name in masks.names if name not in place_of]:

@@ -13,6 +13,7 @@ from jaxcnn.data.class_names import meaning
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.load import load_dataset
 from jaxcnn.errors import UserError
+from jaxcnn.program_cache import keep_programs
 
 KERNELS = {
     "Horizontal edges": horizontal_edge_kernel,
@@ -89,6 +90,7 @@ def manual_convolution(data: str = "phantom", seed: int = 0, out: Path = Path("m
     """
     if seed < 0:
         raise UserError(f"--seed {seed}: must be at least 0")
+    keep_programs()
     save_figure(manual_convolution_figure(one_of_each_class(load_dataset(data), seed)), out)
 
 

@@ -16,6 +16,7 @@ from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import dice
 from jaxcnn.inference.segmentation import Preset, default_preset, load_segmenter, segment_stack
+from jaxcnn.program_cache import keep_programs
 from jaxcnn.tables import format_table
 
 # Colour-blind people can tell these apart, and they differ in grey.
@@ -118,6 +119,7 @@ def segmentation(
         preset: Preprocessing of the slices; see `python -m train segment --help`.
         out: File of the figure; its suffix chooses the format.
     """
+    keep_programs()
     trained = load_segmenter(weights)
     slices = load_slices(images)
     predicted = np.zeros(slices.images.shape[:3], bool)

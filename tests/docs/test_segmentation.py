@@ -42,7 +42,7 @@ def test_every_command_of_the_page_does_what_it_says(folder, monkeypatch, capsys
         if "segmentation" in words:
             words += [*SMALL, *(["--folds", "2"] if "sweep" in words else [])]
         if words[:2] == ["train", "unet"]:
-            words += [*SMALL[2:], "--head", "pooled"]
+            words += [*SMALL, "--head", "pooled"]
         monkeypatch.setattr(sys, "argv", ["jaxcnn", *words])
         with pytest.raises(SystemExit) as ended:
             main()
