@@ -77,6 +77,7 @@ def test_more_runs_than_colours_are_coloured_and_named_by_their_rank():
     assert box.y1 <= min(panel.get_tightbbox().y0 for panel in figure.axes)
 
 
+@pytest.mark.slow
 def test_of_very_many_runs_the_best_are_named():
     figure = learning_curves_figure({str(place): scored(1, best=(place + 1) / 60) for place in range(60)})
     legend = figure.legends[0]

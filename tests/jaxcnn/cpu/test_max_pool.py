@@ -48,7 +48,9 @@ def test_max_pool_sends_the_gradient_of_a_tie_where_torch_does():
     np.testing.assert_array_equal(found, image.grad.numpy().transpose(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize(("window", "relu"), [(2, False), (2, True), (3, False), (17, False)])
+@pytest.mark.parametrize(
+    ("window", "relu"), [(2, False), (2, True), (3, False), pytest.param(17, False, marks=pytest.mark.slow)]
+)
 def test_forwards_and_forwards_over_backwards_the_derivatives_are_xla_s_with_ties(window, relu):
     random = np.random.default_rng(0)
     x = jnp.asarray(random.integers(-2, 3, (2, 7 + window, 8 + window, 3)).astype(np.float32))

@@ -103,6 +103,7 @@ def test_masks_are_moved_as_the_images_whose_traces_are_redrawn(name):
     assert (likeness(moved) >= likeness(masks)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name.startswith("any-") and name != "any-sequence"])
 def test_half_of_the_images_keep_a_trace_and_each_changes_by_its_own_key(name):
     images = jnp.asarray(np.stack([smooth_levels(seed, 16, 16) for seed in range(40)])[..., None] / 255, jnp.float32)

@@ -8,6 +8,7 @@ import pytest
 from jaxcnn.models.layers import relu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_relu_is_jax_s_with_its_derivatives(dtype):
     """At 0 and -0, too, where the gradient is 0 by convention; and beyond where x is a number."""

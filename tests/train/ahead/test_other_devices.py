@@ -46,7 +46,7 @@ def operands(text, operation):
     return [[(sides, kind) for sides, kind in re.findall(r"tensor<((?:\d+x)*)(\w+)>", shapes)] for shapes in found]
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("model", SMALLEST)
 def test_on_accelerators_every_convolution_is_one_of_xlas(model, dtype, devices):
