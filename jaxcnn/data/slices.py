@@ -2,6 +2,7 @@
 
 import dataclasses
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -181,12 +182,17 @@ def _describe(array: np.ndarray | None) -> str:
 
 
 def group_pictures(folder: Path, files: Sequence[Path]) -> tuple[list[Path], dict[str, list[Path]]]:
-    """The NIfTI volumes among the files, and the pictures of each patient in their order, without masks."""
+    """The NIfTI volumes among the files, and the pictures of each patient in their order, without masks.
+
+    Of several folders with one name each is a patient, whose name has the folders above it.
+    """
     images = sorted((path for path in files if _suffix(path) and not stem(path).endswith(_MASK)), key=_in_scan_order)
+    patients = {path: _patient(folder, path) for path in images if not is_volume(path)}
+    folders = Counter(name for _, name in {(path.parent, name) for path, name in patients.items()})
     of_patients: dict[str, list[Path]] = {}
-    for path in images:
-        if not is_volume(path):
-            of_patients.setdefault(_patient(folder, path), []).append(path)
+    for path, name in patients.items():
+        above = path.parent.relative_to(folder).parts[:-1] if folders[name] > 1 else ()
+        of_patients.setdefault("-".join((*above, name)), []).append(path)
     return [path for path in images if is_volume(path)], of_patients
 
 

@@ -114,6 +114,17 @@ def test_series_of_one_patient_are_told_apart(segment, tmp_path):
     }
 
 
+def test_folders_of_one_name_are_not_one_patient(segment, tmp_path):
+    sizes = {"a/axial": (16, 32), "b/axial": (32, 16), "c": (16, 16)}
+    for name, size in sizes.items():
+        folder = tmp_path / "scans" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(RANDOM.integers(0, 255, size, np.uint8)).save(folder / "1.png")
+    assert segment(tmp_path / "scans", "--out", tmp_path / "out")[0] == 0
+    masks = {path.parent.name: np.asarray(Image.open(path)).shape for path in (tmp_path / "out").glob("*/1_mask.png")}
+    assert masks == {name.replace("/", "-"): size for name, size in sizes.items()}
+
+
 def test_masks_of_a_folder_of_patients_can_be_trained_on(segment, tmp_path):
     for patient in ("a", "b"):
         (tmp_path / "scans" / patient).mkdir(parents=True)
