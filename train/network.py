@@ -120,29 +120,26 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
 
 
 def check_encoder(config: Config) -> None:
-    """Check that the options name an encoder that fits, if the model needs one; nothing is loaded.
+    """Check that the options name an encoder that fits, if the model needs one.
 
     Raises:
         UserError: they don't.
     """
-    if config.architecture.encoder and config.network.encoder != RANDOM:
-        if config.network.encoder is None and config.training.start_from is not None:
-            return
-        if config.network.encoder is None:
-            raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
-        folder = Path(config.network.encoder)
+    if config.architecture.encoder and config.encoder is None and config.training.start_from is None:
+        raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
+    if config.encoder not in (None, RANDOM):
+        folder = Path(config.encoder)
         segments = Run(folder).kind == "trained"
         _build_on(config, 1, load_segmenter(folder).model if segments else open_pretrained(folder)[1])
 
 
 def _build_model(config: Config, classes: int) -> tuple[nn.Module, dict[tuple[str, ...], Any]]:
-    """The module, and the variables of a converted encoder by their paths in it."""
+    """The module, and the variables of a given encoder by their paths in it."""
     check_encoder(config)
-    name = config.architecture.encoder
-    if not name or config.network.encoder in (None, RANDOM):
+    if config.encoder in (None, RANDOM):
         return config.architecture.build(config.network, classes, None), {}
-    folder = Path(config.network.encoder)
-    encoder, own = load_encoder(folder)
+    encoder, own = load_encoder(Path(config.encoder))
+    name = config.architecture.encoder
     variables = {(collection, name, *path): leaf for (collection, *path), leaf in flatten_dict(own).items()}
     return _build_on(config, classes, encoder), variables
 
@@ -151,7 +148,7 @@ def _build_on(config: Config, classes: int, encoder: nn.Module) -> nn.Module:
     try:
         return config.architecture.build(config.network, classes, encoder)
     except ValueError as error:
-        raise UserError(f"--encoder {config.network.encoder}: {error}") from error
+        raise UserError(f"--encoder {config.encoder}: {error}") from error
 
 
 def draw_variables(

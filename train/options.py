@@ -189,6 +189,11 @@ class Config:
         """The model's row in the table."""
         return MODELS[self.model]
 
+    @property
+    def encoder(self) -> str | None:
+        """The folder of the encoder's weights, or `random`; None where none is named, or the model has no encoder."""
+        return self.network.encoder if self.architecture.encoder else None
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of config.json."""
         return {"model": self.model} | dataclasses.asdict(self.training) | dataclasses.asdict(self.network)

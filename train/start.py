@@ -59,8 +59,7 @@ def check_weights_stay(config: Config, folder: Path | str | None) -> None:
     Raises:
         UserError: they are.
     """
-    encoder = getattr(config.network, "encoder", None)
-    for option, path in {"--start-from": config.training.start_from, "--encoder": encoder}.items():
+    for option, path in {"--start-from": config.training.start_from, "--encoder": config.encoder}.items():
         if folder and path not in (None, RANDOM) and Path(path).resolve().is_relative_to(Path(folder).resolve()):
             raise UserError(f"{option} {path}: would be replaced by --overwrite; choose another folder")
 

@@ -94,7 +94,7 @@ def shapes_only(config: Config) -> Learner:
 
     Weights are read only where --encoder or --start-from names them.
     """
-    if config.architecture.encoder and config.network.encoder is None:
+    if config.architecture.encoder and config.encoder is None:
         config = config.replace(encoder=RANDOM)
     dataset = load_images(config.training, masks=config.architecture.task == "segmentation").dataset
     framed = frame_splits(config.training, dataset)

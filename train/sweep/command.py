@@ -83,9 +83,7 @@ def sweep(
     models = make_models(config, values, random)
     for model in models if overwrite else ():
         check_weights_stay(model.config, sweep_dir)
-    by_weights = {
-        (getattr(model.config.network, "encoder", None), model.config.training.start_from): model for model in models
-    }
+    by_weights = {(model.config.encoder, model.config.training.start_from): model for model in models}
     for model in by_weights.values():
         check_encoder(model.config)
     with processes(placement):

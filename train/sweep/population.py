@@ -38,7 +38,7 @@ def can_join(config: Config, other: Config) -> bool:
     seed must be the same.
     """
     traced = ["learning_rate", "weight_decay", "dropout", *config.architecture.learning_rates.values()]
-    if not (config.architecture.encoder and config.network.encoder == RANDOM):
+    if config.encoder != RANDOM:
         traced.append("seed")
 
     def fixed(config: Config) -> Mapping[str, Any]:
