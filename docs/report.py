@@ -8,6 +8,8 @@ UNET, SIMPLECNN = "U-Net classifier", "SimpleCNN"
 NEAREST, HOG = "copying the label of the most similar image", "histograms of gradients, linear"
 MODELS = {"nearest-neighbour": NEAREST, "hog": HOG, "simplecnn": SIMPLECNN, "unet": UNET}
 TRACES = ("resolution", "compression", "border", "texture", "sequence", "source")
+SEGMENTED = "runs/folds/1-fold=1"
+STARTS = {"weights": "stand-in", SEGMENTED: "own run", "random": "random"}
 PARTS = ("accuracy", "accuracy_copies", "accuracy_unseen")
 ENSEMBLE = ("f1_macro", "f1_weighted", "accuracy")
 
@@ -25,6 +27,8 @@ def summary() -> None:
         ("the same, 12 epochs", "leak-free", "2", *_models("unet-random.csv"), "–"),
         ("the same, 12 epochs, from the stand-in's weights", "leak-free", "3", *_seeds("unet-pretrained-seeds.csv"),
          "–"),
+        (f"{UNET}, half as wide, 128x128 pixels, 30 epochs", "leak-free", "2",
+         *(over(lines("unet-128.json"), column) for column in ENSEMBLE)),
         ("the reference project's SimpleCNN, U-Net classifier, from their confusion matrices", "official", "1", "–",
          *(over(lines("reference.csv"), column) for column in ("f1_weighted", "accuracy"))),
     ]  # fmt: skip
@@ -96,16 +100,17 @@ def transfer() -> None:
 def what_learns() -> None:
     """From a linear head to the whole network."""
     rows = []
-    for text, files in (
-        ("a linear head on pooled features", ("head.csv", "head.csv")),
-        ("bottleneck and head, 4 epochs (above)", ("transfer-leak-free.csv", "transfer-leak-free.csv")),
-        ("everything, 12 epochs, `RECIPE`", ("unet-pretrained.csv", "unet-random.csv")),
+    for text, encoder, *files in (
+        ("a linear head on pooled features", "weights", "head.csv"),
+        ("bottleneck and head, 4 epochs (above)", "weights", "transfer-leak-free.csv"),
+        ("everything, 12 epochs, `RECIPE`", "weights", "unet-pretrained.csv", "unet-random.csv"),
+        ("a linear head, half the width", SEGMENTED, "segmented-head.csv"),
+        ("everything, 12 epochs, `RECIPE`, half the width", SEGMENTED, "segmented-whole.csv"),
     ):
-        for name, encoder in zip(files, ("weights", "random"), strict=True):
-            found = lines(name, encoder=encoder)
+        for name, start in ((files[0], encoder), (files[-1], "random")):
+            found = lines(name, encoder=start)
             scores = (over(found, f"{split}_f1_macro") for split in ("validation", "test"))
-            first = text if encoder == "weights" else ""
-            rows.append((first, "stand-in" if encoder == "weights" else "random", str(len(found)), *scores))
+            rows.append(("" if start == "random" else text, STARTS[start], str(len(found)), *scores))
     print_table(("what learns", "encoder", "seeds", "validation", "test"), rows, right=(2,))
 
 

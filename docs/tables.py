@@ -88,7 +88,7 @@ def wrong_claims(page: Path) -> Iterator[str]:
     Of several lines the lowest, the highest, the median, the mean and half of its 95% interval are right.
     """
     for text, name, column, where in _CLAIM.findall(page.read_text(encoding="utf-8")):
-        chosen = lines(Path(name).name, **dict(part.split("=") for part in where.split("; ")[1:]))
+        chosen = lines(Path(name).name, **dict(part.split("=", 1) for part in where.split("; ")[1:]))
         values = [float(line[column]) for line in chosen if line[column]]
         widths = [float(line[f"{column}_half_width"]) for line in chosen if f"{column}_half_width" in line]
         estimate = mean_and_interval(values)
