@@ -65,7 +65,7 @@ def test_a_result_that_changes_is_noticed_in_tables_and_sentences(copy):
 )
 def test_a_sentence_that_changes_is_noticed(copy, number, wrong):
     page = copy / "docs" / "report.md"
-    page.write_text(page.read_text("utf-8").replace(f"[{number}]", f"[{wrong}]"), "utf-8")
+    page.write_text(page.read_text("utf-8").replace(f"[{number}]", f"[{wrong}]", 1), "utf-8")
     changed, _, found = check()
     assert not changed
     assert len(found) == 1
