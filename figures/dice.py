@@ -88,6 +88,7 @@ def dice(
     if gallery:
         if len(runs) > 1:
             raise UserError(f"{folder}: holds {len(runs)} runs; give one of them")
+        keep_programs()
         save_figure(gallery_figure(_images(runs[0], found[0]), found[0], run_title(runs[0])), path)
         return
     scores: dict[str, float] = {}
@@ -102,7 +103,6 @@ def dice(
 
 def _images(run: Run, masks: MaskPredictions) -> UInt8[np.ndarray, "n rows columns channel"]:
     """The images of the masks, at their size, from the data set that the run was trained on."""
-    keep_programs()
     dataset = load_dataset(str(read_data(run)["source"]), masks=True)
     place_of = {name: (split, place) for split in dataset.splits.values() for place, name in enumerate(split.names)}
     if missing := [name for name in masks.names if name not in place_of]:

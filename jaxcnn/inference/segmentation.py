@@ -1,7 +1,7 @@
 """Segment stacks of slices with a trained or converted U-Net, after the preprocessing that its network needs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -116,10 +116,8 @@ def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height wid
     Where they were not and `image_size` made squares of them, other slices are squeezed in the same way.
     """
     height, width = images.shape[1:3]
-    if trained.preprocessing.normalization in BY_VOLUME:
-        images = standardize_volumes(images, [""] * len(images))
     rows, columns = _borders(trained, height, width)
-    padded = np.pad(images, [(0, 0), rows, columns, (0, 0)], mode="edge")
+    padded = _as_own(trained, images, [""] * len(images))
     resized = np.asarray(frame(padded, Preprocessing(image_size=_side(trained))))
     inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
 
@@ -128,6 +126,15 @@ def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height wid
         return whole[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
     return Prepared(inputs, restore)
+
+
+def _as_own(
+    trained: Trained, images: UInt8[np.ndarray, "n height width channel"], patients: Sequence[str]
+) -> UInt8[np.ndarray, "n rows columns channel"]:
+    """Slices as the network's own were before they were resized: volumes normalised, and squares where those were."""
+    if trained.preprocessing.normalization in BY_VOLUME:
+        images = standardize_volumes(images, patients)
+    return np.pad(images, ((0, 0), *_borders(trained, *images.shape[1:3]), (0, 0)), mode="edge")
 
 
 def _side(trained: Trained) -> int | None:
@@ -198,12 +205,9 @@ def predict_split(trained: Trained, split: Split) -> MaskPredictions:
     """
     assert split.masks is not None
     sized = dataclasses.replace(trained.preprocessing, image_size=_side(trained))
-    images = with_channels(split.images, trained.image_shape[2])
-    if sized.normalization in BY_VOLUME:
-        images = standardize_volumes(images, patients_of(split))
-    border = ((0, 0), *_borders(trained, *images.shape[1:3]))
-    images = np.pad(images, (*border, (0, 0)), mode="edge")
+    images = _as_own(trained, with_channels(split.images, trained.image_shape[2]), patients_of(split))
+    masks = np.pad(split.masks, ((0, 0), *_borders(trained, *split.masks.shape[1:])))
     as_classes = partial(jnp.argmax, axis=-1)
     predicted = predict_logits(dataclasses.replace(trained, preprocessing=sized), images, output=as_classes)
-    true = np.asarray(frame_masks(np.pad(split.masks, border), sized, len(trained.classes)))
+    true = np.asarray(frame_masks(masks, sized, len(trained.classes)))
     return MaskPredictions(predicted.astype(np.uint8), true, patients_of(split), split.names, trained.classes)
