@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.saving import save_figure
+from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.dataset import evenly_spread
 from jaxcnn.data.slices import Slices, load_slices
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import dice
-from jaxcnn.inference.segmentation import Preset, default_preset, load_segmenter, segment_stack
+from jaxcnn.inference.segmentation import Preset, default_preset, load_segmenter, segmenter
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.tables import format_table
 
@@ -119,14 +120,15 @@ def segmentation(
         preset: Preprocessing of the slices; see `python -m train segment --help`.
         out: File of the figure; its suffix chooses the format.
     """
+    keep_freed_memory()
     keep_programs()
-    trained = load_segmenter(weights)
+    segment = segmenter(load_segmenter(weights), preset or default_preset(weights))
     slices = load_slices(images)
     predicted = np.zeros(slices.images.shape[:3], bool)
     for patient in slices.patient_names:
         places = slices.places(patient)
         try:
-            predicted[places] = segment_stack(trained, slices.images[places], preset or default_preset(weights)) > 0
+            predicted[places] = segment(slices.images[places]) > 0
         except ValueError as error:
             raise UserError(f"{images}: {error}; give other images") from error
     print(dice_table(slices, predicted), end="\n\n")

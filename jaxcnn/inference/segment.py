@@ -17,7 +17,7 @@ from jaxcnn.inference.segmentation import (
     Preset,
     default_preset,
     load_segmenter,
-    segment_stack,
+    segmenter,
 )
 from jaxcnn.inference.stacks import Stack, read_stacks
 from jaxcnn.program_cache import keep_programs
@@ -52,11 +52,11 @@ def segment(
         raise UserError("INPUT: none is given; name volumes, series, pictures, or folders of them")
     keep_programs()
     trained, chosen = load_segmenter(network), preset or default_preset(network)
-    stacks = read_stacks(inputs)
+    segment_slices, stacks = segmenter(trained, chosen), read_stacks(inputs)
     rows: list[list[str]] = [["name", "class", "slices", "marked slices", "voxels", "ml"]]
     for stack in stacks:
         try:
-            masks = segment_stack(trained, stack.images, chosen)
+            masks = segment_slices(stack.images)
         except ValueError as error:
             raise UserError(f"{stack.name}: {error}; give other images") from error
         masks = keep_largest_component(masks) if largest_component else masks

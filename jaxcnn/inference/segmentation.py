@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -22,7 +21,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import MaskPredictions, patients_of
 from jaxcnn.inference.hub_volume import prepare_hub_volume
 from jaxcnn.inference.pretrained import load_pretrained, open_pretrained
-from jaxcnn.inference.trained import Trained, load_best, predict_logits
+from jaxcnn.inference.trained import Members, Trained, compile_with_weights, load_best, predict_logits
 from jaxcnn.inference.tta import average_probabilities, views_of
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.models.unet import STAGE_NAMES, UNet
@@ -87,26 +86,32 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model, unflatten_dict({path: leaf for path, leaf in flat.items() if path[1] in STAGE_NAMES})
 
 
-def segment_stack(trained: Trained, images: UInt8[np.ndarray, "n height width channel"], preset: Preset) -> Masks:
-    """Give each pixel of a patient's slices its class.
+def segmenter(trained: Trained, preset: Preset) -> Callable[[UInt8[np.ndarray, "n height width channel"]], Masks]:
+    """Build the function that gives each pixel of a patient's slices its class; programs serve all stacks.
+
+    Grey slices are repeated for a network of several channels. For slices of another number of channels it raises
+    ValueError.
 
     Args:
         trained: what `load_segmenter` gives.
-        images: a stack; grey slices are repeated for a network of several channels.
         preset: a name in `PRESETS`.
-
-    Raises:
-        ValueError: the images have another number of channels than the network takes.
     """
-    prepared = PRESETS[preset](trained, with_channels(images, trained.image_shape[2]))
 
-    @jax.jit
-    def classes(inputs: Float32[Array, "batch rows columns channel"]) -> UInt8[Array, "batch rows columns"]:
-        views = jnp.stack(views_of(inputs, trained.tta), axis=1).reshape(-1, *inputs.shape[1:])
-        logits = cast(Array, trained.model.apply(trained.variables, views, train=False))
+    def classify_pixels(
+        members: Members, inputs: Float32[Array, "batch rows columns channel"]
+    ) -> UInt8[Array, "batch rows columns"]:
+        (network,) = members
+        views = jnp.stack(views_of(inputs, network.tta), axis=1).reshape(-1, *inputs.shape[1:])
+        logits = cast(Array, network.model.apply(network.variables, views, train=False))
         return jnp.argmax(average_probabilities(logits, len(views) // len(inputs)), axis=-1).astype(jnp.uint8)
 
-    return prepared.restore(in_batches(classes, prepared.inputs, min(_BATCH_SIZE, len(images))))
+    compiled = compile_with_weights(classify_pixels, (trained,))
+
+    def segment(images: UInt8[np.ndarray, "n height width channel"]) -> Masks:
+        prepared = PRESETS[preset](trained, with_channels(images, trained.image_shape[2]))
+        return prepared.restore(in_batches(compiled, prepared.inputs, min(_BATCH_SIZE, len(images))))
+
+    return segment
 
 
 def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:

@@ -15,7 +15,7 @@ from processes import command
 from jaxcnn.data.augment import BRAIN_MRI
 from jaxcnn.data.load import load_dataset
 from jaxcnn.data.preprocessing import Preprocessing, frame, frame_masks
-from jaxcnn.inference.segmentation import load_segmenter, segment_stack
+from jaxcnn.inference.segmentation import load_segmenter, segmenter
 from jaxcnn.inference.tta import average_probabilities
 from jaxcnn.models.example_keys import keys_at
 from jaxcnn.models.segmentation import SegmentationUNet
@@ -114,7 +114,7 @@ def test_folds_by_patient_come_together_in_one_table(tmp_path, monkeypatch, caps
     # What `segment` gives for a patient's slices is what the run says of them.
     masks, trained = read_masks(run, "test"), load_segmenter(run.folder)
     patient = masks.patient_names[0]
-    found = segment_stack(trained, images[patients == patient], "as-trained")
+    found = segmenter(trained, "as-trained")(images[patients == patient])
     np.testing.assert_array_equal(found, masks.predicted[np.array(masks.patients) == patient])
     tested = [read_masks(open_run(folder), "test").patient_names for folder in sorted((tmp_path / "sweep").glob("*/"))]
     assert sorted(itertools.chain(*tested)) == sorted(set(patients.tolist()))

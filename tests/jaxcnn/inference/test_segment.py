@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def segment(weights, run_train, monkeypatch):
     """Run the command; what is brighter than 180 is the mask."""
-    monkeypatch.setattr(module, "segment_stack", lambda _, images, __: (images[..., 0] > 180).astype(np.uint8))
+    monkeypatch.setattr(module, "segmenter", lambda *_: lambda images: (images[..., 0] > 180).astype(np.uint8))
     return partial(run_train, "segment", weights)
 
 

@@ -10,6 +10,7 @@ from random_weights import save_random_weights
 from skimage.exposure import rescale_intensity
 from skimage.transform import resize
 
+import jaxcnn.inference.segmentation as module
 from jaxcnn import UNet
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score
@@ -20,9 +21,10 @@ from jaxcnn.inference.segmentation import (
     load_segmenter,
     predict_split,
     prepare_as_trained,
-    segment_stack,
+    segmenter,
 )
 from jaxcnn.inference.trained import Trained
+from jaxcnn.inference.tta import views_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,7 +60,18 @@ def test_masks_are_where_the_probability_is_above_a_half(trained, count):
     expected = logits[:count] > 0
     assert 0.3 < expected.mean() < 0.7
     # A pixel exactly on the edge may fall to either side.
-    assert np.mean((segment_stack(network, images[:count], "per-image-z-score") == 1) != expected) < 1e-3
+    assert np.mean((segmenter(network, "per-image-z-score")(images[:count]) == 1) != expected) < 1e-3
+
+
+@pytest.mark.slow
+def test_one_program_serves_all_patients(trained, monkeypatch):
+    network, images, _ = trained
+    traced = []
+    monkeypatch.setattr(module, "views_of", lambda inputs, tta: traced.append(inputs.shape) or views_of(inputs, tta))
+    segment = segmenter(network, "per-image-z-score")
+    segment(images[:8])
+    segment(images)
+    assert traced == [(8, 32, 16, 3)]
 
 
 @pytest.mark.slow
@@ -66,9 +79,9 @@ def test_masks_are_where_the_probability_is_above_a_half(trained, count):
 def test_masks_have_the_size_of_the_slices_whatever_that_is(trained, preset):
     images = np.zeros((3, 50, 41, 1), np.uint8)
     images[1:, 10:40, 5:30] = RANDOM.integers(50, 256, (2, 30, 25, 1))
-    assert segment_stack(trained[0], images, preset).shape == (3, 50, 41)
+    assert segmenter(trained[0], preset)(images).shape == (3, 50, 41)
     with pytest.raises(ValueError, match="has images of 2 channels, and the network takes 3"):
-        segment_stack(trained[0], np.repeat(images, 2, axis=3), preset)
+        segmenter(trained[0], preset)(np.repeat(images, 2, axis=3))
 
 
 @pytest.mark.parametrize("image_size", [None, 16])
@@ -102,7 +115,7 @@ def test_the_masks_that_are_scored_are_those_that_are_written(trained, normaliza
     # 32 x 16 in the middle of a square.
     np.testing.assert_array_equal(scored.true[:, :, 8:24], true)
     assert not scored.true[:, :, :8].any()
-    np.testing.assert_array_equal(scored.predicted[:, :, 8:24], segment_stack(network, images, "as-trained"))
+    np.testing.assert_array_equal(scored.predicted[:, :, 8:24], segmenter(network, "as-trained")(images))
 
 
 def test_the_hubs_preparation_is_that_of_its_own_code_on_a_random_volume():
