@@ -96,17 +96,24 @@ def test_so_it_does_for_a_population():
     assert_same_bits(*(epochs(compile_population(learners, jax.devices()[:1], on_device=on)) for on in (True, False)))
 
 
+@pytest.fixture(scope="module")
+def plain_learner():
+    return build()
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 3), st.booleans(), st.integers(1, 30), st.integers(0, 9))
-def test_the_order_is_that_of_the_batches_wherever_an_epoch_goes_on(views, shared, every, done):
+def test_the_order_is_that_of_the_batches_wherever_an_epoch_goes_on(plain_learner, views, shared, every, done):
     """Also where learners have views of their own, as features of images that are augmented at random are."""
-    some = build()
-    config = some.config.replace(checkpoint_every=every)
+    config = plain_learner.config.replace(checkpoint_every=every)
     first = np.arange(views * 43).reshape(views, 43, 1)
     examples = [Examples(tuple(first + own * 1000), np.arange(43, dtype=np.int32) % 4) for own in range(2)]
     learners = [
         dataclasses.replace(
-            some, config=config.replace(seed=seed), training=examples[0 if shared else seed], steps_per_epoch=10
+            plain_learner,
+            config=config.replace(seed=seed),
+            training=examples[0 if shared else seed],
+            steps_per_epoch=10,
         )
         for seed in range(2)
     ]
