@@ -27,8 +27,8 @@ def summary() -> None:
         ("the same, 12 epochs", "leak-free", "2", *_models("unet-random.csv"), "–"),
         ("the same, 12 epochs, from the stand-in's weights", "leak-free", "3", *_seeds("unet-pretrained-seeds.csv"),
          "–"),
-        (f"{UNET}, half as wide, 128x128 pixels, 30 epochs", "leak-free", "2",
-         *(over(lines("unet-128.json"), column) for column in ENSEMBLE)),
+        *((f"{UNET}, half as wide, {size}x{size} pixels, 30 epochs", "leak-free", "2",
+           *(over(lines(f"unet-{size}.json"), column) for column in ENSEMBLE)) for size in (96, 128)),
         ("the reference project's SimpleCNN, U-Net classifier, from their confusion matrices", "official", "1", "–",
          *(over(lines("reference.csv"), column) for column in ("f1_weighted", "accuracy"))),
     ]  # fmt: skip
