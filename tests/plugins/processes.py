@@ -76,6 +76,7 @@ class Processes:
         *,
         options: Mapping[str, Any] | None = None,
         before: Callable[[], Any] | None = None,
+        exact: bool = False,
     ) -> Started:
         """Start a process.
 
@@ -83,6 +84,7 @@ class Processes:
             call: what it does; travels there by pickle, as `before` does.
             options: of `jax.config`, such as {"jax_num_cpu_devices": 8}.
             before: what it does first.
+            exact: whether numbers are compared that XLA's older emitters, which compile faster, round too differently.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
@@ -90,11 +92,10 @@ class Processes:
         out, err = (self.folder / f"{number}.{suffix}" for suffix in ("out", "err"))
         for path in (out, err):
             path.touch()
-        compiler = {
-            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
-            "jax_persistent_cache_min_compile_time_secs": 0.0,
-        }
-        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), before))
+        quick = jax.config.read("jax_disable_most_optimizations")
+        compiler = {"jax_disable_most_optimizations": quick, "jax_persistent_cache_min_compile_time_secs": 0.0}
+        flags = "--xla_cpu_use_fusion_emitters=false" if quick and not exact else ""
+        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), flags, before))
         process.start()
         return Started(process, out, err)
 
@@ -110,10 +111,17 @@ def _command(module: str, arguments: tuple[str, ...]) -> None:
 
 
 def _run(
-    call: Callable[[], Any], out: Path, err: Path, options: Mapping[str, Any], before: Callable[[], Any] | None
+    call: Callable[[], Any],
+    out: Path,
+    err: Path,
+    options: Mapping[str, Any],
+    flags: str,
+    before: Callable[[], Any] | None,
 ) -> None:
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    if flags:  # Read when JAX sets up its first device.
+        os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
