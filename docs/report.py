@@ -146,7 +146,12 @@ def source() -> None:
 def segmentation() -> None:
     """Dice by patient in five folds, beside what is known of other networks."""
     rows = [
-        (f"five folds, {size}, {text}", "100", over(found, "dice"), f"{median(float(line['dice']) for line in found):.3f}")
+        (
+            f"five folds, {size}, {text}",
+            "100",
+            over(found, "dice"),
+            f"{median(float(line['dice']) for line in found):.3f}",
+        )
         for size, text, found in (
             ("64x64", "as predicted", lines("segmentation-patients.csv")),
             ("64x64", "largest component", lines("segmentation-largest.csv")),

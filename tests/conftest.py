@@ -9,7 +9,6 @@ from pathlib import Path
 import hypothesis
 import jax
 import pytest
-from jax._src import compiler
 
 # For `make fuzz`.
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
@@ -29,19 +28,6 @@ _COMPILER = {
 for name, value in _COMPILER.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
-
-_options_of_a_program = compiler.get_compile_options
-
-
-def _with_older_emitters(*arguments, backend=None, **options):
-    """XLA's older emitters take a third of the time (train/network.py). JAX has no option for all programs."""
-    found = _options_of_a_program(*arguments, backend=backend, **options)
-    if jax.config.read("jax_disable_most_optimizations") and getattr(backend, "platform", None) == "cpu":
-        found.env_option_overrides = [*found.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
-    return found
-
-
-compiler.get_compile_options = _with_older_emitters
 
 
 def pytest_addoption(parser):
@@ -80,7 +66,9 @@ def pytest_report_header():
 def pytest_sessionstart():
     # Not above: the first import of the project must come after the checks of its signatures are in place.
     from phantoms import keep_drawn
+    from quick_compiler import use_older_emitters
 
+    use_older_emitters()
     keep_drawn()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 from phantoms import keep_drawn
+from quick_compiler import use_older_emitters
 from tiny import TINY
 
 from jaxcnn.models import MODELS
@@ -92,10 +93,11 @@ class Processes:
         out, err = (self.folder / f"{number}.{suffix}" for suffix in ("out", "err"))
         for path in (out, err):
             path.touch()
-        quick = jax.config.read("jax_disable_most_optimizations")
-        compiler = {"jax_disable_most_optimizations": quick, "jax_persistent_cache_min_compile_time_secs": 0.0}
-        flags = "--xla_cpu_use_fusion_emitters=false" if quick and not exact else ""
-        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), flags, before))
+        compiler = {
+            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        }
+        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), before, exact))
         process.start()
         return Started(process, out, err)
 
@@ -115,16 +117,16 @@ def _run(
     out: Path,
     err: Path,
     options: Mapping[str, Any],
-    flags: str,
     before: Callable[[], Any] | None,
+    exact: bool,
 ) -> None:
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
-    if flags:  # Read when JAX sets up its first device.
-        os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
+    if not exact:
+        use_older_emitters()
     keep_drawn()
     if before is not None:
         before()
