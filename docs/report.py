@@ -145,20 +145,12 @@ def source() -> None:
 
 def segmentation() -> None:
     """Dice by patient in five folds, beside what is known of other networks."""
-    rows = [
-        (
-            f"five folds, {size}, {text}",
-            "100",
-            over(found, "dice"),
-            f"{median(float(line['dice']) for line in found):.3f}",
-        )
-        for size, text, found in (
-            ("64x64", "as predicted", lines("segmentation-patients.csv")),
-            ("64x64", "largest component", lines("segmentation-largest.csv")),
-            ("96x96", "as predicted", lines("segmentation-96-patients.csv")),
-            ("96x96", "largest component", lines("segmentation-96-largest.csv")),
-        )
-    ]
+    rows = []
+    for size, name in (("64x64", "segmentation"), ("96x96", "segmentation-96")):
+        for text, kind in (("as predicted", "patients"), ("largest component", "largest")):
+            found = lines(f"{name}-{kind}.csv")
+            middle = median(float(line["dice"]) for line in found)
+            rows.append((f"five folds, {size}, {text}", "100", over(found, "dice"), f"{middle:.3f}"))
     rows.append(("the stand-in at 128x128, largest component", "10 others", "0.753", "0.835"))
     rows.append(("the hub's network at 256x256, chosen on these ten, largest component", "10 others", "0.91", "0.92"))
     print_table(("network", "patients", "mean", "median"), rows)

@@ -80,11 +80,14 @@ def assert_same_bits(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{"augment": "brain-mri", "ema": 0.9, "tta": "flip"}, {"accumulate": 2, "dtype": "bfloat16"}],
+    [
+        {"augment": "brain-mri", "ema": 0.9, "tta": "flip"},
+        # With XLA's older emitters the two programs differ in bfloat16.
+        pytest.param({"accumulate": 2, "dtype": "bfloat16"}, marks=pytest.mark.optimized),
+    ],
 )
 def test_an_epoch_as_one_program_gives_the_bits_of_a_step_at_a_time(options):
     learner, devices = build(**options), choose_devices(Placement(devices=1), 4)
