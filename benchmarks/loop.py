@@ -22,10 +22,10 @@ from jaxcnn.cpu import keep_freed_memory
 from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.evaluation.counts import Tally
 from jaxcnn.runs.folder import Run
-from train.behind import Behind
-from train.devices import Placement, choose_devices
 from train.images import frame_splits
 from train.learner import build_learner
+from train.machine.background import Behind
+from train.machine.devices import Placement, choose_devices
 from train.options import make_config
 from train.program import compile_learner
 

@@ -1,5 +1,6 @@
 """What every test shares: strict dtype promotion, how programs are compiled, and the way to real data."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -70,6 +71,9 @@ def pytest_sessionstart():
 
     use_older_emitters()
     keep_drawn()
+    # What was imported by now stays: the garbage collector need not go through it again.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_runtest_setup(item):

@@ -18,8 +18,8 @@ from jaxcnn.inference.serve import serve
 from jaxcnn.models.table import MODELS
 from train.ahead.command import compile_command
 from train.baselines.command import baseline
-from train.devices import Placement
 from train.features import clear_features
+from train.machine.devices import Placement
 from train.options import Config, config_class
 from train.run import run_model
 from train.sweep.command import sweep_command

@@ -30,8 +30,8 @@ from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
 from jaxcnn.models.example_keys import keys_at
 from jaxcnn.runs.files import whole_file
+from train.machine.progress import progress_bar
 from train.network import Network
-from train.progress import progress_bar
 
 Features = Float32[np.ndarray, "n ..."]
 

@@ -12,9 +12,9 @@ from jaxtyping import Int32
 
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.data.pipeline import evaluation_batches, training_batches, training_order
-from train.devices import Placement
 from train.learner import Learner
-from train.progress import report
+from train.machine.devices import Placement
+from train.machine.progress import report
 
 # The splits that each epoch ends with.
 EVALUATED = ("validation", "test")

@@ -15,11 +15,11 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, create_run, read_config, read_data, read_environment, remove_leftovers
 from jaxcnn.runs.json_files import write_json
 from jaxcnn.runs.lock import lock_run
-from train.devices import Placement, pick_devices
 from train.images import Images
+from train.machine.devices import Placement, pick_devices
+from train.machine.processes import by_first
+from train.machine.progress import report
 from train.options import Config, make_config
-from train.processes import by_first
-from train.progress import report
 
 # Options that may change when a run is resumed: how often it saves, what it writes beside its results, and where its
 # images lie, since their fingerprints are compared.

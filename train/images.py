@@ -18,8 +18,8 @@ from jaxcnn.data.protocol import Fold, Leakage, Protocol, describe, partition
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import patients_of
 from jaxcnn.inference.tta import views_of
+from train.machine.progress import report
 from train.options import ImageOptions, TrainOptions
-from train.progress import report
 
 _BATCH_SIZE = 64
 

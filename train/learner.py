@@ -17,10 +17,10 @@ from jaxcnn.evaluation.tasks import TASKS, Task
 from jaxcnn.runs.folder import Run
 from train.features import load_features
 from train.losses import LOSSES, balanced_weights, build_objective
+from train.machine.progress import report
 from train.network import Network, build_network
 from train.optimizer import Number, build_optimizer, learning_rate_schedule
 from train.options import Config
-from train.progress import report
 from train.start import check_start, start_moments
 from train.state import TrainState, initial_state, parameter_count
 from train.step import EvalStep, TrainStep, make_eval_step, make_train_step

@@ -19,13 +19,13 @@ from jaxcnn.inference.unlike import fit_unlike
 from jaxcnn.runs import checkpoints
 from jaxcnn.runs.checkpoints import Checkpoints
 from jaxcnn.runs.folder import best_epoch, read_epochs, write_epochs, write_predictions
-from train.behind import Behind, write_behind
 from train.feed import EVALUATED, saved_steps
-from train.interruption import Interruption, UnfinishedRunError, interruption
 from train.learner import Learner
-from train.processes import by_first, end_with_the_others
+from train.machine.background import Behind, write_behind
+from train.machine.interruption import Interruption, UnfinishedRunError, interruption
+from train.machine.processes import by_first, end_with_the_others
+from train.machine.progress import epoch_line, progress_bar, report
 from train.program import Program
-from train.progress import epoch_line, progress_bar, report
 from train.state import TrainState
 from train.tensorboard import write_events
 

@@ -15,7 +15,6 @@ import numpy as np
 from jaxcnn.cpu import release_freed_memory
 from jaxcnn.data.batch import Batch, Shard
 from jaxcnn.evaluation.counts import Tally
-from train.devices import Parallel, compile_eval_step, compile_train_step, distribute, replicate, replicated_shapes
 from train.feed import (
     EVALUATED,
     Feed,
@@ -30,8 +29,16 @@ from train.feed import (
     stacked,
 )
 from train.learner import Learner, first_batches, make_steps, report_model
-from train.processes import Agreement
-from train.progress import report
+from train.machine.devices import (
+    Parallel,
+    compile_eval_step,
+    compile_train_step,
+    distribute,
+    replicate,
+    replicated_shapes,
+)
+from train.machine.processes import Agreement
+from train.machine.progress import report
 from train.state import TrainState, copy_state, finite_parts
 
 AnyStep = Callable[..., Any]

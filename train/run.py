@@ -8,18 +8,18 @@ import jax
 from jaxcnn.evaluation.tasks import TASKS, score_table
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import Run
-from train.devices import Placement, choose_devices
 from train.feed import lie_on_device
 from train.folder import check_intention, hold_folder, new_folder
 from train.images import Images, frame_splits, load_images, report_images
-from train.interruption import DivergedRunError, InterruptedRunError, UnfinishedRunError
 from train.learner import build_learner, check_learner
 from train.loop import train
+from train.machine.devices import Placement, choose_devices
+from train.machine.interruption import DivergedRunError, InterruptedRunError, UnfinishedRunError
+from train.machine.processes import processes
+from train.machine.progress import report
 from train.network import check_encoder
 from train.options import Config
-from train.processes import processes
 from train.program import compile_learner
-from train.progress import report
 from train.start import check_weights_stay
 
 

@@ -18,7 +18,8 @@ from jaxcnn.data.pipeline import evaluation_batches
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.inference.tta import views_of
 from jaxcnn.models.segmentation import SegmentationUNet
-from train.devices import (
+from train.losses import LOSSES
+from train.machine.devices import (
     Parallel,
     Placement,
     choose_devices,
@@ -27,7 +28,6 @@ from train.devices import (
     distribute,
     replicate,
 )
-from train.losses import LOSSES
 from train.network import Network, draw_variables
 from train.state import create_state
 from train.step import make_eval_step, make_train_step

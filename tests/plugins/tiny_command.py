@@ -11,7 +11,7 @@ from tiny import TINY
 
 from jaxcnn.models import MODELS
 from train.__main__ import main
-from train.interruption import Interruption
+from train.machine.interruption import Interruption
 
 
 def poll_slowly(self, poll=Interruption.poll):

@@ -11,8 +11,8 @@ from networks import unet_network
 
 from jaxcnn import UNetClassifier
 from jaxcnn.data.batch import Batch
-from train.devices import Placement, choose_devices, compile_train_step, distribute, replicate
 from train.losses import cross_entropy
+from train.machine.devices import Placement, choose_devices, compile_train_step, distribute, replicate
 from train.network import draw_variables
 from train.state import create_state
 from train.step import make_eval_step, make_train_step

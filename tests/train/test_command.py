@@ -25,9 +25,9 @@ from jaxcnn.errors import UserError
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import open_run, read_config, read_data, read_epochs, read_predictions
 from train.__main__ import main
-from train.devices import Placement
 from train.folder import check_same_options
-from train.interruption import Interruption
+from train.machine.devices import Placement
+from train.machine.interruption import Interruption
 from train.options import TrainOptions, make_config
 
 # 48 images of each split, 44 of them left to train on: 5 steps of 8 an epoch.

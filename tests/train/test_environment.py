@@ -3,8 +3,8 @@
 import subprocess
 
 import train.folder
-from train.devices import Placement
 from train.folder import describe_environment, describe_placement, differences
+from train.machine.devices import Placement
 
 
 def test_what_may_change_the_bits_is_named_and_nothing_else():

@@ -24,10 +24,10 @@ from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import batch_norm
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import Run
-from train.devices import Placement, choose_devices
 from train.feed import EVALUATED, feed_orders, join_examples, lie_on_device, sent_ahead
 from train.images import frame_splits
 from train.learner import build_learner
+from train.machine.devices import Placement, choose_devices
 from train.options import make_config
 from train.program import compile_learner
 from train.sweep.population import compile_population

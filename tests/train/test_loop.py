@@ -10,8 +10,8 @@ from kills import training
 
 import train.loop
 from jaxcnn.runs.folder import Run, read_epochs
-from train.behind import write_behind
 from train.loop import not_finite
+from train.machine.background import write_behind
 from train.state import TrainState, finite_parts
 
 PARTS = {

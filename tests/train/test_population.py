@@ -19,9 +19,9 @@ from jaxcnn.data.load import load_dataset
 from jaxcnn.data.protocol import partition
 from jaxcnn.models.table import MODELS
 from jaxcnn.runs.folder import Run, open_run, open_sweep, read_epochs, read_predictions
-from train.devices import Placement
 from train.images import frame_splits
 from train.learner import build_learner
+from train.machine.devices import Placement
 from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
 from train.sweep.groups import group

@@ -23,8 +23,8 @@ from jaxcnn.models.unet import UNet
 from jaxcnn.runs.folder import best_epoch, open_run, read_data, read_epochs, read_masks
 from train.__main__ import main
 from train.images import frame_splits, load_images
-from train.interruption import Interruption
 from train.losses import LOSSES
+from train.machine.interruption import Interruption
 from train.options import make_config
 
 OPTIONS = ["--width", "0.06", "--max-images", "64", "--epochs", "2", "--batch-size", "8", "--image-size", "32"]

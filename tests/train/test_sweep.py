@@ -19,7 +19,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, open_run, open_sweep, read_config
 from jaxcnn.runs.lock import InUseError, lock_file, lock_run
 from train.__main__ import main
-from train.interruption import InterruptedRunError
+from train.machine.interruption import InterruptedRunError
 from train.options import make_config
 from train.sweep.grid import make_models, parse_grid
 from train.sweep.table import (

@@ -21,11 +21,11 @@ from jaxcnn.tables import format_table
 from train.ahead import hlo
 from train.ahead.memory import largest_fitting, needed_bytes
 from train.ahead.targets import Target, find_target
-from train.devices import AXIS, Parallel, compile_eval_step, compile_train_step, line_of, replicated_shapes
 from train.images import frame_splits, load_images
 from train.learner import Learner, build_learner, make_steps, report_model
+from train.machine.devices import AXIS, Parallel, compile_eval_step, compile_train_step, line_of, replicated_shapes
+from train.machine.progress import report
 from train.options import Config, any_config_class
-from train.progress import report
 
 Step = Literal["training", "evaluation"]
 

@@ -21,8 +21,8 @@ from train.baselines.gradient_histograms import gradient_histograms
 from train.baselines.nearest_neighbour import nearest_neighbour
 from train.folder import describe_environment, new_folder
 from train.images import load_images, report_images
+from train.machine.progress import report
 from train.options import ImageOptions
-from train.progress import report
 
 BaselineName = Literal["nearest-neighbour", "hog"]
 _Logits = dict[str, Float32[np.ndarray, "_ classes"]]

@@ -21,15 +21,15 @@ from jaxcnn.evaluation.patients import (
 from jaxcnn.evaluation.tasks import TASKS
 from jaxcnn.program_cache import keep_programs
 from jaxcnn.runs.folder import read_masks
-from train.devices import Placement, pick_devices
 from train.folder import check_intention
 from train.images import Images, divide_images
-from train.interruption import InterruptedRunError
 from train.learner import check_learner
+from train.machine.devices import Placement, pick_devices
+from train.machine.interruption import InterruptedRunError
+from train.machine.processes import by_first, processes
+from train.machine.progress import report
 from train.network import check_encoder
 from train.options import Config, any_config_class
-from train.processes import by_first, processes
-from train.progress import report
 from train.run import report_start
 from train.start import check_weights_stay
 from train.sweep.folder import SweepFolder, hold_sweep, is_last, read_diverged, share

@@ -27,7 +27,7 @@ from jaxcnn.runs.folder import Inside, Run
 from jaxcnn.runs.json_files import read_json, write_json
 from jaxcnn.runs.lock import lock_file, lock_run
 from train.folder import check_same_options
-from train.processes import by_first
+from train.machine.processes import by_first
 
 
 class _Asked(TypedDict):

@@ -10,15 +10,15 @@ from jaxcnn.data.batch import Examples
 from jaxcnn.errors import UserError
 from jaxcnn.runs.folder import Run, read_epochs
 from jaxcnn.runs.lock import InUseError, lock_run
-from train.devices import Placement, choose_devices, pick_devices
 from train.feed import lie_on_device
 from train.folder import check_same_run, hold_folder, note_changes
 from train.images import Images, frame_splits
 from train.learner import Learner, build_learner
 from train.loop import train
-from train.processes import by_first
+from train.machine.devices import Placement, choose_devices, pick_devices
+from train.machine.processes import by_first
+from train.machine.progress import report
 from train.program import compile_learner
-from train.progress import report
 from train.sweep.folder import SweepFolder, read_diverged, write_diverged
 from train.sweep.grid import Model
 from train.sweep.population import can_join, compile_population, largest_population

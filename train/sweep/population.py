@@ -19,11 +19,11 @@ from jaxtyping import Float32
 from jaxcnn.data.batch import WHOLE, Batch
 from jaxcnn.models.architecture import RANDOM
 from train.ahead.memory import largest_fitting, needed_bytes
-from train.devices import line_of
 from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
+from train.machine.devices import line_of
+from train.machine.progress import report
 from train.options import Config
 from train.program import Layout, Program, compile_epoch, compile_steps
-from train.progress import report
 from train.state import TrainState, finite_parts
 
 AXIS = "models"

@@ -14,7 +14,7 @@ from train.__main__ import main
 from train.ahead import hlo
 from train.ahead.command import compile_step
 from train.ahead.targets import find_target
-from train.devices import Placement, choose_devices
+from train.machine.devices import Placement, choose_devices
 from train.program import compile_learner
 from train.state import parameter_count
 

@@ -10,8 +10,8 @@ from jax.sharding import AbstractMesh, AxisType
 from shapes import COUNT, SMALLEST, smallest_learner
 
 from train.ahead.command import abstract_arguments
-from train.devices import AXIS, Parallel, mapped_eval_step, mapped_train_step
 from train.learner import make_steps
+from train.machine.devices import AXIS, Parallel, mapped_eval_step, mapped_train_step
 from train.state import parameter_count
 
 ACCELERATORS = ("cuda", "rocm", "tpu")

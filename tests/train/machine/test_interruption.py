@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from kills import assert_same_run, training
 
-from train.interruption import InterruptedRunError, interruption
+from train.machine.interruption import InterruptedRunError, interruption
 
 
 def late():

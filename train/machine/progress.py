@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from jaxcnn.data.dataset import SPLITS
 from jaxcnn.evaluation.tasks import task_of
-from train.processes import is_first
+from train.machine.processes import is_first
 
 Item = TypeVar("Item")
 

@@ -1,4 +1,4 @@
-"""Write files in another thread, while the devices go on."""
+"""Write files in the background, while the devices go on."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -21,8 +21,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.errors import UserError
-from train.devices import AXIS, Parallel, Placement
-from train.interruption import UnfinishedRunError
+from train.machine.devices import AXIS, Parallel, Placement
+from train.machine.interruption import UnfinishedRunError
 
 # A process that is silent for so long counts as dead; one that dies is noticed at once, by its connections.
 HEARTBEAT_SECONDS = 60

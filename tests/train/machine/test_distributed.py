@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from kills import training
 
-import train.processes
+import train.machine.processes
 from jaxcnn.runs.folder import Run, read_epochs, read_predictions
-from train.devices import Placement
+from train.machine.devices import Placement
 
 
 def signal_when(folder: Path, pattern: str, number: int) -> None:
@@ -88,7 +88,7 @@ def test_a_run_moves_between_two_four_and_two_processes_and_ends_as_that_of_one(
 
 
 def wait_for_two_seconds() -> None:
-    train.processes._START_SECONDS = 2
+    train.machine.processes._START_SECONDS = 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What training needs of its machine: devices, processes, signals, the terminal, and a thread that writes files."""
