@@ -55,9 +55,14 @@ def as_json(evaluate):
     return run
 
 
+def read_arrays(path):
+    with np.load(path) as stored:
+        return dict(stored)
+
+
 def reference_scores(run, split):
-    with np.load(run.predictions(split)) as arrays:
-        logits, labels = arrays["logits"].astype(np.float64), arrays["labels"]
+    arrays = read_arrays(run.predictions(split))
+    logits, labels = arrays["logits"].astype(np.float64), arrays["labels"]
     p, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
     return {
         "accuracy": accuracy_score(labels, predicted),
@@ -256,7 +261,7 @@ def test_an_ensemble_is_scored_by_the_mean_of_the_probabilities_beside_the_best_
         assert mean["measures"][name]["value"] == pytest.approx(np.mean(values))
         assert mean["measures"][name]["low"] < np.mean(values) < mean["measures"][name]["high"]
 
-    stored = [np.load(path) for path in sorted(sweep.glob("*/predictions/test.npz"))]
+    stored = [read_arrays(path) for path in sorted(sweep.glob("*/predictions/test.npz"))]
     labels, p = stored[0]["labels"], np.mean([softmax(of["logits"], axis=1) for of in stored], axis=0)
     assert ensemble["measures"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, p.argmax(axis=1)))
     assert ensemble["measures"]["log_loss"]["value"] == pytest.approx(log_loss(labels, p))
@@ -271,7 +276,7 @@ def test_the_differences_are_to_the_ensemble_and_its_temperature_is_its_own(tmp_
     found = as_json(sweep, "--ensemble", "--temperature")
     best, mean, ensemble = found["runs"]
     assert mean["temperature"] is None
-    stored = [np.load(path) for path in sorted(sweep.glob("*/predictions/validation.npz"))]
+    stored = [read_arrays(path) for path in sorted(sweep.glob("*/predictions/validation.npz"))]
     p = np.mean([softmax(of["logits"], axis=1) for of in stored], axis=0)
     assert ensemble["temperature"] == pytest.approx(fit_temperature(np.log(p), stored[0]["labels"]), rel=1e-4)
     assert ensemble["temperature"] < best["temperature"]  # The mean is less sure.

@@ -91,7 +91,8 @@ def test_the_lines_of_the_readme_give_the_same_probabilities_without_this_projec
         np.save(out / f"batch-{count}.npy", random_images(count))
     subprocess.run([sys.executable, "-W", "error", "-c", FRESH_PROCESS], cwd=out, check=True)
 
-    found = np.load(out / "found.npz")
+    with np.load(out / "found.npz") as stored:
+        found = dict(stored)
     classifier = compile_with_weights(classify, (trained,))
     for count in (1, 3, 17):
         assert found[str(count)].dtype == np.float32
