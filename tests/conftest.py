@@ -67,9 +67,10 @@ def pytest_report_header():
 def pytest_sessionstart():
     # Not above: the first import of the project must come after the checks of its signatures are in place.
     from phantoms import keep_drawn
-    from quick_compiler import use_older_emitters
+    from quicker import leave_files_to_the_kernel, use_older_emitters
 
     use_older_emitters()
+    leave_files_to_the_kernel()
     keep_drawn()
     # What was imported by now stays: the garbage collector need not go through it again.
     gc.freeze()

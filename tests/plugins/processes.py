@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 from phantoms import keep_drawn
-from quick_compiler import use_older_emitters
+from quicker import leave_files_to_the_kernel, use_older_emitters
 from tiny import TINY
 
 from jaxcnn.models import MODELS
@@ -127,6 +127,7 @@ def _run(
     MODELS["tiny"] = TINY
     if not exact:
         use_older_emitters()
+    leave_files_to_the_kernel()
     keep_drawn()
     if before is not None:
         before()
