@@ -86,23 +86,23 @@ def _largest_class(masks: UInt8[np.ndarray, "n height width"]) -> Int32[np.ndarr
 
 def is_prepared(source: str) -> bool:
     """Tell whether `load_dataset` takes it: the phantom, or a folder that `prepare` wrote."""
-    folder = Path(source)
-    return source == "phantom" or (folder / "dataset_info.json").is_file() or any(folder.glob(_INFO))
+    return source == "phantom" or bool(_data_sets(Path(source)))
+
+
+def _data_sets(folder: Path) -> list[Path]:
+    """The folder itself, or those inside it that hold a data set."""
+    if (folder / "dataset_info.json").is_file():
+        return [folder]
+    return sorted(info.parent for info in folder.glob(_INFO))
 
 
 def _find_prepared(folder: Path) -> Path:
     try:
-        return _only_data_set(folder)
+        exists, found = folder.exists(), _data_sets(folder)
     except OSError as error:
         raise UserError(f"{folder}: can't be read: {error.strerror}") from error
-
-
-def _only_data_set(folder: Path) -> Path:
-    if not folder.exists():
+    if not exists:
         raise UserError(f"{folder}: no such folder; give phantom, or the DIR of {_prepare_command('IMAGES')}")
-    if (folder / "dataset_info.json").is_file():
-        return folder
-    found = sorted(info.parent for info in folder.glob(_INFO))
     if not found:
         raise UserError(f"{folder}: holds no prepared data set; give the DIR of {_prepare_command(folder)}")
     if len(found) > 1:
@@ -151,17 +151,13 @@ def _read_split(builder: Any, name: str) -> Split:
 
     # TFDS decodes with OpenCV where it is installed and warns where it isn't; Pillow is what wrote these files.
     records = list(builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()}))
+    patients = tuple(record.get("patient", b"").decode() for record in records)
     return Split(
         images=np.stack([_decode_png(record["image"]) for record in records]),
         labels=np.array([record["label"] for record in records], np.int32),
         names=tuple(record["file_name"].decode() for record in records),
-        patients=_patients(records),
+        patients=patients if any(patients) else None,
     )
-
-
-def _patients(records: list[Any]) -> tuple[str, ...] | None:
-    patients = tuple(record.get("patient", b"").decode() for record in records)
-    return patients if any(patients) else None
 
 
 def _decode_png(png: bytes) -> UInt8[np.ndarray, "size size 1"]:
