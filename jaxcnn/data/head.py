@@ -3,6 +3,8 @@
 All of it runs inside jit, on a small copy of the image; only the last step touches the image itself.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +39,8 @@ def crop_to_head(
         images: in [0, 1]; the head is brighter than what lies around it.
         shape: height and width of the results; None for those of the images.
     """
-    rows, columns = shape or images.shape[1:3]
     heads = _large_regions(jax.vmap(_bright)(images))
-    return jax.vmap(lambda image, head: _crop(image, head, (rows, columns)))(images, heads)
+    return jax.vmap(functools.partial(_crop, shape=shape or images.shape[1:3]))(images, heads)
 
 
 def _bright(image: Float[Array, "height width 1"]) -> Mask:
@@ -53,7 +54,10 @@ def _crop(image: Float[Array, "height width 1"], head: Mask, shape: tuple[int, i
     start, side = _square_around(head)
     found = jnp.mean(head, dtype=jnp.float32) >= _LEAST_HEAD
     # The square is all of an image without a head; at its own size that gives it back, bit for bit.
-    return _resample(image, jnp.where(found, start, 0.0), jnp.where(found, side, 1.0), shape)
+    start, side = jnp.where(found, start, 0.0), jnp.where(found, side, 1.0)
+    size, target = jnp.asarray(image.shape[:2], jnp.float32), jnp.asarray(shape, jnp.float32)
+    scale = target / size / side
+    return jax.image.scale_and_translate(image, (*shape, 1), (0, 1), scale, -start * size * scale, "linear")
 
 
 def _otsu_threshold(image: Copy) -> Float[Array, ""]:
@@ -116,11 +120,3 @@ def _square_around(mask: Mask) -> tuple[Float[Array, "2"], Float[Array, ""]]:
     end = 1 - jnp.argmax(lines[:, ::-1], axis=1).astype(jnp.float32) / _SIDE
     side = jnp.minimum(jnp.max(end - first) + 2 * _MARGIN, 1.0)
     return jnp.clip((first + end - side) / 2, 0, 1 - side), side
-
-
-def _resample(
-    image: Float[Array, "height width 1"], start: Float[Array, "2"], side: Float[Array, ""], shape: tuple[int, int]
-) -> Float[Array, "rows columns 1"]:
-    size, target = jnp.asarray(image.shape[:2], jnp.float32), jnp.asarray(shape, jnp.float32)
-    scale = target / size / side
-    return jax.image.scale_and_translate(image, (*shape, 1), (0, 1), scale, -start * size * scale, "linear")
