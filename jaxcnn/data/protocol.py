@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split, joined
 from jaxcnn.data.duplicates import THRESHOLD, image_groups
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, importing
 
 Protocol = Literal["leak-free", "official"]
 
@@ -145,12 +145,8 @@ def _in_fold(
     labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], classes: Sequence[str], fold: Fold, seed: int
 ) -> Int[np.ndarray, " k"]:
     """Places of the images of a fold: whole groups, and of each class as equal a share as these allow."""
-    try:
+    with importing("scikit-learn", needed_by="folds", extra="baselines"):
         from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError as error:
-        raise UserError(
-            "folds: need scikit-learn, which is not installed: pip install -c constraints.txt -e '.[baselines]'"
-        ) from error
     for label in np.unique(labels):
         if (count := len(np.unique(groups[labels == label]))) < fold.count:
             raise ValueError(

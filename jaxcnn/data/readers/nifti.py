@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, UInt8
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.data.readers.scan import MAX_VOXELS, Scan, Slice, check_size
-from jaxcnn.errors import UserError
+from jaxcnn.errors import importing
 
 # A slice counts if so large a part of its pixels is above this grey level (of 255); others show hardly more than air.
 FOREGROUND_LEVEL, FOREGROUND_SHARE = 25, 0.1
@@ -97,12 +97,8 @@ def read_volume(encoded: bytes, most_channels: int = 1, axis: int | None = None)
     Raises:
         UserError, FileError: as `read_nifti`.
     """
-    try:
+    with importing("nibabel", needed_by="NIfTI files", extra="nifti"):
         import nibabel
-    except ImportError as error:
-        raise UserError(
-            "NIfTI files: need nibabel, which is not installed: pip install -c constraints.txt -e '.[nifti]'"
-        ) from error
     content = _unpacked(encoded)
     kind = nibabel.Nifti2Image if _header_size(content) == 540 else nibabel.Nifti1Image
     with _quiet(nibabel.imageglobals.logger):
