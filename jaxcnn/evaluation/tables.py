@@ -84,9 +84,10 @@ class Evaluation:
 def scores_document(evaluation: Evaluation) -> dict[str, Any]:
     """Return the content of the tables with all digits; undefined scores are NaN."""
     classes = evaluation.runs[0].predictions.classes
+    data_classes = [{"name": name, "as": own, "images": count} for name, own, count in evaluation.classes]
     content: dict[str, Any] = {
         "split": evaluation.split,
-        **({} if evaluation.data is None else _data_json(evaluation)),
+        **({} if evaluation.data is None else {"data": evaluation.data, "data_classes": data_classes}),
         "unseen": evaluation.unseen,
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
@@ -100,11 +101,6 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
             for run, difference in zip(evaluation.runs, evaluation.differences(), strict=False)
         ]
     return content
-
-
-def _data_json(evaluation: Evaluation) -> dict[str, Any]:
-    classes = [{"name": name, "as": own, "images": count} for name, own, count in evaluation.classes]
-    return {"data": evaluation.data, "data_classes": classes}
 
 
 def _describe(run: Evaluated) -> dict[str, Any]:
@@ -158,13 +154,8 @@ def table(evaluation: Evaluation) -> str:
 
 def _class_lines(evaluation: Evaluation) -> list[str]:
     """Which class of another data set is taken for which of the runs'."""
-    if evaluation.data is None:
-        return []
-    rows = [
-        ("class in the data", "class of the run", "images"),
-        *((name, own, str(count)) for name, own, count in evaluation.classes),
-    ]
-    return [format_table(rows)]
+    rows = [(name, own, str(count)) for name, own, count in evaluation.classes]
+    return [format_table([("class in the data", "class of the run", "images"), *rows])] if rows else []
 
 
 def _column_names(paths: list[str]) -> list[str]:
