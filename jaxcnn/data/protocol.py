@@ -93,13 +93,13 @@ def partition(
         raise UserError(
             f"{dataset.source}: has no training images; give a data set that has some, or one without splits"
         )
-    labels = np.concatenate([split.labels for split in dataset.splits.values()])
-    patients = [patient for split in dataset.splits.values() for patient in split.patients or ("",) * len(split)]
     splits = dataset.splits.values()
+    labels = np.concatenate([split.labels for split in splits])
+    patients = [patient for split in splits for patient in split.patients or ("",) * len(split)]
     segmented = any(split.masks is not None for split in splits)
     groups = image_groups([split.images for split in splits], patients, segmented=segmented)
     # As wide as the longest name, or assignments would be cut off.
-    roles = np.repeat(list(dataset.splits), [len(split) for split in dataset.splits.values()]).astype("U10")
+    roles = np.repeat(list(dataset.splits), [len(split) for split in splits]).astype("U10")
     leakage = Leakage() if fold else _leakage(dataset, roles, groups, patients)
     if fold:
         roles[roles == "test"], roles[roles == "validation"] = _LEFT_OUT, "train"
@@ -226,24 +226,15 @@ def _gather(dataset: Dataset, roles: Roles, role: str) -> Split:
 
 def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str, Any]:
     """Describe the divided data of a run for data.json: protocol, counts and fingerprints."""
+    counts = {name: np.bincount(split.labels, minlength=len(dataset.classes)) for name, split in dataset.splits.items()}
+    patients = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
     return {
         "source": dataset.source,
         "protocol": protocol,
         "duplicate_threshold": THRESHOLD,
         "crossing": dataclasses.asdict(leakage),
         "left_out": leakage.train + leakage.validation if protocol == "leak-free" else 0,
-        "images": {name: _count_classes(split, dataset.classes) for name, split in dataset.splits.items()},
-        **_count_patients(dataset),
+        "images": {name: dict(zip(dataset.classes, of.tolist(), strict=True)) for name, of in counts.items()},
+        **({"patients": patients} if any(patients.values()) else {}),
         "fingerprints": {name: split.fingerprint() for name, split in dataset.splits.items()},
     }
-
-
-def _count_patients(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Count the known patients of each split; empty if none is known."""
-    known = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
-    return {"patients": known} if any(known.values()) else {}
-
-
-def _count_classes(split: Split, classes: tuple[str, ...]) -> dict[str, int]:
-    counts = np.bincount(split.labels, minlength=len(classes))
-    return dict(zip(classes, counts.tolist(), strict=True))
