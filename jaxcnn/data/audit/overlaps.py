@@ -65,7 +65,7 @@ def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
     return Comparison(tuple(collections), threshold, tuple(found))
 
 
-def table(found: Comparison) -> str:
+def comparison_table(found: Comparison) -> str:
     """Format the matrix of overlaps, then each overlap by split and class, and the labels that disagree."""
     letters = [_letter(place) for place in range(len(found.collections))]
     legend = "\n".join(
