@@ -76,7 +76,7 @@ def duplicate_groups(thumbnails: Thumbnails, threshold: float = THRESHOLD, *, bl
 
     Args:
         thumbnails: from `make_thumbnails`.
-        threshold: correlation above which two images are near-duplicates.
+        threshold: for the correlation.
         block: images compared at a time; bounds the memory, and changes nothing else.
 
     Returns:

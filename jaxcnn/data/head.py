@@ -96,13 +96,11 @@ def _large_regions(masks: Bool[Array, "batch 64 64"]) -> Bool[Array, "batch 64 6
         largest = jax.lax.reduce_window(numbers, _LEAST, jax.lax.max, (1, 3, 3), (1, 1, 1), "SAME")
         return jnp.where(masks, largest, 0)
 
-    def changed(numbers: tuple[Array, Array]) -> Bool[Array, ""]:
-        return jnp.any(numbers[0] != numbers[1])
-
-    def step(numbers: tuple[Array, Array]) -> tuple[Array, Array]:
-        return spread(numbers[0]), numbers[0]
-
-    regions, _ = jax.lax.while_loop(changed, step, (spread(numbers), numbers))
+    regions, _ = jax.lax.while_loop(
+        lambda numbers: jnp.any(numbers[0] != numbers[1]),
+        lambda numbers: (spread(numbers[0]), numbers[0]),
+        (spread(numbers), numbers),
+    )
     # A histogram of the numbers, by the two digits to the base of the side: matrix products, which also ONNX has.
     place = regions.reshape(-1, _SIDE**2) - 1
     # No remainder, which jax2onnx doesn't write for a batch of any size.

@@ -36,12 +36,7 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     names_patients = True
 
     def __init__(self, *, dataset: Dataset, data_dir: Path) -> None:
-        """Prepare nothing yet.
-
-        Args:
-            dataset: images and labels.
-            data_dir: the data set appears in labelled_scans/128x128/1.0.0 under it.
-        """
+        """Prepare nothing yet; the data set will appear in labelled_scans/128x128/1.0.0 under `data_dir`."""
         self._dataset = dataset
         self._size = next(iter(dataset.splits.values())).images.shape[1]
         config = tfds.core.BuilderConfig(

@@ -51,7 +51,7 @@ def load_dataset(source: str, max_images: int | None = None, *, masks: bool = Fa
         classes = BINARY if masks else CLASSES
         return Dataset(source, classes, {"train": train, "test": test})
     if masks:
-        dataset = as_segmentation(source, load_slices(Path(source)))
+        dataset = _as_segmentation(source, load_slices(Path(source)))
     else:
         dataset = _read_prepared(_find_prepared(Path(source)))
     return dataclasses.replace(dataset, splits={name: split.spread(most) for name, split in dataset.splits.items()})
@@ -66,12 +66,8 @@ def _phantom_split(name: str, offset: int, count: int, *, masks: bool) -> Split:
     return Split(images, _largest_class(drawn), names, masks=drawn)
 
 
-def as_segmentation(source: str, slices: Slices) -> Dataset:
-    """The slices as a data set without splits.
-
-    Raises:
-        UserError: they have no masks, or these are empty.
-    """
+def _as_segmentation(source: str, slices: Slices) -> Dataset:
+    """The slices as a data set without splits; refuse those without masks, or with empty ones alone."""
     if slices.masks is None:
         raise UserError(f"{source}: has no masks; give images with masks, to train on")
     if not slices.masks.any():
@@ -121,7 +117,10 @@ def _read_prepared(folder: Path) -> Dataset:
     try:
         builder = tfds.builder_from_directory(folder)
         features, sizes = builder.info.features, builder.info.splits
-        _check_features(folder, features)
+        # TFDS would read other data sets just as well.
+        if set(features) - {"patient"} != _FEATURES or not features["label"].names:
+            command = _prepare_command("IMAGES")
+            raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {command}")
         splits = {name: _read_split(builder, name) for name in SPLITS if name in sizes and sizes[name].num_examples}
         return Dataset(str(folder), _classes(folder, splits), splits)
     except UserError:
@@ -129,12 +128,6 @@ def _read_prepared(folder: Path) -> Dataset:
     # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.
     except Exception as error:
         raise UserError(f"{folder}: the data set is damaged ({error}); prepare it again with --overwrite") from error
-
-
-def _check_features(folder: Path, features: Any) -> None:
-    """Refuse other data sets, which TFDS would read just as well."""
-    if set(features) - {"patient"} != _FEATURES or not features["label"].names:
-        raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {_prepare_command('IMAGES')}")
 
 
 def _classes(folder: Path, splits: Mapping[str, Split]) -> tuple[str, ...]:

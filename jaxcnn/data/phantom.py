@@ -8,11 +8,10 @@ Geometry is in head coordinates: x to the right of the image, y up, the image tw
 place, tilt) takes them to pixels.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +76,11 @@ def _in_chunks(render: Callable[..., Array], seed: int, indices: Int[np.ndarray,
         raise ValueError(f"indices must lie in [0, 2**31), got {indices.min()} to {indices.max()}")
     padded = np.zeros(max(1, -(-len(indices) // _CHUNK)) * _CHUNK, np.int32)
     padded[: len(indices)] = indices
-    with jax.default_device(cpu_device("draws the phantom")), _fixed_options():
+    cpu = cpu_device("draws the phantom")
+    # What the user's options (JAX_ENABLE_X64 and others) would change in the images is as it is by default.
+    with jax.default_device(cpu), jax.enable_x64(False), jax.threefry_partitionable(True), jax.disable_jit(False):
         chunks = [np.asarray(render(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
     return np.concatenate(chunks)[: len(indices)]
-
-
-@contextlib.contextmanager
-def _fixed_options() -> Iterator[None]:
-    """What the user's options (JAX_ENABLE_X64 and others) would change in the images is as it is by default."""
-    with jax.enable_x64(False), jax.threefry_partitionable(True), jax.disable_jit(False):
-        yield
 
 
 @jax.jit

@@ -12,7 +12,7 @@ from jaxcnn.evaluation.bootstrap import RESAMPLES, group_weights, interval
 from jaxcnn.evaluation.external import own_images
 from jaxcnn.evaluation.measures import area_under_roc
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.evaluation.risk_coverage import RiskCoverage, curves_by_doubt
+from jaxcnn.evaluation.risk_coverage import curves_by_doubt
 from jaxcnn.inference.classifier import Classifier
 from jaxcnn.inference.unlike import REJECTED, foreign_images
 from jaxcnn.runs.folder import Run, read_data
@@ -52,8 +52,9 @@ def unlike_document(scores: Mapping[str, np.ndarray], predictions: Mapping[str, 
         auroc = {own: _auroc(scores[own], predictions[own].groups, score) for own in before}
         sets[name] = {"images": len(score), "unlike": float((score > 1).mean()), "auroc_against": auroc}
     curves = curves_by_doubt(predictions["test"], scores["test"])
+    last = {coverage: max(0, round(coverage * len(scores["test"])) - 1) for coverage in _COVERAGES}
     accuracy = {
-        name: {str(coverage): 1 - float(curve.risk[_answered(coverage, curve)]) for coverage in _COVERAGES}
+        name: {str(coverage): 1 - float(curve.risk[place]) for coverage, place in last.items()}
         for name, curve in curves.items()
     }
     areas = {name: curve.area for name, curve in curves.items()}
@@ -67,10 +68,6 @@ def unlike_document(scores: Mapping[str, np.ndarray], predictions: Mapping[str, 
         "area_under_risk_coverage": areas,
         "at_threshold": at_threshold,
     }
-
-
-def _answered(coverage: float, curve: RiskCoverage) -> int:
-    return max(0, round(coverage * len(curve.risk)) - 1)
 
 
 def _auroc(

@@ -21,11 +21,8 @@ class Collection:
     """Images in the order of their files or of their splits.
 
     Attributes:
-        source: where they come from.
-        thumbnails: uint8 (n, 64, 64, 1).
         digests: SHA-256 of each.
         digests_of: "files" as they are published, or "pixels" where the files were written anew by preparing them.
-        names: one an image.
         labels: class names.
         splits: split names; "all" where there is no split.
         sizes: (width, height) in pixels, before an image is made a square.

@@ -67,7 +67,7 @@ def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
 
 def comparison_table(found: Comparison) -> str:
     """Format the matrix of overlaps, then each overlap by split and class, and the labels that disagree."""
-    letters = [_letter(place) for place in range(len(found.collections))]
+    letters = [chr(ord("A") + place) if place < 26 else f"#{place + 1}" for place in range(len(found.collections))]
     legend = "\n".join(
         f"{letter}  {collection.source}" for letter, collection in zip(letters, found.collections, strict=True)
     )
@@ -80,10 +80,6 @@ def comparison_table(found: Comparison) -> str:
     pairs = zip(permutations(letters, 2), found.overlaps, strict=True)
     details = [_details(overlap, *pair) for pair, overlap in pairs if len(overlap.places)]
     return "\n\n".join([legend, format_table(rows), *details])
-
-
-def _letter(place: int) -> str:
-    return chr(ord("A") + place) if place < 26 else f"#{place + 1}"
 
 
 def _details(overlap: Overlap, mine: str, other: str) -> str:

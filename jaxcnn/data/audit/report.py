@@ -5,11 +5,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from jaxcnn.data.audit.collection import Collection
 from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, crossing_patients, differ
-from jaxcnn.data.duplicates import SIDE, members
+from jaxcnn.data.duplicates import SIDE, Groups, members
 from jaxcnn.data.labelled import natural_order
 from jaxcnn.tables import fit_table, format_table
 
@@ -46,15 +46,8 @@ def audit_document(found: Audit) -> dict[str, Any]:
         "crossing_images": _count(found, crossing_images(collection, found.groups)),
         "direct_twins": _count(found, _direct_twins(found)),
         "usual_size": {"pixels": _usual_size(found), "images": _count(found, _of_usual_size(found))},
-        "identical": {
-            "compared": collection.digests_of,
-            **dataclasses.asdict(count_groups(collection, found.identical)),
-            "members": [_describe_group(found, group) for group in members(found.identical)],
-        },
-        "near_duplicates": {
-            **dataclasses.asdict(count_groups(collection, found.groups)),
-            "members": [_describe_group(found, group) for group in members(found.groups)],
-        },
+        "identical": {"compared": collection.digests_of, **_describe_groups(collection, found.identical)},
+        "near_duplicates": _describe_groups(collection, found.groups),
         "crossing_pairs": [
             {
                 "images": [collection.names[pair.first], collection.names[pair.second]],
@@ -86,15 +79,19 @@ def _of_usual_size(found: Audit) -> Bool[np.ndarray, " n"]:
     return np.array([size == usual for size in found.collection.sizes])
 
 
-def _describe_group(found: Audit, group: Int[np.ndarray, " members"]) -> dict[str, Any]:
-    collection = found.collection
-    return {
-        "crosses_splits": differ(collection.splits, group),
-        "labels_conflict": differ(collection.labels, group),
-        "images": [
-            {"name": collection.names[i], "split": collection.splits[i], "label": collection.labels[i]} for i in group
-        ],
-    }
+def _describe_groups(collection: Collection, groups: Groups) -> dict[str, Any]:
+    described = [
+        {
+            "crosses_splits": differ(collection.splits, group),
+            "labels_conflict": differ(collection.labels, group),
+            "images": [
+                {"name": collection.names[i], "split": collection.splits[i], "label": collection.labels[i]}
+                for i in group
+            ],
+        }
+        for group in members(groups)
+    ]
+    return {**dataclasses.asdict(count_groups(collection, groups)), "members": described}
 
 
 def _count(found: Audit, chosen: Bool[np.ndarray, " n"]) -> dict[str, dict[str, int]]:
