@@ -3,8 +3,6 @@
 All of it runs inside jit, on a small copy of the image; only the last step touches the image itself.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +37,9 @@ def crop_to_head(
         images: in [0, 1]; the head is brighter than what lies around it.
         shape: height and width of the results; None for those of the images.
     """
+    rows, columns = shape or images.shape[1:3]
     heads = _large_regions(jax.vmap(_bright)(images))
-    return jax.vmap(functools.partial(_crop, shape=shape or images.shape[1:3]))(images, heads)
+    return jax.vmap(lambda image, head: _crop(image, head, (rows, columns)))(images, heads)
 
 
 def _bright(image: Float[Array, "height width 1"]) -> Mask:
