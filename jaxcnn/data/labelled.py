@@ -32,7 +32,6 @@ class LabelledImage:
 
     Attributes:
         name: the path of its file; of a file with several slices followed by "#" and the number of this one.
-        label: its class.
         split: as in `LabelledFile`.
         patient: whose image it is; "" where that isn't known.
         pixels: of the square.

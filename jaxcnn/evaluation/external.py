@@ -45,7 +45,6 @@ def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[D
     """Load a prepared data set, the phantom, or anything that `prepare` accepts, and leave out broken files.
 
     Args:
-        source: its name.
         size: side of the images in pixels; a prepared data set must have it.
         splits: those to keep; all when there are none named.
 

@@ -142,7 +142,10 @@ def table(evaluation: Evaluation) -> str:
     """Format the scores with one column for each run, and one for each difference."""
     head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of groups"
     names = _column_names([run.name for run in evaluation.runs])
-    parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
+    parts = [head, format_table([("", *names), *_run_rows(evaluation.runs)])]
+    # Which class of another data set is taken for which of the runs'.
+    if matched := [(name, own, str(count)) for name, own, count in evaluation.classes]:
+        parts.insert(0, format_table([("class in the data", "class of the run", "images"), *matched]))
     if evaluation.compared:
         found = evaluation.differences()
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
@@ -150,12 +153,6 @@ def table(evaluation: Evaluation) -> str:
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
         parts += ["differences, with the same resamples for both runs", format_table([("", *heads), *rows])]
     return "\n\n".join(parts)
-
-
-def _class_lines(evaluation: Evaluation) -> list[str]:
-    """Which class of another data set is taken for which of the runs'."""
-    rows = [(name, own, str(count)) for name, own, count in evaluation.classes]
-    return [format_table([("class in the data", "class of the run", "images"), *rows])] if rows else []
 
 
 def _column_names(paths: list[str]) -> list[str]:
