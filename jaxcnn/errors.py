@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -22,6 +23,17 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """Return text with escapes for what can't be printed: line breaks, codes of a terminal, bytes that are no text."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+@contextlib.contextmanager
+def importing(package: str, *, needed_by: str, extra: str) -> Iterator[None]:
+    """Raise a UserError that tells how to install a package of an extra, where importing it fails in the block."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{needed_by}: need {package}, which is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+        ) from error
 
 
 def is_installed(module: str) -> bool:

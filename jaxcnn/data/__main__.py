@@ -1,6 +1,5 @@
 """`python -m jaxcnn.data`: prepare scans for training, and audit them for duplicates."""
 
-from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +9,13 @@ from PIL import Image
 
 from jaxcnn import cli
 from jaxcnn.cli import needed
-from jaxcnn.data.audit import audit as find_duplicates
-from jaxcnn.data.audit import audit_document, contact_sheet, read_collection, table
-from jaxcnn.data.audit.overlaps import compare, comparison_document
-from jaxcnn.data.audit.overlaps import table as comparison_table
+from jaxcnn.data.audit.collection import read_collection
+from jaxcnn.data.audit.contact_sheet import contact_sheet
+from jaxcnn.data.audit.findings import find_duplicates
+from jaxcnn.data.audit.overlaps import compare, comparison_document, comparison_table
+from jaxcnn.data.audit.report import audit_document, audit_table
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.duplicates import THRESHOLD
-from jaxcnn.data.files import LeftOut
 from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.download import cache_folder
@@ -87,7 +86,7 @@ def _table(dataset: Dataset) -> str:
     rows = [("split", *dataset.classes, "total", *["patients"] * of_patients)]
     for name, split in dataset.splits.items():
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
-        patients = [str(len({patient for patient in split.patients or () if patient}))] * of_patients
+        patients = [str(len(set(split.patients or ()) - {""}))] * of_patients
         rows.append((name, *map(str, counts), str(len(split)), *patients))
     return fit_table(rows)
 
@@ -114,7 +113,7 @@ def audit(
     collections = []
     for source in sources:
         collection = read_collection(source)
-        for line in tell_left_out([*collection.left_out, *starmap(LeftOut, collection.broken.items())]):
+        for line in tell_left_out([*collection.left_out, *collection.broken]):
             print(line)
         collections.append(collection)
     if len(collections) > 1:
@@ -123,7 +122,7 @@ def audit(
         _write(out, comparison_document(compared), None)
     else:
         found = find_duplicates(collections[0], threshold)
-        print(table(found))
+        print(audit_table(found))
         _write(out, audit_document(found), contact_sheet(found))
 
 

@@ -13,6 +13,10 @@ from jaxcnn.data.affine import transform
 from jaxcnn.data.traces import redraw_border, redraw_compression, redraw_resolution, redraw_texture
 
 Image = Float[Array, "height width"]
+Channels = Float[Array, "height width channel"]
+Images = Float[Array, "batch height width channel"]
+Masks = Int[Array, "batch height width"]
+Keys = Key[Array, " batch"]
 Scalar = Float[Array, ""]
 
 
@@ -61,15 +65,30 @@ class Augmentation:
             if not (0 <= strength <= most and math.isfinite(strength)):
                 raise ValueError(f"{name} must lie between 0 and {most}, got {strength}")
 
-    def __call__(
-        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch height width channel"]:
-        """Change each image in [0, 1] at random with its key; see `augment`."""
-        return augment(keys, images, self)
+    def __call__(self, keys: Keys, images: Images) -> Images:
+        """Change each image at random, determined by its key alone.
 
-    def move_masks(
-        self, keys: Key[Array, " batch"], masks: Int[Array, "batch height width"], classes: int
-    ) -> Int[Array, "batch height width"]:
+        The image is turned, zoomed, shifted and mirrored in one resampling (bilinear), blurred, its intensities are
+        changed and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the
+        others. The channels of an image are moved alike; their intensities are changed each by itself, for they are MRI
+        sequences. The strengths are constants of the compiled program.
+
+        Args:
+            keys: one an image, as `jaxcnn.models.example_keys.keys_at` makes them.
+            images: in [0, 1], and so are the results.
+        """
+        if self == Augmentation():
+            return images
+
+        def one(key: PRNGKeyArray, image: Channels) -> Channels:
+            geometry = _draw_numbers(key, self)[0]
+            keys = [key, *(jax.random.fold_in(key, channel) for channel in range(1, image.shape[-1]))]
+            channels = [_augment(own, geometry, image[..., place], self) for place, own in enumerate(keys)]
+            return jnp.stack(channels, axis=-1)
+
+        return jax.vmap(one)(keys, images)
+
+    def move_masks(self, keys: Keys, masks: Masks, classes: int) -> Masks:
         """Move masks as the images of the same keys are moved.
 
         The area of each class is resampled as the images are, and a pixel has the class that covers most of it. What
@@ -111,9 +130,7 @@ ANY_SEQUENCE = dataclasses.replace(BRAIN_MRI, curve=1.0)
 
 # (keys, images in [0, 1]) -> images in [0, 1]: each image is changed by its own key alone. To segment, it needs a
 # method `move_masks` as that of `Augmentation`.
-Augment = Callable[
-    [Key[Array, " batch"], Float[Array, "batch height width channel"]], Float[Array, "batch height width channel"]
-]
+Augment = Callable[[Keys, Images], Images]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +145,10 @@ class Redrawn:
     traces: tuple[Callable[[PRNGKeyArray, Image], Image], ...]
     first: Augmentation = BRAIN_MRI
 
-    def __call__(
-        self, keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch height width channel"]:
+    def __call__(self, keys: Keys, images: Images) -> Images:
         """Change each image in [0, 1] at random with its key."""
 
-        def one(key: PRNGKeyArray, image: Float[Array, "height width channel"]) -> Float[Array, "height width channel"]:
+        def one(key: PRNGKeyArray, image: Channels) -> Channels:
             for place, trace in enumerate(self.traces):
                 drawn, own = jax.random.split(jax.random.fold_in(key, place))
                 changed = jax.vmap(trace, in_axes=(None, 2), out_axes=2)(own, image)
@@ -142,9 +157,7 @@ class Redrawn:
 
         return jax.vmap(one)(keys, self.first(keys, images))
 
-    def move_masks(
-        self, keys: Key[Array, " batch"], masks: Int[Array, "batch height width"], classes: int
-    ) -> Int[Array, "batch height width"]:
+    def move_masks(self, keys: Keys, masks: Masks, classes: int) -> Masks:
         """Move masks as the images of the same keys are moved: as `first` does, for traces move nothing."""
         return self.first.move_masks(keys, masks, classes)
 
@@ -165,32 +178,6 @@ _GEOMETRY = ("horizontal_flip", "vertical_flip", "rotation", "zoom", "stretch", 
 
 # Between black and white, of a random grey curve.
 _KNOTS = 4
-
-
-def augment(
-    keys: Key[Array, " batch"], images: Float[Array, "batch height width channel"], augmentation: Augmentation
-) -> Float[Array, "batch height width channel"]:
-    """Change each image at random, determined by its key alone.
-
-    The image is turned, zoomed, shifted and mirrored in one resampling (bilinear), blurred, its intensities are changed
-    and noise is added. Each step takes its own numbers from the key: leaving one out doesn't change the others. The
-    channels of an image are moved alike; their intensities are changed each by itself, for they are MRI sequences.
-
-    Args:
-        keys: one an image, as `jaxcnn.models.example_keys.keys_at` makes them.
-        images: in [0, 1], and so are the results.
-        augmentation: the strengths; they are constants of the compiled program.
-    """
-    if augmentation == Augmentation():
-        return images
-
-    def one(key: PRNGKeyArray, image: Float[Array, "height width channel"]) -> Float[Array, "height width channel"]:
-        geometry = _draw_numbers(key, augmentation)[0]
-        keys = [key, *(jax.random.fold_in(key, channel) for channel in range(1, image.shape[-1]))]
-        channels = [_augment(own, geometry, image[..., place], augmentation) for place, own in enumerate(keys)]
-        return jnp.stack(channels, axis=-1)
-
-    return jax.vmap(one)(keys, images)
 
 
 def _draw_numbers(key: PRNGKeyArray, strengths: Augmentation) -> tuple[Array, PRNGKeyArray, PRNGKeyArray]:

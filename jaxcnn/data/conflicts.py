@@ -1,11 +1,10 @@
 """Find copies of an image with different labels: one of the labels is wrong, and only the user knows which."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.data.dataset import Dataset, Split, joined
+from jaxcnn.data.dataset import Dataset, joined
 from jaxcnn.data.duplicates import THRESHOLD, make_thumbnails, similar_pairs
 
 
@@ -29,14 +28,10 @@ def conflicts(dataset: Dataset) -> list[Conflict]:
         Conflict(
             (images.names[i], images.names[j]), (dataset.classes[images.labels[i]], dataset.classes[images.labels[j]])
         )
-        for i, j in _pairs(images)
+        for first, second in similar_pairs(make_thumbnails(images.images), THRESHOLD)
+        for i, j in zip(first.tolist(), second.tolist(), strict=True)
         if images.labels[i] != images.labels[j] and not (patients[i] and patients[i] == patients[j])
     ]
-
-
-def _pairs(images: Split) -> Iterator[tuple[int, int]]:
-    for first, second in similar_pairs(make_thumbnails(images.images), THRESHOLD):
-        yield from zip(first.tolist(), second.tolist(), strict=True)
 
 
 def without(dataset: Dataset, names: set[str]) -> Dataset:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int, UInt8
-from PIL import Image
+
+from jaxcnn.data.image import to_square
 
 # Images are compared at this size: differences that only compression makes are averaged away.
 SIDE = 64
@@ -14,11 +15,13 @@ THRESHOLD = 0.98
 _BLOCK = 1024
 
 Thumbnails = UInt8[np.ndarray, "n 64 64 1"]
+# By image: the place of the first member of its group.
+Groups = Int[np.ndarray, " n"]
 
 
 def image_groups(
     parts: Sequence[UInt8[np.ndarray, "_ height width channel"]], patients: Sequence[str] | None, *, segmented: bool
-) -> Int[np.ndarray, " n"]:
+) -> Groups:
     """Group images that must not be divided: near-duplicates, and images of one patient.
 
     Segmented slices whose patients are all known are grouped by patient alone: slices from the ends of any two heads
@@ -34,9 +37,8 @@ def image_groups(
 
 
 def make_thumbnails(images: UInt8[np.ndarray, "n height width channel"]) -> Thumbnails:
-    """Resize the first channel of images as `decode_grey` does: an antialiased triangle filter."""
-    resized = [Image.fromarray(image[..., 0]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in images]
-    return np.array(resized, np.uint8).reshape(-1, SIDE, SIDE, 1)
+    """Resize the first channel of images by `to_square`."""
+    return np.array([to_square(image[..., 0], SIDE) for image in images], np.uint8).reshape(-1, SIDE, SIDE, 1)
 
 
 def correlations(
@@ -66,17 +68,15 @@ def _centred(thumbnails: Thumbnails) -> Float64[np.ndarray, "n 4097"]:
     return np.hstack([centred, ~centred.any(axis=1, keepdims=True)], dtype=np.float64)
 
 
-def duplicate_groups(
-    thumbnails: Thumbnails, threshold: float = THRESHOLD, *, block: int = _BLOCK
-) -> Int[np.ndarray, " n"]:
+def duplicate_groups(thumbnails: Thumbnails, threshold: float = THRESHOLD, *, block: int = _BLOCK) -> Groups:
     """Divide images into groups of near-duplicates.
 
     Two images belong together if their correlation is above the threshold, or if a chain of such pairs joins them:
     groups are the connected components of that graph.
 
     Args:
-        thumbnails: from `make_thumbnails` or `decode_grey`.
-        threshold: correlation above which two images are near-duplicates.
+        thumbnails: from `make_thumbnails`.
+        threshold: for the correlation.
         block: images compared at a time; bounds the memory, and changes nothing else.
 
     Returns:
@@ -101,9 +101,7 @@ def similar_pairs(
             yield top + rows[once], left + columns[once]
 
 
-def _join(
-    groups: Int[np.ndarray, " n"], first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
-) -> Int[np.ndarray, " n"]:
+def _join(groups: Groups, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]) -> Groups:
     """Merge the groups of each pair."""
     # Only here: it takes a while to import, and a data set without duplicates doesn't need it.
     from scipy.sparse import coo_array
@@ -116,7 +114,7 @@ def _join(
     return first_members[group_of]
 
 
-def join_patients(groups: Int[np.ndarray, " n"], patients: Sequence[str] | None) -> Int[np.ndarray, " n"]:
+def join_patients(groups: Groups, patients: Sequence[str] | None) -> Groups:
     """Merge the groups that hold images of one patient; images of an unknown one ("") stay where they are."""
     if patients is None or not any(patients):
         return groups
@@ -126,7 +124,7 @@ def join_patients(groups: Int[np.ndarray, " n"], patients: Sequence[str] | None)
     return _join(groups, firsts, places)
 
 
-def members(groups: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " members"]]:
+def members(groups: Groups) -> list[Int[np.ndarray, " members"]]:
     """List the members of every group that has more than one, by their places."""
     order = np.argsort(groups, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

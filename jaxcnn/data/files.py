@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
 
 from jaxcnn.errors import UserError, one_line, printable
 
@@ -99,15 +98,11 @@ def _list_files(path: Path, stack: contextlib.ExitStack) -> list[StoredFile]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: names in the zip are said to be UTF-8, and aren't; pack the folder again") from error
     except Exception as error:  # A damaged one makes zipfile raise many kinds.
-        raise UserError(f"{path}: {_why_no_zip(file)}") from error
+        file.seek(0)
+        if file.read(4) == b"PK\x03\x04":
+            raise UserError(f"{path}: the zip is truncated or damaged; download it again") from error
+        raise UserError(f"{path}: is neither a zip nor a folder; give a folder or a zip of images") from error
     return _files_of_zip(path, archive)
-
-
-def _why_no_zip(file: BinaryIO) -> str:
-    file.seek(0)
-    if file.read(4) == b"PK\x03\x04":
-        return "the zip is truncated or damaged; download it again"
-    return "is neither a zip nor a folder; give a folder or a zip of images"
 
 
 def _files_of_folder(folder: Path) -> list[StoredFile]:
@@ -123,17 +118,13 @@ def _files_of_zip(path: Path, archive: zipfile.ZipFile) -> list[StoredFile]:
     # A damaged entry may have no name, which `is_dir` doesn't expect.
     members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     for member in members:
-        if _leaves_its_folder(member.filename):
+        name = PureWindowsPath(member.filename)  # It knows both separators, and drives.
+        if name.anchor or ".." in name.parts:
             raise UserError(f"{path}: the entry {member.filename!r} points outside the zip; don't trust this file")
     return [
         StoredFile(PurePosixPath(member.filename), member.file_size, functools.partial(_read_member, archive, member))
         for member in members
     ]
-
-
-def _leaves_its_folder(name: str) -> bool:
-    path = PureWindowsPath(name)  # It knows both separators, and drives.
-    return bool(path.anchor) or ".." in path.parts
 
 
 def _read_file(path: Path, count: int) -> bytes:

@@ -53,7 +53,10 @@ def _crop(image: Float[Array, "height width 1"], head: Mask, shape: tuple[int, i
     start, side = _square_around(head)
     found = jnp.mean(head, dtype=jnp.float32) >= _LEAST_HEAD
     # The square is all of an image without a head; at its own size that gives it back, bit for bit.
-    return _resample(image, jnp.where(found, start, 0.0), jnp.where(found, side, 1.0), shape)
+    start, side = jnp.where(found, start, 0.0), jnp.where(found, side, 1.0)
+    size, target = jnp.asarray(image.shape[:2], jnp.float32), jnp.asarray(shape, jnp.float32)
+    scale = target / size / side
+    return jax.image.scale_and_translate(image, (*shape, 1), (0, 1), scale, -start * size * scale, "linear")
 
 
 def _otsu_threshold(image: Copy) -> Float[Array, ""]:
@@ -92,13 +95,11 @@ def _large_regions(masks: Bool[Array, "batch 64 64"]) -> Bool[Array, "batch 64 6
         largest = jax.lax.reduce_window(numbers, _LEAST, jax.lax.max, (1, 3, 3), (1, 1, 1), "SAME")
         return jnp.where(masks, largest, 0)
 
-    def changed(numbers: tuple[Array, Array]) -> Bool[Array, ""]:
-        return jnp.any(numbers[0] != numbers[1])
-
-    def step(numbers: tuple[Array, Array]) -> tuple[Array, Array]:
-        return spread(numbers[0]), numbers[0]
-
-    regions, _ = jax.lax.while_loop(changed, step, (spread(numbers), numbers))
+    regions, _ = jax.lax.while_loop(
+        lambda numbers: jnp.any(numbers[0] != numbers[1]),
+        lambda numbers: (spread(numbers[0]), numbers[0]),
+        (spread(numbers), numbers),
+    )
     # A histogram of the numbers, by the two digits to the base of the side: matrix products, which also ONNX has.
     place = regions.reshape(-1, _SIDE**2) - 1
     # No remainder, which jax2onnx doesn't write for a batch of any size.
@@ -116,11 +117,3 @@ def _square_around(mask: Mask) -> tuple[Float[Array, "2"], Float[Array, ""]]:
     end = 1 - jnp.argmax(lines[:, ::-1], axis=1).astype(jnp.float32) / _SIDE
     side = jnp.minimum(jnp.max(end - first) + 2 * _MARGIN, 1.0)
     return jnp.clip((first + end - side) / 2, 0, 1 - side), side
-
-
-def _resample(
-    image: Float[Array, "height width 1"], start: Float[Array, "2"], side: Float[Array, ""], shape: tuple[int, int]
-) -> Float[Array, "rows columns 1"]:
-    size, target = jnp.asarray(image.shape[:2], jnp.float32), jnp.asarray(shape, jnp.float32)
-    scale = target / size / side
-    return jax.image.scale_and_translate(image, (*shape, 1), (0, 1), scale, -start * size * scale, "linear")

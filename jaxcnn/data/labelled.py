@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split
@@ -32,7 +32,6 @@ class LabelledImage:
 
     Attributes:
         name: the path of its file; of a file with several slices followed by "#" and the number of this one.
-        label: its class.
         split: as in `LabelledFile`.
         patient: whose image it is; "" where that isn't known.
         pixels: of the square.
@@ -78,14 +77,10 @@ def read_images(listing: Listing, size: int) -> tuple[list[LabelledImage], list[
 
 def _read(file: LabelledFile, size: int) -> list[LabelledImage] | LeftOut:
     try:
-        return _images(file, size)
+        encoded = file.file.content(file.reader.most_bytes)
+        scan = read_scan(encoded, file.reader)
     except FileError as error:
         return LeftOut(file.name, str(error))
-
-
-def _images(file: LabelledFile, size: int) -> list[LabelledImage]:
-    encoded = file.file.content(file.reader.most_bytes)
-    scan = read_scan(encoded, file.reader)
     digest = hashlib.sha256(encoded).hexdigest()
     # The slices of a volume are of one patient, whoever that is.
     patient = file.patient or scan.patient or (file.name if len(scan.slices) > 1 else "")
@@ -125,7 +120,13 @@ def as_dataset(source: Path, images: Sequence[LabelledImage]) -> Dataset:
     for name in SPLITS:
         members = [image for image in ordered if SPLIT_NAMES.get(image.split.lower(), "train") == name]
         if members:
-            splits[name] = _as_split(members, np.array([label_of[image.label] for image in members], np.int32))
+            patients = tuple(image.patient for image in members)
+            splits[name] = Split(
+                images=np.stack([image.pixels for image in members]),
+                labels=np.array([label_of[image.label] for image in members], np.int32),
+                names=tuple(image.name for image in members),
+                patients=patients if any(patients) else None,
+            )
     return Dataset(str(source), classes, splits)
 
 
@@ -133,16 +134,6 @@ def natural_order(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """A key to sort by: grade2 comes before grade10, and B after a."""
     parts = re.findall(r"\d+|\D+", name)
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], name
-
-
-def _as_split(images: Sequence[LabelledImage], labels: Int[np.ndarray, " n"]) -> Split:
-    patients = tuple(image.patient for image in images)
-    return Split(
-        images=np.stack([image.pixels for image in images]),
-        labels=labels,
-        names=tuple(image.name for image in images),
-        patients=patients if any(patients) else None,
-    )
 
 
 def tell_left_out(left_out: Sequence[LeftOut]) -> list[str]:

@@ -11,11 +11,10 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxcnn.data.dataset import Dataset, Split
+from jaxcnn.data.kaggle import PAGE
 
 # Part of the path on the disk. A change of the decoding or of the features must change it.
 VERSION = "1.0.0"
-
-Example = dict[str, Any]
 
 
 class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -32,14 +31,12 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     """
 
     VERSION = tfds.core.Version(VERSION)
+    description = "Labelled scans; 8-bit grey, resized with an antialiased triangle filter."
+    homepage: str | None = None
+    names_patients = True
 
     def __init__(self, *, dataset: Dataset, data_dir: Path) -> None:
-        """Prepare nothing yet.
-
-        Args:
-            dataset: images and labels.
-            data_dir: the data set appears in labelled_scans/128x128/1.0.0 under it.
-        """
+        """Prepare nothing yet; the data set will appear in labelled_scans/128x128/1.0.0 under `data_dir`."""
         self._dataset = dataset
         self._size = next(iter(dataset.splits.values())).images.shape[1]
         config = tfds.core.BuilderConfig(
@@ -48,22 +45,16 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.describe(
-            "Labelled scans; 8-bit grey, resized with an antialiased triangle filter.", patient=tfds.features.Text()
-        )
-
-    def describe(self, description: str, homepage: str | None = None, **features: Any) -> tfds.core.DatasetInfo:
-        """What TFDS is to know of the data set; `features` are those beside image, label and file_name."""
         return _LocalInfo(
             builder=self,
-            description=description,
-            homepage=homepage,
+            description=self.description,
+            homepage=self.homepage,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(self._size, self._size, 1), encoding_format="png"),
                     "label": tfds.features.ClassLabel(names=self._dataset.classes),
                     "file_name": tfds.features.Text(),
-                    **features,
+                    **({"patient": tfds.features.Text()} if self.names_patients else {}),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -74,19 +65,16 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         del dl_manager  # The images are in memory already.
         return {name: self._generate_examples(split) for name, split in self._dataset.splits.items()}
 
-    def _generate_examples(self, split: Split) -> Iterable[tuple[int, Example]]:
+    def _generate_examples(self, split: Split) -> Iterable[tuple[int, dict[str, Any]]]:
         for place in range(len(split)):
-            yield place, self._example(split, place)
-
-    def _example(self, split: Split, place: int) -> Example:
-        png = io.BytesIO()
-        Image.fromarray(split.images[place, ..., 0]).save(png, "PNG")
-        png.seek(0)
-        # TFDS takes a file of PNG bytes as it is; to encode an array it would import TensorFlow.
-        example = {"image": png, "label": int(split.labels[place]), "file_name": split.names[place]}
-        if "patient" in self.info.features:
-            example["patient"] = split.patients[place] if split.patients else ""
-        return example
+            png = io.BytesIO()
+            Image.fromarray(split.images[place, ..., 0]).save(png, "PNG")
+            png.seek(0)
+            # TFDS takes a file of PNG bytes as it is; to encode an array it would import TensorFlow.
+            example = {"image": png, "label": int(split.labels[place]), "file_name": split.names[place]}
+            if self.names_patients:
+                example["patient"] = split.patients[place] if split.patients else ""
+            yield place, example
 
     def _example_writer(self) -> ExampleWriter:
         return _ReproducibleWriter(self.info.file_format)
@@ -99,12 +87,9 @@ class BrainTumorMri(LabelledScans, skip_registration=True):  # type: ignore[call
     """
 
     VERSION = tfds.core.Version(VERSION)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.describe(
-            "Brain MRI slices of four classes; 8-bit grey, resized with an antialiased triangle filter.",
-            homepage="https://www.kaggle.com/datasets/bilalakgz/brain-tumor-mri-dataset",
-        )
+    description = "Brain MRI slices of four classes; 8-bit grey, resized with an antialiased triangle filter."
+    homepage = PAGE
+    names_patients = False
 
 
 class _LocalInfo(tfds.core.DatasetInfo):

@@ -107,9 +107,7 @@ def _by_table(path: Path, images: Images, rows: Mapping[PurePosixPath, Row], tab
                     f"{path}: {table} has the unknown split {row.split!r} in line {row.line}; use one of"
                     f" {', '.join(SPLIT_NAMES)}, in any case"
                 )
-            patient = row.patient or _patient_by_name(file.path)
-            name = shown(file.path.relative_to(root))
-            files.append(LabelledFile(file, reader, name, row.label, row.split, patient))
+            files.append(_file((file, reader), root, row.label, row.split, row.patient))
     return Listing(f"the table {table}", tuple(files), tuple(left_out))
 
 
@@ -141,8 +139,8 @@ def _by_folders(path: Path, images: Images) -> Listing:
         )
         for image, of in zip(images, folders, strict=True)
     ]
-    deeper = ["PATIENT", *["folder"] * (len(folders[0]) - first - 2)] if len(folders[0]) > first + 1 else []
-    return Listing("/".join([*["SPLIT"] * first, "CLASS", *deeper, "image"]), tuple(files), ())
+    levels = [*["SPLIT"] * first, "CLASS", "PATIENT", *["folder"] * len(folders[0])]
+    return Listing("/".join([*levels[: max(len(folders[0]), 1)], "image"]), tuple(files), ())
 
 
 def _root(paths: Sequence[PurePosixPath]) -> PurePosixPath:
@@ -153,12 +151,9 @@ def _root(paths: Sequence[PurePosixPath]) -> PurePosixPath:
 def _file(image: tuple[StoredFile, Reader], root: PurePosixPath, label: str, split: str, patient: str) -> LabelledFile:
     file, reader = image
     name = shown(file.path.relative_to(root))
-    return LabelledFile(file, reader, name, label, split, patient or _patient_by_name(file.path))
-
-
-def _patient_by_name(path: PurePosixPath) -> str:
-    found = _TCGA_PATIENT.match(path.name)
-    return found.group().upper().replace("-", "_") if found else ""
+    if not patient and (found := _TCGA_PATIENT.match(file.path.name)):
+        patient = found.group().upper().replace("-", "_")
+    return LabelledFile(file, reader, name, label, split, patient)
 
 
 def _is_split(folder: str) -> bool:

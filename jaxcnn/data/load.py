@@ -51,7 +51,7 @@ def load_dataset(source: str, max_images: int | None = None, *, masks: bool = Fa
         classes = BINARY if masks else CLASSES
         return Dataset(source, classes, {"train": train, "test": test})
     if masks:
-        dataset = as_segmentation(source, load_slices(Path(source)))
+        dataset = _as_segmentation(source, load_slices(Path(source)))
     else:
         dataset = _read_prepared(_find_prepared(Path(source)))
     return dataclasses.replace(dataset, splits={name: split.spread(most) for name, split in dataset.splits.items()})
@@ -66,12 +66,8 @@ def _phantom_split(name: str, offset: int, count: int, *, masks: bool) -> Split:
     return Split(images, _largest_class(drawn), names, masks=drawn)
 
 
-def as_segmentation(source: str, slices: Slices) -> Dataset:
-    """The slices as a data set without splits.
-
-    Raises:
-        UserError: they have no masks, or these are empty.
-    """
+def _as_segmentation(source: str, slices: Slices) -> Dataset:
+    """The slices as a data set without splits; refuse those without masks, or with empty ones alone."""
     if slices.masks is None:
         raise UserError(f"{source}: has no masks; give images with masks, to train on")
     if not slices.masks.any():
@@ -86,23 +82,23 @@ def _largest_class(masks: UInt8[np.ndarray, "n height width"]) -> Int32[np.ndarr
 
 def is_prepared(source: str) -> bool:
     """Tell whether `load_dataset` takes it: the phantom, or a folder that `prepare` wrote."""
-    folder = Path(source)
-    return source == "phantom" or (folder / "dataset_info.json").is_file() or any(folder.glob(_INFO))
+    return source == "phantom" or bool(_data_sets(Path(source)))
+
+
+def _data_sets(folder: Path) -> list[Path]:
+    """The folder itself, or those inside it that hold a data set."""
+    if (folder / "dataset_info.json").is_file():
+        return [folder]
+    return sorted(info.parent for info in folder.glob(_INFO))
 
 
 def _find_prepared(folder: Path) -> Path:
     try:
-        return _only_data_set(folder)
+        exists, found = folder.exists(), _data_sets(folder)
     except OSError as error:
         raise UserError(f"{folder}: can't be read: {error.strerror}") from error
-
-
-def _only_data_set(folder: Path) -> Path:
-    if not folder.exists():
+    if not exists:
         raise UserError(f"{folder}: no such folder; give phantom, or the DIR of {_prepare_command('IMAGES')}")
-    if (folder / "dataset_info.json").is_file():
-        return folder
-    found = sorted(info.parent for info in folder.glob(_INFO))
     if not found:
         raise UserError(f"{folder}: holds no prepared data set; give the DIR of {_prepare_command(folder)}")
     if len(found) > 1:
@@ -121,7 +117,10 @@ def _read_prepared(folder: Path) -> Dataset:
     try:
         builder = tfds.builder_from_directory(folder)
         features, sizes = builder.info.features, builder.info.splits
-        _check_features(folder, features)
+        # TFDS would read other data sets just as well.
+        if set(features) - {"patient"} != _FEATURES or not features["label"].names:
+            command = _prepare_command("IMAGES")
+            raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {command}")
         splits = {name: _read_split(builder, name) for name in SPLITS if name in sizes and sizes[name].num_examples}
         return Dataset(str(folder), _classes(folder, splits), splits)
     except UserError:
@@ -129,12 +128,6 @@ def _read_prepared(folder: Path) -> Dataset:
     # Whatever a damaged file makes protobuf, array-record (RuntimeError), TFDS and Pillow raise.
     except Exception as error:
         raise UserError(f"{folder}: the data set is damaged ({error}); prepare it again with --overwrite") from error
-
-
-def _check_features(folder: Path, features: Any) -> None:
-    """Refuse other data sets, which TFDS would read just as well."""
-    if set(features) - {"patient"} != _FEATURES or not features["label"].names:
-        raise UserError(f"{folder}: is a TFDS data set of another kind; give the DIR of {_prepare_command('IMAGES')}")
 
 
 def _classes(folder: Path, splits: Mapping[str, Split]) -> tuple[str, ...]:
@@ -151,17 +144,13 @@ def _read_split(builder: Any, name: str) -> Split:
 
     # TFDS decodes with OpenCV where it is installed and warns where it isn't; Pillow is what wrote these files.
     records = list(builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()}))
+    patients = tuple(record.get("patient", b"").decode() for record in records)
     return Split(
         images=np.stack([_decode_png(record["image"]) for record in records]),
         labels=np.array([record["label"] for record in records], np.int32),
         names=tuple(record["file_name"].decode() for record in records),
-        patients=_patients(records),
+        patients=patients if any(patients) else None,
     )
-
-
-def _patients(records: list[Any]) -> tuple[str, ...] | None:
-    patients = tuple(record.get("patient", b"").decode() for record in records)
-    return patients if any(patients) else None
 
 
 def _decode_png(png: bytes) -> UInt8[np.ndarray, "size size 1"]:

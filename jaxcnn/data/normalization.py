@@ -25,21 +25,19 @@ VOLUME_PERCENTILES = (10, 99)
 _LEAST_DEVIATIONS, _MOST_DEVIATIONS = -2.0, 6.0
 
 
-def unchanged(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
+def unchanged(images: Images) -> Images:
     """Leave the images as they are."""
     return images
 
 
-def per_image_z_score(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
+def per_image_z_score(images: Images) -> Images:
     """Subtract the mean of each channel of each image, and divide by its standard deviation + 1e-3."""
     mean = jnp.mean(images, axis=(1, 2), keepdims=True)
     deviation = jnp.std(images, axis=(1, 2), keepdims=True)
     return (images - mean) / (deviation + 1e-3)
 
 
-def foreground_z_score(
-    images: Float[Array, "batch height width channel"],
-) -> Float[Array, "batch height width channel"]:
+def foreground_z_score(images: Images) -> Images:
     """Subtract the mean of each channel's foreground, and divide by the foreground's standard deviation.
 
     The z-score of Reinhold et al. (2019), who take it over the brain. Here there is no brain mask; foreground is what
@@ -62,7 +60,7 @@ def _moments(images: Images, mask: Bool[Array, "batch height width channel"]) ->
     return mean, jnp.sqrt(jnp.mean((images - mean) ** 2, axis=(1, 2), keepdims=True, where=mask))
 
 
-def percentile(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
+def percentile(images: Images) -> Images:
     """Stretch each channel of each image so that its 1st percentile is 0 and its 99th is 1, and clip it there.
 
     Percentiles in place of the extremes, so that a bright artefact doesn't darken all else: the ends of the scale in
@@ -72,13 +70,13 @@ def percentile(images: Float[Array, "batch height width channel"]) -> Float[Arra
     return jnp.clip((images - low) / jnp.maximum(high - low, _LEAST_CONTRAST), 0, 1)
 
 
-def imagenet(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width 3"]:
+def imagenet(images: Images) -> Float[Array, "batch height width 3"]:
     """Normalise by ImageNet's mean and standard deviation; a grey image becomes three channels."""
     mean, deviation = (jnp.asarray(of, images.dtype) for of in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
     return (images - mean) / deviation
 
 
-def volume_z_score(images: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
+def volume_z_score(images: Images) -> Images:
     """What `standardize_volumes` stored, as floats of mean 0 and standard deviation 1 over a patient's slices."""
     return images * (_MOST_DEVIATIONS - _LEAST_DEVIATIONS) + _LEAST_DEVIATIONS
 

@@ -8,11 +8,10 @@ Geometry is in head coordinates: x to the right of the image, y up, the image tw
 place, tilt) takes them to pixels.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +76,11 @@ def _in_chunks(render: Callable[..., Array], seed: int, indices: Int[np.ndarray,
         raise ValueError(f"indices must lie in [0, 2**31), got {indices.min()} to {indices.max()}")
     padded = np.zeros(max(1, -(-len(indices) // _CHUNK)) * _CHUNK, np.int32)
     padded[: len(indices)] = indices
-    with jax.default_device(cpu_device("draws the phantom")), _fixed_options():
+    cpu = cpu_device("draws the phantom")
+    # What the user's options (JAX_ENABLE_X64 and others) would change in the images is as it is by default.
+    with jax.default_device(cpu), jax.enable_x64(False), jax.threefry_partitionable(True), jax.disable_jit(False):
         chunks = [np.asarray(render(np.uint32(seed), chunk)) for chunk in padded.reshape(-1, _CHUNK)]
     return np.concatenate(chunks)[: len(indices)]
-
-
-@contextlib.contextmanager
-def _fixed_options() -> Iterator[None]:
-    """What the user's options (JAX_ENABLE_X64 and others) would change in the images is as it is by default."""
-    with jax.enable_x64(False), jax.threefry_partitionable(True), jax.disable_jit(False):
-        yield
 
 
 @jax.jit
@@ -114,11 +108,11 @@ def render(key: PRNGKeyArray, label: Int32[Array, ""]) -> Grid:
     latents = draw_latents(key)
     head = draw_head(latents.pose, latents.bend_x, latents.bend_y)
     contrast = draw_contrast(latents.contrast)
-    image = paint_skull(head, contrast, latents.skull, latents.muscle)
-    image = paint_brain(image, head, contrast, latents.folds, latents.texture)
-    image = paint_ventricles(image, head, contrast, latents.ventricles)
-    image = paint_vessels(image, head, contrast, latents.vessels)
-    image = paint_tumor(image, head, contrast, label, latents.tumor, latents.outline, latents.texture)
+    image = paint_skull(head, contrast, latents)
+    image = paint_brain(image, head, contrast, latents)
+    image = paint_ventricles(image, head, contrast, latents)
+    image = paint_vessels(image, head, contrast, latents)
+    image = paint_tumor(image, head, contrast, latents, label)
     image = jnp.clip(image * coil_shading(latents.shading), 0, 1)
     return add_noise(image, latents.noise, latents.noise_level)
 
@@ -127,7 +121,7 @@ def render_mask(key: PRNGKeyArray, label: Int32[Array, ""]) -> Bool[Array, "128 
     """Where the tumour of `render` is: what is painted covers more than half of a pixel."""
     latents = draw_latents(key)
     head = draw_head(latents.pose, latents.bend_x, latents.bend_y)
-    _, distance, _, visible = place_tumor(head, label, latents.tumor, latents.outline)
+    _, distance, _, visible = place_tumor(head, latents, label)
     return visible * inside(distance) > 0.5
 
 
@@ -347,22 +341,22 @@ def draw_contrast(uniform: Uniform) -> Contrast:
     return Contrast(*(usual * (1 + 0.12 * jnp.stack(tissues)) * (0.95 + 0.12 * gain)))
 
 
-def paint_skull(head: Head, contrast: Contrast, uniform: Uniform, muscle: Normal) -> Grid:
+def paint_skull(head: Head, contrast: Contrast, latents: Latents) -> Grid:
     """Scalp, the muscle and airways of face and neck, bone, and the fluid that fills the skull."""
     outline, cavity = head.distance("head"), head.distance("cavity")
-    bone_thickness = 0.045 + 0.01 * uniform[0]
+    bone_thickness = 0.045 + 0.01 * latents.skull[0]
     image = contrast.scalp * inside(outline)
-    image = blend(image, contrast.muscle * (1 + 0.2 * smooth_field(muscle, 40)), inside(outline + 0.05))
+    image = blend(image, contrast.muscle * (1 + 0.2 * smooth_field(latents.muscle, 40)), inside(outline + 0.05))
     image = blend(image, contrast.bone, inside(head.distance("airway")))
     image = blend(image, contrast.bone, inside(cavity - bone_thickness))
     return blend(image, contrast.fluid, inside(cavity))
 
 
-def paint_brain(image: Grid, head: Head, contrast: Contrast, folds: Normal, texture: Normal) -> Grid:
+def paint_brain(image: Grid, head: Head, contrast: Contrast, latents: Latents) -> Grid:
     """White matter under a folded cortex, with sulci, deep nuclei and tracts."""
     depth = -head.distance("brain")
     # Sulci follow the zero lines of a random field, which are long and winding; gyri lie between them.
-    ridge = jnp.abs(smooth_field(folds, 22))
+    ridge = jnp.abs(smooth_field(latents.folds, 22))
     sulcus = jax.nn.sigmoid((0.2 - ridge - 6 * (depth - 0.13)) / 0.1)
     white = jax.nn.sigmoid((ridge - 0.35 + 10 * (depth - 0.11)) / 0.15) * inside(0.03 - depth)
     brain = blend(jnp.full_like(depth, contrast.grey), contrast.white, white)
@@ -370,21 +364,21 @@ def paint_brain(image: Grid, head: Head, contrast: Contrast, folds: Normal, text
     brain = blend(brain, contrast.grey, 0.8 * inside(head.distance("nucleus"), 0.015))
     brain = blend(brain, contrast.white, inside(head.distance("tract"), 0.012))
     brain = blend(brain, contrast.fluid, 0.85 * inside(head.distance("cleft"), 0.01))
-    return blend(image, brain * (1 + 0.05 * smooth_field(texture, 40)), inside(-depth))
+    return blend(image, brain * (1 + 0.05 * smooth_field(latents.texture, 40)), inside(-depth))
 
 
-def paint_ventricles(image: Grid, head: Head, contrast: Contrast, uniform: Uniform) -> Grid:
+def paint_ventricles(image: Grid, head: Head, contrast: Contrast, latents: Latents) -> Grid:
     """Ventricles of random width, wider on one side, with a choroid plexus that takes up contrast agent."""
-    width, asymmetry, *_ = uniform
+    width, asymmetry, *_ = latents.ventricles
     widening = 0.008 + 0.02 * width + 0.012 * asymmetry * jnp.tanh(head.x / 0.05)
     image = blend(image, contrast.fluid, inside(head.distance("ventricle") - widening))
     return blend(image, contrast.vessel, 0.7 * inside(head.distance("plexus")))
 
 
-def paint_vessels(image: Grid, head: Head, contrast: Contrast, uniform: Uniform) -> Grid:
+def paint_vessels(image: Grid, head: Head, contrast: Contrast, latents: Latents) -> Grid:
     """The venous sinus on the midline, and vessels that cross the slice: spots where no tumour is."""
     image = blend(image, contrast.vessel, inside(head.distance("sinus")))
-    x, y, size, _ = uniform.reshape(4, 4)
+    x, y, size, _ = latents.vessels.reshape(4, 4)
     radius = 0.017 + 0.011 * size
     vessels = jnp.stack([0.5 * x, 0.5 * y, radius, radius, jnp.zeros_like(x)], axis=1)
     visible = inside(signed_distance(head.x, head.y, vessels)) * inside(head.distance("brain"))
@@ -482,33 +476,23 @@ def draw_pituitary(uniform: Uniform, plane: Int32[Array, ""]) -> Tumor:
     )
 
 
-def paint_tumor(
-    image: Grid,
-    head: Head,
-    contrast: Contrast,
-    label: Int32[Array, ""],
-    uniform: Uniform,
-    outline: Normal,
-    texture: Normal,
-) -> Grid:
+def paint_tumor(image: Grid, head: Head, contrast: Contrast, latents: Latents, label: Int32[Array, ""]) -> Grid:
     """Add the tumour of the class `label`; without one the image stays as it is."""
-    tumor, distance, ragged, visible = place_tumor(head, label, uniform, outline)
-    uneven = 1 + 0.06 * smooth_field(texture, 40)
+    tumor, distance, ragged, visible = place_tumor(head, latents, label)
+    uneven = 1 + 0.06 * smooth_field(latents.texture, 40)
     image = blend(image, contrast.oedema, visible * tumor.oedema * inside(distance - 0.10 + ragged, 0.025))
     image = blend(image, tumor.enhancement * contrast.enhancing * uneven, visible * inside(distance))
     core = inside(distance + 0.06 + 0.5 * ragged, 0.012)
     return blend(image, contrast.necrosis * uneven, visible * tumor.necrosis * core)
 
 
-def place_tumor(
-    head: Head, label: Int32[Array, ""], uniform: Uniform, outline: Normal
-) -> tuple[Tumor, Grid, Grid, Grid | Scalar]:
+def place_tumor(head: Head, latents: Latents, label: Int32[Array, ""]) -> tuple[Tumor, Grid, Grid, Grid | Scalar]:
     """The tumour of the class `label`, the distance to its outline, how ragged that is, and where it can be seen."""
     # NO_TUMOR needs a mass too, since all branches are alike; it is not painted.
     draws = [draw_glioma, draw_meningioma, draw_pituitary, draw_pituitary]
-    tumor = jax.lax.switch(label, draws, uniform, head.plane)
+    tumor = jax.lax.switch(label, draws, latents.tumor, head.plane)
     ellipse = jnp.stack([tumor.x, tumor.y, tumor.radius_x, tumor.radius_y, jnp.zeros_like(tumor.x)])
-    ragged = tumor.raggedness * smooth_field(outline, 14)
+    ragged = tumor.raggedness * smooth_field(latents.outline, 14)
     distance = signed_distance(head.x, head.y, ellipse[None]) + ragged
     # The falx keeps a glioma in its hemisphere; the skull keeps every tumour in.
     hemisphere = jnp.where((label == GLIOMA) & (head.plane != SAGITTAL), inside(0.02 - jnp.sign(tumor.x) * head.x), 1)

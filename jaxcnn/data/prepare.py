@@ -70,7 +70,7 @@ def prepare(
         out: a TFDS data folder, which may hold other data sets and sizes.
         size: side of the images, in pixels.
         skip_broken: leave broken files out, instead of refusing the whole.
-        skip_conflicts: leave copies with different labels out, instead of refusing the whole.
+        skip_conflicts: the same for copies with different labels.
         overwrite: replace what was prepared with this size before.
 
     Raises:
@@ -86,7 +86,12 @@ def prepare(
             raise UserError(f"{target}: already exists; replace it with --overwrite")
         images, broken = read_images(listing, size)  # All, so that one pass finds every broken file.
     if broken and not skip_broken:
-        raise UserError(f"{source}: {_summary(broken)}")
+        first, more = f"{source}: {broken[0].name} {broken[0].reason}", len(broken) - 1
+        if not more:
+            raise UserError(f"{first}; leave it out with --skip-broken")
+        raise UserError(
+            f"{first}, and {more} more files are broken; leave them out with --skip-broken, which lists them"
+        )
     _check_left(source, listing, images)
     dataset = as_dataset(source, images)
     _check_classes(source, dataset)
@@ -104,13 +109,6 @@ def _is_archive(listing: Listing) -> bool:
     splits, labels = {file.split for file in listing.files}, {file.label for file in listing.files}
     arranged = listing.layout == "SPLIT/CLASS/image" and splits == {"Training", "Testing"} and labels == set(CLASSES)
     return arranged and not any(file.patient or file.reader.volumes for file in listing.files)
-
-
-def _summary(broken: Sequence[LeftOut]) -> str:
-    first = f"{broken[0].name} {broken[0].reason}"
-    if len(broken) == 1:
-        return f"{first}; leave it out with --skip-broken"
-    return f"{first}, and {len(broken) - 1} more files are broken; leave them out with --skip-broken, which lists them"
 
 
 def _check_left(source: Path, listing: Listing, images: Sequence[LabelledImage]) -> None:

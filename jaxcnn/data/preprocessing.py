@@ -14,6 +14,7 @@ from jaxcnn.data.augment import Augment
 from jaxcnn.data.head import crop_to_head
 from jaxcnn.data.normalization import NORMALIZATIONS
 
+Pixels = UInt8[Array | np.ndarray, "batch height width channel"]
 Images = Float[Array, "batch height width channel"]
 
 # The names that --crop takes; each gives the part of an image in [0, 1] that matters, in a height and a width.
@@ -64,9 +65,7 @@ def preprocessing_from_json(content: Mapping[str, Any]) -> Preprocessing:
     return preprocessing
 
 
-def frame(
-    images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
-) -> UInt8[Array | np.ndarray, "batch rows columns channel"]:
+def frame(images: Pixels, preprocessing: Preprocessing) -> UInt8[Array | np.ndarray, "batch rows columns channel"]:
     """Crop and resize each image to what the network sees (bilinear, antialiased), as bytes.
 
     An image always gives the same result, so training does this once, before the first step.
@@ -107,7 +106,7 @@ def _resize(mask: UInt8[Array, "height width"], shape: tuple[int, int], classes:
 
 
 def as_inputs(
-    framed: UInt8[Array | np.ndarray, "batch height width channel"],
+    framed: Pixels,
     preprocessing: Preprocessing,
     augmentation: Augment | None = None,
     keys: Key[Array, " batch"] | None = None,
@@ -122,8 +121,6 @@ def as_inputs(
     return NORMALIZATIONS[preprocessing.normalization](floats)
 
 
-def preprocess(
-    images: UInt8[Array | np.ndarray, "batch height width channel"], preprocessing: Preprocessing
-) -> Float[Array, "batch rows columns _"]:
+def preprocess(images: Pixels, preprocessing: Preprocessing) -> Float[Array, "batch rows columns _"]:
     """Frame and normalise images, which is all the preprocessing in use."""
     return as_inputs(frame(images, preprocessing), preprocessing)

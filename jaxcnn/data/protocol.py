@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from jaxcnn.data.dataset import SPLITS, Dataset, Split, joined
-from jaxcnn.data.duplicates import THRESHOLD, image_groups
-from jaxcnn.errors import UserError
+from jaxcnn.data.duplicates import THRESHOLD, Groups, image_groups
+from jaxcnn.errors import UserError, importing
 
 Protocol = Literal["leak-free", "official"]
 
+Labels = Int[np.ndarray, " n"]
 # By image: the split that it goes to, or LEFT_OUT.
 Roles = Shaped[np.ndarray, " n"]
 _LEFT_OUT = ""
@@ -73,7 +74,6 @@ def partition(
 
     Args:
         dataset: as it is published: train, and perhaps validation and test.
-        protocol: official or leak-free.
         validation_fraction: share of the training images of each class to hold out for validation, unless the data set
             comes with validation images.
         seed: of the choice of what is held out.
@@ -93,13 +93,13 @@ def partition(
         raise UserError(
             f"{dataset.source}: has no training images; give a data set that has some, or one without splits"
         )
-    labels = np.concatenate([split.labels for split in dataset.splits.values()])
-    patients = [patient for split in dataset.splits.values() for patient in split.patients or ("",) * len(split)]
     splits = dataset.splits.values()
+    labels = np.concatenate([split.labels for split in splits])
+    patients = [patient for split in splits for patient in split.patients or ("",) * len(split)]
     segmented = any(split.masks is not None for split in splits)
     groups = image_groups([split.images for split in splits], patients, segmented=segmented)
     # As wide as the longest name, or assignments would be cut off.
-    roles = np.repeat(list(dataset.splits), [len(split) for split in dataset.splits.values()]).astype("U10")
+    roles = np.repeat(list(dataset.splits), [len(split) for split in splits]).astype("U10")
     leakage = Leakage() if fold else _leakage(dataset, roles, groups, patients)
     if fold:
         roles[roles == "test"], roles[roles == "validation"] = _LEFT_OUT, "train"
@@ -121,12 +121,12 @@ def partition(
     return dataclasses.replace(dataset, splits={role: _gather(dataset, roles, role) for role in SPLITS}), leakage
 
 
-def _touches(groups: Int[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+def _touches(groups: Groups, chosen: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Whether each image is in a group with one of the chosen."""
     return np.isin(groups, groups[chosen])
 
 
-def _leakage(dataset: Dataset, roles: Roles, groups: Int[np.ndarray, " n"], patients: Sequence[str]) -> Leakage:
+def _leakage(dataset: Dataset, roles: Roles, groups: Groups, patients: Sequence[str]) -> Leakage:
     tested = roles == "test"
     leaked, copied = ~tested & _touches(groups, tested), tested & _touches(groups, ~tested)
     names = [name for split in dataset.splits.values() for name in split.names]
@@ -141,16 +141,10 @@ def _leakage(dataset: Dataset, roles: Roles, groups: Int[np.ndarray, " n"], pati
     )
 
 
-def _in_fold(
-    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], classes: Sequence[str], fold: Fold, seed: int
-) -> Int[np.ndarray, " k"]:
+def _in_fold(labels: Labels, groups: Groups, classes: Sequence[str], fold: Fold, seed: int) -> Int[np.ndarray, " k"]:
     """Places of the images of a fold: whole groups, and of each class as equal a share as these allow."""
-    try:
+    with importing("scikit-learn", needed_by="folds", extra="baselines"):
         from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError as error:
-        raise UserError(
-            "folds: need scikit-learn, which is not installed: pip install -c constraints.txt -e '.[baselines]'"
-        ) from error
     for label in np.unique(labels):
         if (count := len(np.unique(groups[labels == label]))) < fold.count:
             raise ValueError(
@@ -161,9 +155,7 @@ def _in_fold(
     return chosen
 
 
-def _hold_some_out(
-    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], fraction: float, seed: int
-) -> Bool[np.ndarray, " n"]:
+def _hold_some_out(labels: Labels, groups: Groups, fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """As `hold_out`, but every class that has several groups gives one of them, even where all exceed its share."""
     held_out = hold_out(labels, groups, fraction, seed=seed)
     for label in np.unique(labels):
@@ -174,9 +166,7 @@ def _hold_some_out(
     return held_out
 
 
-def hold_out(
-    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], fraction: float, *, seed: int
-) -> Bool[np.ndarray, " n"]:
+def hold_out(labels: Labels, groups: Groups, fraction: float, *, seed: int) -> Bool[np.ndarray, " n"]:
     """Choose whole groups, in a random order, as long as each class stays within its share.
 
     The share is the rounded fraction of the class, but at least one image. It is reached exactly unless the groups left
@@ -197,9 +187,7 @@ def hold_out(
     return np.isin(group_of, chosen)
 
 
-def _check_classes(
-    dataset: Dataset, usable: Int[np.ndarray, " k"], labels: Int[np.ndarray, " n"], roles: Roles
-) -> None:
+def _check_classes(dataset: Dataset, usable: Int[np.ndarray, " k"], labels: Labels, roles: Roles) -> None:
     """Refuse a class of Training of which no image is left to train on, or none is held out."""
     before = dataset.splits["train"].labels
     for label in np.unique(before):
@@ -230,24 +218,15 @@ def _gather(dataset: Dataset, roles: Roles, role: str) -> Split:
 
 def describe(dataset: Dataset, leakage: Leakage, protocol: Protocol) -> dict[str, Any]:
     """Describe the divided data of a run for data.json: protocol, counts and fingerprints."""
+    counts = {name: np.bincount(split.labels, minlength=len(dataset.classes)) for name, split in dataset.splits.items()}
+    patients = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
     return {
         "source": dataset.source,
         "protocol": protocol,
         "duplicate_threshold": THRESHOLD,
         "crossing": dataclasses.asdict(leakage),
         "left_out": leakage.train + leakage.validation if protocol == "leak-free" else 0,
-        "images": {name: _count_classes(split, dataset.classes) for name, split in dataset.splits.items()},
-        **_count_patients(dataset),
+        "images": {name: dict(zip(dataset.classes, of.tolist(), strict=True)) for name, of in counts.items()},
+        **({"patients": patients} if any(patients.values()) else {}),
         "fingerprints": {name: split.fingerprint() for name, split in dataset.splits.items()},
     }
-
-
-def _count_patients(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Count the known patients of each split; empty if none is known."""
-    known = {name: len(set(split.patients or ()) - {""}) for name, split in dataset.splits.items()}
-    return {"patients": known} if any(known.values()) else {}
-
-
-def _count_classes(split: Split, classes: tuple[str, ...]) -> dict[str, int]:
-    counts = np.bincount(split.labels, minlength=len(classes))
-    return dict(zip(classes, counts.tolist(), strict=True))

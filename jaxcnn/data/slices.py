@@ -5,7 +5,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt8
@@ -147,8 +146,12 @@ def number_classes(
 def _from_npz(path: Path) -> Slices:
     try:
         # Opened here, since NumPy leaves a file open that turns out to be damaged.
-        with path.open("rb") as file, np.load(_zipped(file), allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in ("images", "masks", "patients", "slices") if name in arrays}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):  # NumPy would read other files, too.
+                raise ValueError("no zip")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                content = {name: arrays[name] for name in ("images", "masks", "patients", "slices") if name in arrays}
     except Exception as error:  # A damaged one makes NumPy and zipfile raise many kinds.
         raise UserError(f"{path}: is not an NPZ file of plain arrays; give one that numpy.savez wrote") from error
     images, masks = content.get("images"), content.get("masks")
@@ -167,14 +170,6 @@ def _from_npz(path: Path) -> Slices:
     names = tuple(f"{patient}/{number}" for patient, number in zip(patients, slices, strict=True))
     numbered, classes = ([None], BINARY) if masks is None else number_classes([masks], [str(path)])
     return Slices(images, numbered[0], tuple(map(str, patients)), names, classes)
-
-
-def _zipped(file: BinaryIO) -> BinaryIO:
-    """The file, if it is a zip, as NPZ files are; NumPy would read other files too."""
-    if not zipfile.is_zipfile(file):
-        raise ValueError("no zip")
-    file.seek(0)
-    return file
 
 
 def _describe(array: np.ndarray | None) -> str:
@@ -222,7 +217,7 @@ def _from_folder(folder: Path) -> Slices:
     channels = max(stack.shape[3] for stack in stacks)
     if unfit := next((path for path, s in zip(images, stacks, strict=True) if s.shape[3] not in (1, channels)), None):
         raise UserError(f"{unfit}: it has fewer channels than others, which have {channels}; give images of one kind")
-    pixels = np.concatenate([np.repeat(s, channels, axis=3) if s.shape[3] == 1 else s for s in stacks])
+    pixels = np.concatenate([with_channels(stack, channels) for stack in stacks])
     read = [_read_mask(path, mask, stack) for (path, mask), stack in zip(pairs, stacks, strict=True) if mask]
     numbered, classes = number_classes(read, [str(path) for path in drawn]) if read else ([], BINARY)
     patients, names = [], []

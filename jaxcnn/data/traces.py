@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.fft import dct
 
 Image = Float[Array, "height width"]
 Scalar = Float[Array, ""]
@@ -75,19 +76,12 @@ def compress(image: Image, quality: Scalar | float) -> Image:
     blocks = padded.reshape(padded.shape[0] // _BLOCK, _BLOCK, padded.shape[1] // _BLOCK, _BLOCK)
     percent = jnp.floor(jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality))
     steps = jnp.clip(jnp.floor((_LUMINANCE * percent + 50) / 100), 1, 255)[:, None, :]
-    waves = jnp.asarray(_cosines())
+    # The orthonormal cosine transform (DCT-II) of 8 values: a row a frequency.
+    waves = jnp.asarray(dct(np.eye(_BLOCK), axis=0, norm="ortho"), jnp.float32)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     levels = jnp.round(product("ri,aibj,cj->arbc", waves, blocks, waves) / steps[None])
     restored = product("ri,arbc,cj->aibj", waves, levels * steps[None], waves)
     return jnp.clip((jnp.round(restored.reshape(padded.shape)) + 128) / 255, 0, 1)[:height, :width]
-
-
-def _cosines() -> Float[np.ndarray, "8 8"]:
-    """The orthonormal cosine transform (DCT-II) of 8 values: a row a frequency."""
-    frequencies, places = np.arange(_BLOCK)[:, None], np.arange(_BLOCK)
-    waves = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * _BLOCK)) * np.sqrt(2 / _BLOCK)
-    waves[0] /= np.sqrt(2)
-    return waves.astype(np.float32)
 
 
 def redraw_border(key: PRNGKeyArray, image: Image) -> Image:

@@ -26,7 +26,6 @@ def group_weights(
 
     Args:
         groups: images with the same number are drawn together.
-        resamples: how many.
         seed: with the groups it decides everything, so that models with the same images get the same resamples.
         block: bounds the number of weights at a time, and changes nothing else.
     """

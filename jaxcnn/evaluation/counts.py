@@ -13,7 +13,7 @@ from typing import Any
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 
 @flax.struct.dataclass
@@ -72,20 +72,15 @@ def scores(counted: Tally) -> Scores:
     images = confusion.sum()
     if images == 0:
         raise ValueError("no scores without images: the tally is empty")
-    f1 = f1_per_class(confusion)
+    # Of each class 2 TP / (2 TP + FP + FN); 0 for one with no image and no prediction.
+    hits, occurrences = np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
+    f1 = np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0)
     return Scores(
         loss=float(counted.loss) / images,
         accuracy=np.trace(confusion) / images,
         f1_macro=f1.mean(),
         f1_weighted=f1 @ confusion.sum(axis=1) / images,
     )
-
-
-def f1_per_class(confusion: Num[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """Compute the F1 score of each class, 2 TP / (2 TP + FP + FN); 0 for a class with no image and no prediction."""
-    true_positives = np.diag(confusion).astype(np.float64)
-    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return np.divide(2 * true_positives, occurrences, out=np.zeros_like(true_positives), where=occurrences > 0)
 
 
 def confusion_matrix(

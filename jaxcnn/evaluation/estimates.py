@@ -42,10 +42,8 @@ class Estimates:
 def mean_estimates(members: Sequence[Estimates]) -> Estimates:
     """Average the measures of several models, of their images and of each resample of these."""
 
-    def mean(measures: Sequence[Measures]) -> Measures:
-        return Measures(
-            **{name: np.mean([getattr(each, name) for each in measures], axis=0) for name in vars(measures[0])}
-        )
+    def mean(parts: Sequence[Measures]) -> Measures:
+        return Measures(**{name: np.mean([getattr(part, name) for part in parts], axis=0) for name in vars(parts[0])})
 
     return Estimates(mean([member.value for member in members]), mean([member.resampled for member in members]))
 

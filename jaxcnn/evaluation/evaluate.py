@@ -123,7 +123,10 @@ def evaluate(
     if largest_component:
         raise UserError("--largest-component: works only on runs that segment; leave it out")
     if data is None:
-        evaluated = [_of_split(run, split or "test", unseen=unseen) for run in opened]
+        found = [read_predictions(run, split or "test") for run in opened]
+        if unseen:
+            found = [_without_copies(run, predicted) for run, predicted in zip(opened, found, strict=True)]
+        evaluated = list(map(_Predicted, found))
         images = f"{split or 'test'} images{' without a copy in Training' if unseen else ''}"
     else:
         evaluated = _of_data_set(opened, data, split, matches, unseen=unseen)
@@ -181,11 +184,6 @@ class _Predicted:
     predictions: Predictions
     copies: int | str | None = None
     classes: tuple[tuple[str, str, int], ...] = ()
-
-
-def _of_split(run: Run, split: Split, *, unseen: bool) -> _Predicted:
-    predictions = read_predictions(run, split)
-    return _Predicted(_without_copies(run, predictions) if unseen else predictions)
 
 
 def _of_data_set(
@@ -327,10 +325,8 @@ def _measure_unlike(opened: Sequence[Run], *, together: bool) -> tuple[dict[str,
 
 def _together(columns: Sequence[Evaluated], runs: Sequence[Run], every: Evaluated) -> list[Evaluated]:
     """The best run on the validation images, the mean of all, and the ensemble."""
-    f1 = [
-        float(measures(predicted.logits, predicted.labels).f1_macro[0])
-        for predicted in (read_predictions(run, "validation") for run in runs)
-    ]
+    validated = [read_predictions(run, "validation") for run in runs]
+    f1 = [float(measures(predicted.logits, predicted.labels).f1_macro[0]) for predicted in validated]
     mean = mean_estimates([column.estimates for column in columns])
     return [
         columns[int(np.argmax(f1))],

@@ -54,7 +54,10 @@ def evaluate_masks(runs: Sequence[Run], options: MaskOptions) -> None:
     for run in runs:
         if not segments(run):
             raise UserError(f"{run.folder}: is a run that classifies, and others segment; evaluate them one by one")
-    found = [_masks(run, options) for run in runs]
+    data, split = options.data, options.split
+    found = [read_masks(run, split or "test") if data is None else _predict(run, data, split) for run in runs]
+    if options.largest_component:
+        found = [masks.largest_components() for masks in found]
     scored = [({"run": str(run.folder)}, masks, score_patients(masks)) for run, masks in zip(runs, found, strict=True)]
     summaries = [summarise_patients(scores, options.resamples, seed=options.seed) for _, _, scores in scored]
     if options.machine_readable:
@@ -68,12 +71,6 @@ def evaluate_masks(runs: Sequence[Run], options: MaskOptions) -> None:
         print(f"\n95% intervals from {options.resamples} resamples of whole patients.")
     if options.csv_file is not None:
         write_patients(options.csv_file, scored)
-
-
-def _masks(run: Run, options: MaskOptions) -> MaskPredictions:
-    data, split = options.data, options.split
-    masks = read_masks(run, split or "test") if data is None else _predict(run, data, split)
-    return masks.largest_components() if options.largest_component else masks
 
 
 def _predict(run: Run, data: str, split: str | None) -> MaskPredictions:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,14 +31,12 @@ class External:
 
     Attributes:
         predictions: for the images whose class the run knows, labelled in the run's classes.
-        matches: of the data set's classes.
         copied: whether each image is a copy of one that the run was trained on or chosen by; None if those images
             can't be had any more.
         why_unknown: why not.
     """
 
     predictions: Predictions
-    matches: Matches
     copied: Bool[np.ndarray, " n"] | None
     why_unknown: str = ""
 
@@ -46,7 +45,6 @@ def load_external(source: str, size: int, splits: Sequence[str] = ()) -> tuple[D
     """Load a prepared data set, the phantom, or anything that `prepare` accepts, and leave out broken files.
 
     Args:
-        source: its name.
         size: side of the images in pixels; a prepared data set must have it.
         splits: those to keep; all when there are none named.
 
@@ -132,9 +130,9 @@ def evaluate_external(run: Run, trained: Trained, dataset: Dataset, matches: Mat
     try:
         seen = _seen_by(run)
     except UserError as error:
-        return External(predictions, matches, None, str(error))
+        return External(predictions, None, str(error))
     _, correlations = closest(make_thumbnails(images.images), seen)
-    return External(predictions, matches, correlations > THRESHOLD)
+    return External(predictions, correlations > THRESHOLD)
 
 
 def _seen_by(run: Run) -> UInt8[np.ndarray, "n 64 64 1"]:
@@ -185,10 +183,5 @@ def external_name(run: Run, source: str, split: str | None) -> tuple[str, str]:
 
 def class_table(matches: Matches, dataset: Dataset) -> tuple[tuple[str, str, int], ...]:
     """List each class of the data set with the run's class (or "left out") and the number of images."""
-    counts = sum(
-        (np.bincount(split.labels, minlength=len(dataset.classes)) for split in dataset.splits.values()),
-        np.zeros(len(dataset.classes), int),
-    )
-    return tuple(
-        (name, matches[name] or "left out", count) for name, count in zip(dataset.classes, counts.tolist(), strict=True)
-    )
+    counts = Counter(label for split in dataset.splits.values() for label in split.labels.tolist())
+    return tuple((name, matches[name] or "left out", counts[label]) for label, name in enumerate(dataset.classes))

@@ -26,7 +26,6 @@ class MaskPredictions:
         predicted: the class of each pixel, at the size that the network sees.
         true: the same of the true masks.
         patients: the patient of each image; where that isn't known the name of the image stands for one.
-        names: of the images.
         classes: names, the background first.
     """
 

@@ -11,18 +11,7 @@ from scipy.special import log_softmax
 
 from jaxcnn.evaluation.calibration import BINS, confidence_bin
 
-# Names of the fields of `Measures`: one value for all images, one a class.
-OVERALL = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1_macro",
-    "f1_weighted",
-    "auc_macro",
-    "calibration_error",
-    "brier_score",
-    "log_loss",
-)
-PER_CLASS = ("precision", "recall", "f1", "auc")
+Weights = Float64[np.ndarray, "resamples n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +58,13 @@ class Measures:
         return Measures(**{name: values - getattr(other, name) for name, values in vars(self).items()})
 
 
+# Names of the fields of `Measures`: one value a class, one for all images.
+PER_CLASS = ("precision", "recall", "f1", "auc")
+OVERALL = tuple(field.name for field in dataclasses.fields(Measures) if field.name not in PER_CLASS)
+
+
 def measures(
-    logits: Float[np.ndarray, "n classes"],
-    labels: Int[np.ndarray, " n"],
-    weights: Float64[np.ndarray, "resamples n"] | None = None,
+    logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], weights: Weights | None = None
 ) -> Measures:
     """Compute every measure for every row of weights.
 
@@ -94,11 +86,11 @@ def measures(
     named = has_images | np.isin(np.arange(logits.shape[1]), logits.argmax(axis=1))
     return Measures(
         accuracy=hits.sum(axis=1) / total,
-        balanced_accuracy=_mean_over(has_images, recall),
-        f1_macro=_mean_over(named, f1) * named.mean(),
+        balanced_accuracy=recall[:, has_images].mean(axis=1),
+        f1_macro=f1[:, named].mean(axis=1) * named.mean(),
         # F1 is defined for every class with images, and the others weigh nothing.
         f1_weighted=(np.nan_to_num(f1) * occurring).sum(axis=1) / total,
-        auc_macro=_mean_over(has_images, auc),
+        auc_macro=auc[:, has_images].mean(axis=1),
         calibration_error=_calibration_error(probabilities, labels, weights),
         brier_score=weights @ ((probabilities - one_hot) ** 2).sum(axis=1) / total,
         log_loss=weights @ -log_probabilities[np.arange(len(labels)), labels] / total,
@@ -110,7 +102,7 @@ def measures(
 
 
 def area_under_roc(
-    scores: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Float64[np.ndarray, "resamples n"]
+    scores: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Weights
 ) -> Float64[np.ndarray, " resamples"]:
     """The share of the pairs of a positive and a negative in which the positive scores higher; equal scores are half.
 
@@ -126,9 +118,7 @@ def area_under_roc(
 
 
 def _calibration_error(
-    probabilities: Float64[np.ndarray, "n classes"],
-    labels: Int[np.ndarray, " n"],
-    weights: Float64[np.ndarray, "resamples n"],
+    probabilities: Float64[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], weights: Weights
 ) -> Float64[np.ndarray, " resamples"]:
     """The gaps between accuracy and mean confidence of the bins, weighted by their images.
 
@@ -142,9 +132,3 @@ def _calibration_error(
 
 def _divide(part: Float64[np.ndarray, "*shape"], whole: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-def _mean_over(
-    chosen: Bool[np.ndarray, " classes"], values: Float64[np.ndarray, "resamples classes"]
-) -> Float64[np.ndarray, " resamples"]:
-    return values[:, chosen].mean(axis=1)

@@ -12,7 +12,7 @@ from jaxcnn.evaluation.bootstrap import RESAMPLES, group_weights, interval
 from jaxcnn.evaluation.external import own_images
 from jaxcnn.evaluation.measures import area_under_roc
 from jaxcnn.evaluation.predictions import Predictions
-from jaxcnn.evaluation.risk_coverage import RiskCoverage, curves_by_doubt
+from jaxcnn.evaluation.risk_coverage import curves_by_doubt
 from jaxcnn.inference.classifier import Classifier
 from jaxcnn.inference.unlike import REJECTED, foreign_images
 from jaxcnn.runs.folder import Run, read_data
@@ -48,15 +48,13 @@ def unlike_document(scores: Mapping[str, np.ndarray], predictions: Mapping[str, 
     """
     sets = {}
     for name, score in scores.items():
-        auroc = {}
-        for own in OWN[: OWN.index(name) if name in OWN else None]:
-            auroc[own] = dict(
-                zip(("value", "low", "high"), _auroc(scores[own], predictions[own].groups, score), strict=True)
-            )
+        before = OWN[: OWN.index(name) if name in OWN else None]
+        auroc = {own: _auroc(scores[own], predictions[own].groups, score) for own in before}
         sets[name] = {"images": len(score), "unlike": float((score > 1).mean()), "auroc_against": auroc}
     curves = curves_by_doubt(predictions["test"], scores["test"])
+    last = {coverage: max(0, round(coverage * len(scores["test"])) - 1) for coverage in _COVERAGES}
     accuracy = {
-        name: {str(coverage): 1 - float(curve.risk[_answered(coverage, curve)]) for coverage in _COVERAGES}
+        name: {str(coverage): 1 - float(curve.risk[place]) for coverage, place in last.items()}
         for name, curve in curves.items()
     }
     areas = {name: curve.area for name, curve in curves.items()}
@@ -72,19 +70,16 @@ def unlike_document(scores: Mapping[str, np.ndarray], predictions: Mapping[str, 
     }
 
 
-def _answered(coverage: float, curve: RiskCoverage) -> int:
-    return max(0, round(coverage * len(curve.risk)) - 1)
-
-
 def _auroc(
     own: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], other: Float[np.ndarray, " m"]
-) -> tuple[float, ...]:
+) -> dict[str, float]:
     """How often an image of the other set scores higher than one of the own; the own ones are drawn by their groups."""
     scores, is_other = np.concatenate([own, other]).astype(np.float64), np.arange(len(own) + len(other)) >= len(own)
     value = area_under_roc(scores, is_other, np.ones((1, len(scores))))
     every = np.concatenate([groups, groups.max() + 1 + np.arange(len(other))])
     drawn = [area_under_roc(scores, is_other, weights) for weights in group_weights(every, RESAMPLES, seed=0)]
-    return (float(value[0]), *map(float, interval(np.concatenate(drawn))))
+    low, high = interval(np.concatenate(drawn))
+    return {"value": float(value[0]), "low": float(low), "high": float(high)}
 
 
 def unlike_table(document: Mapping[str, Any]) -> str:

@@ -84,9 +84,10 @@ class Evaluation:
 def scores_document(evaluation: Evaluation) -> dict[str, Any]:
     """Return the content of the tables with all digits; undefined scores are NaN."""
     classes = evaluation.runs[0].predictions.classes
+    data_classes = [{"name": name, "as": own, "images": count} for name, own, count in evaluation.classes]
     content: dict[str, Any] = {
         "split": evaluation.split,
-        **({} if evaluation.data is None else _data_json(evaluation)),
+        **({} if evaluation.data is None else {"data": evaluation.data, "data_classes": data_classes}),
         "unseen": evaluation.unseen,
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
@@ -100,11 +101,6 @@ def scores_document(evaluation: Evaluation) -> dict[str, Any]:
             for run, difference in zip(evaluation.runs, evaluation.differences(), strict=False)
         ]
     return content
-
-
-def _data_json(evaluation: Evaluation) -> dict[str, Any]:
-    classes = [{"name": name, "as": own, "images": count} for name, own, count in evaluation.classes]
-    return {"data": evaluation.data, "data_classes": classes}
 
 
 def _describe(run: Evaluated) -> dict[str, Any]:
@@ -146,7 +142,10 @@ def table(evaluation: Evaluation) -> str:
     """Format the scores with one column for each run, and one for each difference."""
     head = f"{evaluation.images}; {LEVEL:.0%} intervals from {evaluation.resamples} resamples of groups"
     names = _column_names([run.name for run in evaluation.runs])
-    parts = [*_class_lines(evaluation), head, format_table([("", *names), *_run_rows(evaluation.runs)])]
+    parts = [head, format_table([("", *names), *_run_rows(evaluation.runs)])]
+    # Which class of another data set is taken for which of the runs'.
+    if matched := [(name, own, str(count)) for name, own, count in evaluation.classes]:
+        parts.insert(0, format_table([("class in the data", "class of the run", "images"), *matched]))
     if evaluation.compared:
         found = evaluation.differences()
         heads = [f"{name} - {names[-1]}" for name in names[:-1]]
@@ -154,17 +153,6 @@ def table(evaluation: Evaluation) -> str:
         rows = [*_overall_rows(found, "+"), *_class_rows(found, class_heads, "+")]
         parts += ["differences, with the same resamples for both runs", format_table([("", *heads), *rows])]
     return "\n\n".join(parts)
-
-
-def _class_lines(evaluation: Evaluation) -> list[str]:
-    """Which class of another data set is taken for which of the runs'."""
-    if evaluation.data is None:
-        return []
-    rows = [
-        ("class in the data", "class of the run", "images"),
-        *((name, own, str(count)) for name, own, count in evaluation.classes),
-    ]
-    return [format_table(rows)]
 
 
 def _column_names(paths: list[str]) -> list[str]:

@@ -49,10 +49,6 @@ class Task:
         return [name for name in self.titles if split != "train" or name != "patient_dice"]
 
 
-def _class_predictions(outputs: np.ndarray, targets: np.ndarray, split: Split, classes: tuple[str, ...]) -> Predictions:
-    return Predictions(outputs, targets, split.groups, split.names, classes)
-
-
 def _pixel_scores(counted: Tally) -> dict[str, float]:
     return {"loss": scores(counted).loss, "dice": float(overlaps(counted.confusion)["dice"].mean())}
 
@@ -72,7 +68,9 @@ TASKS: dict[TaskName, Task] = {
         output=lambda logits: logits,
         scores=lambda counted: dataclasses.asdict(scores(counted)),
         more_scores=lambda *_: {},
-        predictions=_class_predictions,
+        predictions=lambda outputs, targets, split, classes: Predictions(
+            outputs, targets, split.groups, split.names, classes
+        ),
     ),
     "segmentation": Task(
         titles={"loss": "loss", "dice": "Dice of all pixels", "patient_dice": "Dice by patient"},

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,15 +21,12 @@ class Collection:
     """Images in the order of their files or of their splits.
 
     Attributes:
-        source: where they come from.
-        thumbnails: uint8 (n, 64, 64, 1).
         digests: SHA-256 of each.
         digests_of: "files" as they are published, or "pixels" where the files were written anew by preparing them.
-        names: one an image.
         labels: class names.
         splits: split names; "all" where there is no split.
         sizes: (width, height) in pixels, before an image is made a square.
-        broken: what could not be read, and why: name and reason make a sentence.
+        broken: files that could not be read.
         patients: whose images they are, "" where that isn't known.
         left_out: files that are none of the images.
     """
@@ -43,7 +39,7 @@ class Collection:
     labels: tuple[str, ...]
     splits: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
-    broken: Mapping[str, str]
+    broken: tuple[LeftOut, ...]
     patients: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
 
@@ -70,7 +66,7 @@ def _from_dataset(dataset: Dataset) -> Collection:
         labels=tuple(dataset.classes[label] for label in images.labels),
         splits=tuple(name for name, split in dataset.splits.items() for _ in split.names),
         sizes=((images.images.shape[2], images.images.shape[1]),) * len(images),
-        broken={},
+        broken=(),
         patients=images.patients or ("",) * len(images),
     )
 
@@ -89,7 +85,7 @@ def _from_files(path: Path) -> Collection:
         labels=tuple(image.label for image in images),
         splits=tuple(image.split or "all" for image in images),
         sizes=tuple(image.size for image in images),
-        broken={file.name: file.reason for file in broken},
+        broken=tuple(broken),
         patients=tuple(image.patient for image in images),
         left_out=listing.left_out,
     )

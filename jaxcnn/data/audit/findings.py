@@ -57,7 +57,7 @@ class GroupCounts:
     conflicting: int
 
 
-def audit(collection: Collection, threshold: float) -> Audit:
+def find_duplicates(collection: Collection, threshold: float) -> Audit:
     """Find identical images and near-duplicates.
 
     Raises:

@@ -65,26 +65,21 @@ def compare(collections: Sequence[Collection], threshold: float) -> Comparison:
     return Comparison(tuple(collections), threshold, tuple(found))
 
 
-def table(found: Comparison) -> str:
+def comparison_table(found: Comparison) -> str:
     """Format the matrix of overlaps, then each overlap by split and class, and the labels that disagree."""
-    letters = [_letter(place) for place in range(len(found.collections))]
-    letter_of = {id(collection): letter for collection, letter in zip(found.collections, letters, strict=True)}
+    letters = [chr(ord("A") + place) if place < 26 else f"#{place + 1}" for place in range(len(found.collections))]
     legend = "\n".join(
         f"{letter}  {collection.source}" for letter, collection in zip(letters, found.collections, strict=True)
     )
-    copied = {(id(overlap.copied), id(overlap.within)): len(overlap.places) for overlap in found.overlaps}
+    # The overlaps are in the order of the matrix, whose diagonal they leave out.
+    overlaps = iter(found.overlaps)
     rows = [("copies", *(f"in {letter}" for letter in letters), "images")]
     for letter, collection in zip(letters, found.collections, strict=True):
-        counts = (copied.get((id(collection), id(within))) for within in found.collections)
-        cells = ("–" if count is None else str(count) for count in counts)
+        cells = ["–" if other == letter else str(len(next(overlaps).places)) for other in letters]
         rows.append((f"of {letter}", *cells, str(len(collection.names))))
-    overlaps = [overlap for overlap in found.overlaps if len(overlap.places)]
-    details = [_details(overlap, letter_of[id(overlap.copied)], letter_of[id(overlap.within)]) for overlap in overlaps]
+    pairs = zip(permutations(letters, 2), found.overlaps, strict=True)
+    details = [_details(overlap, *pair) for pair, overlap in pairs if len(overlap.places)]
     return "\n\n".join([legend, format_table(rows), *details])
-
-
-def _letter(place: int) -> str:
-    return chr(ord("A") + place) if place < 26 else f"#{place + 1}"
 
 
 def _details(overlap: Overlap, mine: str, other: str) -> str:

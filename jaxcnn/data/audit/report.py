@@ -5,30 +5,29 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from jaxcnn.data.audit.collection import Collection
 from jaxcnn.data.audit.findings import Audit, count_groups, crossing_images, crossing_patients, differ
-from jaxcnn.data.duplicates import SIDE, members
+from jaxcnn.data.duplicates import SIDE, Groups, members
 from jaxcnn.data.labelled import natural_order
 from jaxcnn.tables import fit_table, format_table
 
 _NAMES = 5  # Of patients that are shown.
 
 
-def table(found: Audit) -> str:
+def audit_table(found: Audit) -> str:
     """Format the images of each class and split, those copied in another split, their usual size, and the groups."""
-    return "\n\n".join([_image_table(found), _group_table(found), *_patient_line(found.collection)])
+    parts = [_image_table(found), _group_table(found)]
+    if known := _known_patients(found.collection):
+        crossing = crossing_patients(found.collection)
+        shown = f": {', '.join(crossing[:_NAMES])}{' and others' if len(crossing) > _NAMES else ''}" if crossing else ""
+        parts.append(f"patients: {known} are known, {len(crossing)} have images in several splits{shown}")
+    return "\n\n".join(parts)
 
 
-def _patient_line(collection: Collection) -> list[str]:
-    """Name the patients who have images in several splits, where patients are known."""
-    crossing = crossing_patients(collection)
-    known = {patient for patient in collection.patients if patient}
-    if not known:
-        return []
-    shown = f": {', '.join(crossing[:_NAMES])}{' and others' if len(crossing) > _NAMES else ''}" if crossing else ""
-    return [f"patients: {len(known)} are known, {len(crossing)} have images in several splits{shown}"]
+def _known_patients(collection: Collection) -> int:
+    return len(set(collection.patients) - {""})
 
 
 def audit_document(found: Audit) -> dict[str, Any]:
@@ -40,23 +39,15 @@ def audit_document(found: Audit) -> dict[str, Any]:
     class to class, a network may learn where a scan comes from instead of what it shows.
     """
     collection = found.collection
-    everything = np.ones(len(collection.names), bool)
     return {
         "source": collection.source,
         "parameters": {"threshold": found.threshold, "side": SIDE},
-        "images": _count(found, everything),
+        "images": _count(found, np.ones(len(collection.names), bool)),
         "crossing_images": _count(found, crossing_images(collection, found.groups)),
         "direct_twins": _count(found, _direct_twins(found)),
         "usual_size": {"pixels": _usual_size(found), "images": _count(found, _of_usual_size(found))},
-        "identical": {
-            "compared": collection.digests_of,
-            **dataclasses.asdict(count_groups(collection, found.identical)),
-            "members": [_describe_group(found, group) for group in members(found.identical)],
-        },
-        "near_duplicates": {
-            **dataclasses.asdict(count_groups(collection, found.groups)),
-            "members": [_describe_group(found, group) for group in members(found.groups)],
-        },
+        "identical": {"compared": collection.digests_of, **_describe_groups(collection, found.identical)},
+        "near_duplicates": _describe_groups(collection, found.groups),
         "crossing_pairs": [
             {
                 "images": [collection.names[pair.first], collection.names[pair.second]],
@@ -65,11 +56,8 @@ def audit_document(found: Audit) -> dict[str, Any]:
             }
             for pair in found.pairs
         ],
-        "patients": {
-            "known": len({patient for patient in collection.patients if patient}),
-            "crossing": crossing_patients(collection),
-        },
-        "broken": dict(collection.broken),
+        "patients": {"known": _known_patients(collection), "crossing": crossing_patients(collection)},
+        "broken": {file.name: file.reason for file in collection.broken},
         "left_out": [file.name for file in collection.left_out],
     }
 
@@ -91,15 +79,19 @@ def _of_usual_size(found: Audit) -> Bool[np.ndarray, " n"]:
     return np.array([size == usual for size in found.collection.sizes])
 
 
-def _describe_group(found: Audit, group: Int[np.ndarray, " members"]) -> dict[str, Any]:
-    collection = found.collection
-    return {
-        "crosses_splits": differ(collection.splits, group),
-        "labels_conflict": differ(collection.labels, group),
-        "images": [
-            {"name": collection.names[i], "split": collection.splits[i], "label": collection.labels[i]} for i in group
-        ],
-    }
+def _describe_groups(collection: Collection, groups: Groups) -> dict[str, Any]:
+    described = [
+        {
+            "crosses_splits": differ(collection.splits, group),
+            "labels_conflict": differ(collection.labels, group),
+            "images": [
+                {"name": collection.names[i], "split": collection.splits[i], "label": collection.labels[i]}
+                for i in group
+            ],
+        }
+        for group in members(groups)
+    ]
+    return {**dataclasses.asdict(count_groups(collection, groups)), "members": described}
 
 
 def _count(found: Audit, chosen: Bool[np.ndarray, " n"]) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import between, luma, to_bytes
 from jaxcnn.data.readers.scan import Scan, Slice, check_size
-from jaxcnn.errors import UserError
+from jaxcnn.errors import importing
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -44,12 +44,8 @@ def read_dicom(encoded: bytes) -> Scan:
 
 
 def _open(encoded: bytes) -> Any:
-    try:
+    with importing("pydicom", needed_by="DICOM files", extra="dicom"):
         import pydicom
-    except ImportError as error:
-        raise UserError(
-            "DICOM files: need pydicom, which is not installed: pip install -c constraints.txt -e '.[dicom]'"
-        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(io.BytesIO(encoded))
@@ -174,7 +170,5 @@ def _intensities_to_grey(dataset: Any, pixels: np.ndarray) -> UInt8[np.ndarray, 
 def _has_window(dataset: Any) -> bool:
     """Whether there is a window, and the standard lets it be used: it must be at least one level wide."""
     width, centre = dataset.get("WindowWidth"), dataset.get("WindowCenter")
-    if width is None or centre is None:
-        return False
-    first = width[0] if isinstance(width, list | tuple) or hasattr(width, "append") else width
-    return float(first) > 1
+    # A file may hold several; the first is used.
+    return width is not None and centre is not None and float(np.ravel(width)[0]) > 1

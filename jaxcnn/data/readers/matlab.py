@@ -12,7 +12,7 @@ import numpy as np
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.data.readers.scan import Scan, Slice, check_size
-from jaxcnn.errors import UserError
+from jaxcnn.errors import importing
 
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary"}
 
@@ -27,12 +27,8 @@ def read_matlab(encoded: bytes) -> Scan:
         FileError: the file is no MATLAB v7.3 file, or holds something else.
         Exception: any other, of h5py: the file is damaged.
     """
-    try:
+    with importing("h5py", needed_by="MATLAB files", extra="matlab"):
         import h5py
-    except ImportError as error:
-        raise UserError(
-            "MATLAB files: need h5py, which is not installed: pip install -c constraints.txt -e '.[matlab]'"
-        ) from error
     try:
         file = h5py.File(io.BytesIO(encoded), "r")
     except Exception as error:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, UInt8
 from jaxcnn.data.files import FileError
 from jaxcnn.data.readers.intensities import to_bytes
 from jaxcnn.data.readers.scan import MAX_VOXELS, Scan, Slice, check_size
-from jaxcnn.errors import UserError
+from jaxcnn.errors import importing
 
 # A slice counts if so large a part of its pixels is above this grey level (of 255); others show hardly more than air.
 FOREGROUND_LEVEL, FOREGROUND_SHARE = 25, 0.1
@@ -97,20 +97,21 @@ def read_volume(encoded: bytes, most_channels: int = 1, axis: int | None = None)
     Raises:
         UserError, FileError: as `read_nifti`.
     """
-    try:
+    with importing("nibabel", needed_by="NIfTI files", extra="nifti"):
         import nibabel
-    except ImportError as error:
-        raise UserError(
-            "NIfTI files: need nibabel, which is not installed: pip install -c constraints.txt -e '.[nifti]'"
-        ) from error
     content = _unpacked(encoded)
-    kind = nibabel.Nifti2Image if _header_size(content) == 540 else nibabel.Nifti1Image
+    # The first four bytes say which it is by the size of the header, in whichever order of bytes.
+    sizes = [struct.unpack(order + "i", content[:4])[0] for order in "<>" if len(content) >= 4]
+    kind = nibabel.Nifti2Image if 540 in sizes else nibabel.Nifti1Image
     with _quiet(nibabel.imageglobals.logger):
         image = kind.from_bytes(content)
         _check_shape(image.shape, image.get_data_dtype(), most_channels)
         volume = nibabel.as_closest_canonical(image)
         values = np.asarray(volume.dataobj, np.float32).reshape(*volume.shape[:3], -1)
-    axis = _slice_axis(volume.header.get_zooms()[:3]) if axis is None else axis
+    if axis is None:
+        zooms = volume.header.get_zooms()[:3]
+        longest = int(np.argmax(zooms))
+        axis = longest if zooms[longest] > _LONGER * np.median(zooms) else 2
     # Axes of the canonical volume point to the patient's right, front and top.
     return Volume(np.moveaxis(np.flip(values, (0, 1, 2)), axis, 0).swapaxes(1, 2)[::-1], axis, image)
 
@@ -135,12 +136,6 @@ def _unpacked(encoded: bytes) -> bytes:
     return content
 
 
-def _header_size(content: bytes) -> int:
-    """What the first four bytes say, in whichever order of bytes: 348 or 540."""
-    sizes = [struct.unpack(order + "i", content[:4])[0] for order in "<>" if len(content) >= 4]
-    return 540 if 540 in sizes else 348
-
-
 def _check_shape(shape: tuple[int, ...], kind: np.dtype, most_channels: int) -> None:
     if kind.fields or np.issubdtype(kind, np.complexfloating):
         raise FileError("is a NIfTI volume of colours or complex numbers; save one number per voxel")
@@ -152,11 +147,6 @@ def _check_shape(shape: tuple[int, ...], kind: np.dtype, most_channels: int) -> 
     if min(shape[:3]) < 1:
         raise FileError(f"is an empty NIfTI volume of shape {shape}")
     check_size(largest, middle, smallest)
-
-
-def _slice_axis(zooms: Any) -> int:
-    longest = int(np.argmax(zooms))
-    return longest if zooms[longest] > _LONGER * np.median(zooms) else 2
 
 
 def _shows_something(pictures: UInt8[np.ndarray, "n height width"]) -> Bool[np.ndarray, " n"]:

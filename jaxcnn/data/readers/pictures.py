@@ -87,9 +87,11 @@ def _slices(image: Image.Image, encoded: bytes) -> Iterator[Slice]:
 def _grey(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "height width"]:
     if image.format == "PNG" and encoded[_PNG_BIT_DEPTH] > 8 and image.mode not in _WIDE_MODES:
         return to_bytes(_upright(_wide_png(encoded), image))
-    if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "CMYK") and _is_wide_tiff(image):
-        # Pillow leaves out the lower 8 bits: a scan that uses 12 would turn black.
-        raise FileError("has several channels of 16 bits; save it as grey, or with 8 bits")
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "CMYK"):
+        bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        if max(bits) > 8:
+            # Pillow leaves out the lower 8 bits: a scan that uses 12 would turn black.
+            raise FileError("has several channels of 16 bits; save it as grey, or with 8 bits")
     if image.mode in _WIDE_MODES:
         return to_bytes(np.asarray(ImageOps.exif_transpose(image)))
     return np.asarray(shown_upright(image).convert("L"))
@@ -101,10 +103,6 @@ def shown_upright(image: Image.Image) -> Image.Image:
     if not upright.has_transparency_data:
         return upright
     return Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
-
-
-def _is_wide_tiff(image: Image.Image) -> bool:
-    return max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
 
 
 def _wide_png(encoded: bytes) -> Float32[np.ndarray, "height width"]:

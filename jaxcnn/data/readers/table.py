@@ -25,7 +25,6 @@ class Reader:
     """How files of a format are known and read.
 
     Attributes:
-        format: its name.
         suffixes: what the names of its files end with, in lower case.
         read: gives what a file holds, from its bytes; raises FileError, or anything else where the file is damaged.
         most_bytes: files that are larger are not read into memory; a slice is some 30 kB.

@@ -1,7 +1,6 @@
 """Augmentation stays within its strengths and fills them, and an image's changes are a matter of its key alone."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage, optimize, stats
 
-from jaxcnn.data.augment import BRAIN_MRI, Augmentation, augment
+from jaxcnn.data.augment import BRAIN_MRI, Augmentation
 from jaxcnn.models.example_keys import example_places, keys_at
 
 EVERYTHING = dataclasses.replace(BRAIN_MRI, vertical_flip=0.5)
 
 # Compiled as a whole: operation by operation, with a compilation for each, takes ten times as long.
-augmented = jax.jit(augment, static_argnums=2)
+augmented = jax.jit(lambda keys, images, augmentation: augmentation(keys, images), static_argnums=2)
 
 
 def keys(count, seed=0):
@@ -46,13 +45,13 @@ def assert_uniform(numbers, low, high):
 
 def test_the_default_changes_no_bit():
     images = random_images()
-    np.testing.assert_array_equal(augment(keys(8), images, Augmentation()), images)
+    np.testing.assert_array_equal(Augmentation()(keys(8), images), images)
 
 
 def test_steps_that_are_off_are_not_in_the_program():
     images = random_images()
-    assert not jax.make_jaxpr(partial(augment, augmentation=Augmentation()))(keys(8), images).eqns
-    brighter = str(jax.make_jaxpr(partial(augment, augmentation=Augmentation(brightness=0.1)))(keys(8), images))
+    assert not jax.make_jaxpr(Augmentation())(keys(8), images).eqns
+    brighter = str(jax.make_jaxpr(Augmentation(brightness=0.1))(keys(8), images))
     for step in ("gather", "dot_general", "pow", "erf_inv", "sort"):
         assert step not in brighter
 
@@ -197,7 +196,7 @@ def test_a_batch_over_devices_and_under_vmap_is_changed_as_on_one():
     images, runs = random_images(), jax.random.split(jax.random.key(0), 2)
 
     def share(run, images):
-        return augment(keys_at(run, example_places(len(images), "devices")), images, EVERYTHING)
+        return EVERYTHING(keys_at(run, example_places(len(images), "devices")), images)
 
     over_devices = jax.vmap(share, in_axes=(None, 0), axis_name="devices")
     over_models = jax.jit(jax.vmap(over_devices, in_axes=(0, None)))

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from planted import brighter, cropped, less_contrast, mirrored, recompressed, smooth_images
 
-from jaxcnn.data.audit import MOST_PAIRS, Collection, audit, contact_sheet, read_collection
+from jaxcnn.data.audit.collection import Collection, read_collection
+from jaxcnn.data.audit.contact_sheet import MOST_PAIRS, contact_sheet
+from jaxcnn.data.audit.findings import find_duplicates
 from jaxcnn.data.duplicates import make_thumbnails
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.prepare import prepare
@@ -141,7 +143,7 @@ def test_a_copy_of_a_copy_is_no_direct_twin(tmp_path: Path) -> None:
     u, v = smooth_images(2).astype(float)
     chain = [np.round((1 - step) * u + step * v).astype(np.uint8) for step in (0, 0.12, 0.24)]
     names = ("test/a/0.png", "train/a/1.png", "train/a/2.png")
-    found = audit(read_collection(str(write(tmp_path, dict(zip(names, chain, strict=True))))), 0.98)
+    found = find_duplicates(read_collection(str(write(tmp_path, dict(zip(names, chain, strict=True))))), 0.98)
     assert len(set(found.groups.tolist())) == 1
     assert [pair.correlation > 0.98 for pair in found.pairs] == [False, True]
     assert found.pairs[1].first == 0
@@ -207,7 +209,7 @@ def test_broken_files_are_named_and_left_out(planted: Path, tmp_path: Path, run_
 
 def test_the_contact_sheet_shows_each_pair_side_by_side(planted: Path, tmp_path: Path, run_command: Command) -> None:
     run_audit(run_command, planted, tmp_path / "out")
-    found = audit(read_collection(str(planted)), 0.98)
+    found = find_duplicates(read_collection(str(planted)), 0.98)
     sheet = read_sheet(tmp_path / "out")
     for pair in found.pairs:
         halves = [
@@ -235,8 +237,8 @@ def test_a_contact_sheet_has_an_end() -> None:
         images = make_thumbnails(np.repeat(smooth_images(1), every, axis=0))
         names, splits = tuple(map(str, range(every))), ("train", "test") * count
         labels, sizes = ("a",) * every, ((64, 64),) * every
-        copies = Collection("copies", images, ("same",) * every, "pixels", names, labels, splits, sizes, {}, labels)
-        found = audit(copies, 0.98)
+        copies = Collection("copies", images, ("same",) * every, "pixels", names, labels, splits, sizes, (), labels)
+        found = find_duplicates(copies, 0.98)
         assert len(found.pairs) > MOST_PAIRS
         heights.append(contact_sheet(found).height)
     assert heights[0] == heights[1]
