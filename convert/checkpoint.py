@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from jaxcnn.errors import UserError
@@ -51,8 +52,6 @@ class Checkpoint:
     """The state_dict of a file.
 
     Attributes:
-        path: of the file.
-        sha256: of the file.
         tensors: as they lie there.
         ignored: names of what lies beside the state_dict.
         prefix: what was before every name, and isn't in `tensors`.
@@ -87,10 +86,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _parse_safetensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path}: needs the package safetensors; pip install -c constraints.txt safetensors") from error
     try:
         return safetensors.torch.load(content)
     except Exception as error:  # It raises its own, and others for types that torch doesn't have.
@@ -200,7 +195,6 @@ def fit(
     """Return the tensors with the names and types of the layout.
 
     Args:
-        checkpoint: of whatever precision.
         layout: the network's state_dict; only its keys, shapes and types count.
         unneeded: keys that may be missing.
         shared: keys of one parameter under a second name; they must hold the same numbers, and one of both will do.
@@ -234,7 +228,8 @@ def fit(
     variances = (key for key in layout if key.endswith("running_var"))
     if negative := _listing("variances below 0", (key for key in variances if (converted[key] < 0).any())):
         raise UserError(f"{checkpoint.path}: {negative[0]}; give a checkpoint that training wrote")
-    if not any(of.any() for key, of in converted.items() if not _is_statistic(key)):
+    statistics = (".running_mean", ".running_var", ".num_batches_tracked")
+    if not any(of.any() for key, of in converted.items() if not key.endswith(statistics)):
         raise UserError(f"{checkpoint.path}: all weights are 0; give a checkpoint that training wrote")
     for key, first in (shared or {}).items():
         if not torch.equal(converted[key], converted[first]):
@@ -269,10 +264,6 @@ def _difference(key: str, found: torch.Tensor, expected: torch.Tensor) -> str:
     except (RuntimeError, NotImplementedError):
         return f"{key} has type {str(found.dtype).removeprefix('torch.')}, which PyTorch doesn't convert"
     return ""
-
-
-def _is_statistic(key: str) -> bool:
-    return key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
 
 
 def _cast(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

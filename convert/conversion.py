@@ -20,7 +20,6 @@ class Conversion:
     """The result of a conversion, and the proof.
 
     Attributes:
-        variables: of the Flax model.
         state: of the PyTorch network, without what is left out.
         plan: where each entry went.
         table: that says so; the recipe's, or a proposed one.
@@ -74,8 +73,6 @@ def convert_back(variables: Mapping[str, Any], recipe: Recipe, counters: Mapping
     """Map the Flax model's variables to a state_dict of the PyTorch network, and compare both on random images.
 
     Args:
-        variables: of the recipe's model.
-        recipe: with a table.
         counters: batches that BatchNorms have seen, as far as is known; 0 for the others.
 
     Raises:

@@ -41,10 +41,7 @@ def load_recipe(address: str) -> Recipe:
 
 @contextlib.contextmanager
 def told_in_one_line(path: Path) -> Iterator[None]:
-    """Report an error in the user's code with its last line there, if there is one.
-
-    Args:
-        path: of the user's file.
+    """Report an error in the user's code, in the file or beside it, with its last line there, if there is one.
 
     Raises:
         UserError: in the place of what the user's code raises.

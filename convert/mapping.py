@@ -55,13 +55,7 @@ class TableError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """The numbers of an entry that become a leaf.
-
-    Attributes:
-        key: of the entry.
-        path: of the leaf.
-        places: where in the entry, read row by row, each number of the leaf is.
-    """
+    """The numbers of an entry that become a leaf: where in the entry, read row by row, each number of the leaf is."""
 
     key: str
     path: str
@@ -135,7 +129,6 @@ def plan(
     """Apply the table to the names and shapes of both sides.
 
     Args:
-        table: of one network.
         layout: shapes of the state_dict.
         expected: the tree with the shapes and types that the Flax model has, from `jax.eval_shape`.
         shared: entries that are the same parameter as an earlier one; they need no line of their own.

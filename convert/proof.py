@@ -59,7 +59,6 @@ class Difference:
     """The difference between the outputs of a block.
 
     Attributes:
-        block: its name.
         shape: of PyTorch's outputs.
         absolute: the largest of any value.
         relative: that, over the largest magnitude in PyTorch's outputs. NaN where both sides give zeros alone, since
@@ -128,12 +127,8 @@ def prove(
     """Run both in inference mode, in float32 on the CPU: with the state, and with random ones.
 
     Args:
-        network: any state of it.
-        recipe: with the Flax model.
-        plan: between both.
         state: of the checkpoint; the network has it in the end. A block that it gives zeros in, such as a residual
             that has not been trained yet, is proven by the random states.
-        images: random.
         gains: of the random states.
         source: where the state comes from, for messages.
 
@@ -194,7 +189,8 @@ def find_blocks(plan: Plan, torch_modules: Iterable[str], flax_modules: Iterable
 
     def block_of(key: str) -> Block:
         for module in _around(key.rpartition(".")[0], "."):
-            common = _common_path([_module_of(path) for path in leaves_of[module]])
+            # The innermost module that all of these leaves lie in.
+            common = posixpath.commonpath([f"/{_module_of(path)}" for path in leaves_of[module]]).strip("/")
             if module in run_torch and common in run_flax and below[common] == leaves_of[module]:
                 return Block(module, common)
         return Block("", "")
@@ -217,19 +213,10 @@ def _module_of(path: str) -> str:
     return path.partition("/")[2].rpartition("/")[0]
 
 
-def _common_path(modules: Sequence[str]) -> str:
-    """The innermost module that all of these lie in."""
-    return posixpath.commonpath([f"/{module}" for module in modules]).strip("/")
-
-
 def check_seen(
     network: torch.nn.Module, plan: Plan, blocks: Mapping[str, Block], expected: Calls, images: Images
 ) -> None:
-    """Check that every entry counts: a PyTorch layer that runs by itself does; any other entry is changed to find out.
-
-    Raises:
-        TableError: an entry changes nothing.
-    """
+    """Raise a TableError if an entry changes nothing; those of a PyTorch layer that runs by itself needn't be tried."""
     unseen = []
     for key in plan.paths:
         owner, block = key.rpartition(".")[0], blocks[key].torch_module

@@ -61,7 +61,6 @@ class TorchLayer:
     """A module with entries of its own, in the order of the calls.
 
     Attributes:
-        name: of the module.
         entries: by their last name.
         flattened: (channel, height, width) of what was flattened before it.
         repeats: whether all of its entries are parameters of earlier layers; Flax may have none of its own.
@@ -78,8 +77,6 @@ class FlaxLayer:
     """A module with leaves of its own: their shapes by their paths.
 
     Attributes:
-        name: path of the module.
-        leaves: shapes by path.
         flips: whether it is a transposed convolution that flips its kernel.
     """
 

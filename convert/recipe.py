@@ -18,8 +18,6 @@ class Recipe:
     """How to convert one network.
 
     Attributes:
-        build_network: makes the PyTorch module.
-        model: the Flax module.
         image_shape: (height, width, channel) of the images that the network is for.
         table: from the one's state_dict to the other's tree; None lets one be proposed.
         arguments: of the Flax module beside the images, with which it infers.

@@ -6,7 +6,6 @@ from typing import Annotated
 import numpy as np
 import tyro
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.run_folders import Folder, open_folder
@@ -58,18 +57,14 @@ def gallery_figure(images: UInt8[np.ndarray, "n height width channel"], masks: M
         for panel in row:
             panel.set(xticks=[], yticks=[], frame_on=False)
         for panel, place in zip(row, places.tolist(), strict=False):
-            _draw(panel, images[place], masks, place)
+            # The middle channel is FLAIR in the LGG data, where a tumour is bright.
+            panel.imshow(images[place, ..., images.shape[3] // 2], cmap="gray")
+            draw_outlines(panel, {"predicted": masks.predicted[place], "true": masks.true[place]})
             slice_name = masks.names[place].split("/")[-1]
             panel.set_title(f"{slice_name}: {dice[place]:.2f}", fontsize="small", parse_math=False)
     set_title(figure, title)
     add_legend(figure, list(LINES))
     return figure
-
-
-def _draw(panel: Axes, image: UInt8[np.ndarray, "height width channel"], masks: MaskPredictions, place: int) -> None:
-    # The middle channel is FLAIR in the LGG data, where a tumour is bright.
-    panel.imshow(image[..., image.shape[2] // 2], cmap="gray")
-    draw_outlines(panel, {"predicted": masks.predicted[place], "true": masks.true[place]})
 
 
 def dice(

@@ -1,10 +1,8 @@
 """What a run says of other data sets than its own, as `python -m train evaluate RUN --data OTHER` has left it there."""
 
-from html import escape
-
+from figures.report_table import table_html, with_interval
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import estimate
-from jaxcnn.evaluation.predictions import Predictions
 from jaxcnn.runs.folder import EXTERNAL, UNSEEN, Run, read_predictions
 
 _MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "auc_macro": "macro ROC AUC"}
@@ -38,18 +36,11 @@ def external_table_html(run: Run) -> str:
     names = external_sets(run)
     if not names:
         return ""
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("data set", "images", *_MEASURES.values()))
-    rows = "".join(_row(name, read_predictions(run, f"{EXTERNAL}/{name}")) for name in names)
-    return f'<div class="scrolling"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _row(name: str, predictions: Predictions) -> str:
-    known = " without copies of training images" if name.endswith(UNSEEN) else ""
-    title = escape(name.removesuffix(UNSEEN) + known)
-    found = estimate(predictions)
-    cells = [str(len(predictions.labels))]
-    for measure in _MEASURES:
-        of = found.of(measure)
-        cells.append(f"{float(of.value):.3f} [{float(of.low):.3f}, {float(of.high):.3f}]")
-    numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-    return f'<tr><th scope="row">{title}</th>{numbers}</tr>'
+    rows = {}
+    for name in names:
+        known = " without copies of training images" if name.endswith(UNSEEN) else ""
+        predictions = read_predictions(run, f"{EXTERNAL}/{name}")
+        found = estimate(predictions)
+        scores = [with_interval(found, measure) for measure in _MEASURES]
+        rows[name.removesuffix(UNSEEN) + known] = [str(len(predictions.labels)), *scores]
+    return table_html(("data set", "images", *_MEASURES.values()), rows)

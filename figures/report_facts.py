@@ -1,6 +1,6 @@
 """What a reader must know about scores: which images they are measured on, and what computed them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -35,19 +35,14 @@ def _grouped(models: Sequence[Model], facts_of: Any) -> dict[Facts, list[str]]:
 
 
 def _lists(groups: Mapping[Facts, Sequence[str]], models: int) -> str:
-    def of(names: Sequence[str]) -> Facts:
-        return () if len(names) == models else (("models", _listed(names)),)
-
-    return "".join(f"<dl>{_terms((*of(names), *facts))}</dl>" for facts, names in groups.items())
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES])
-    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
-
-
-def _terms(facts: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
+    lists = []
+    for facts, names in groups.items():
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        named = "" if len(names) == models else ", ".join(names[:_NAMES]) + more
+        terms = (("models", named), *facts)
+        shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in terms if value)
+        lists.append(f"<dl>{shown}</dl>")
+    return "".join(lists)
 
 
 def _data_facts(run: Run) -> Facts:

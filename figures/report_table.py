@@ -1,13 +1,16 @@
-"""The models of a report, as rows of its table and as data for its chart."""
+"""The tables of a report, and the models as data for its chart."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+
+import numpy as np
 
 from figures.score_colours import ON_BLACK, ON_WHITE, score_colour, score_range
 from figures.scored_models import Model, best_model
 from figures.value_axes import number, value_axes
+from jaxcnn.evaluation import Estimates
 
 # Titles by quantity; see Model.value.
 _NUMBERS = {
@@ -25,12 +28,7 @@ _ORDER = "validation_f1_macro"
 
 def in_order(models: Sequence[Model]) -> list[Model]:
     """Sorted by validation F1, the highest first and missing ones last: the order of the table on a new page."""
-
-    def key(model: Model) -> tuple[bool, float]:
-        score = model.value(_ORDER)
-        return (False, -score) if math.isfinite(score) else (True, 0)
-
-    return sorted(models, key=key)
+    return sorted(models, key=lambda model: np.nan_to_num(-model.value(_ORDER), nan=math.inf))
 
 
 def headers_html() -> str:
@@ -64,6 +62,24 @@ def _number_cell(value: float, quantity: str) -> str:
         return '<td class="number" data-value="">–</td>'
     text = f"{value:.3f}" if "_f1_" in quantity else number(value)
     return f'<td class="number" data-value="{value!r}">{text}</td>'
+
+
+def table_html(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """A table that isn't sorted: the titles of its columns, and the cells of each row by the row's name."""
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        + "</tr>"
+        for name, cells in rows.items()
+    )
+    return f'<div class="scrolling"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def with_interval(found: Estimates, measure: str) -> str:
+    """A measure and its 95% interval, as a cell."""
+    of = found.of(measure)
+    return f"{float(of.value):.3f} [{float(of.low):.3f}, {float(of.high):.3f}]"
 
 
 def chart_json(models: Sequence[Model]) -> str:

@@ -19,12 +19,9 @@ _STYLES = {
 
 
 def risk_coverage_figure(curves: Mapping[str, RiskCoverage], title: str, threshold: float | None = None) -> Figure:
-    """A line for each kind of doubt.
+    """A line for each kind of doubt in what `curves_by_doubt` gives.
 
-    Args:
-        curves: what `curves_by_doubt` gives.
-        title: of the figure.
-        threshold: share of the images that are not called unlike, to be marked; None where that isn't known.
+    The threshold, to be marked, is the share of the images that are not called unlike; None where that isn't known.
     """
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     panel = figure.subplots()

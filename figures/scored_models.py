@@ -27,8 +27,6 @@ class Model:
 
     Attributes:
         name: a short name that no other model has.
-        run: its folder.
-        config: the configuration.
         scores: the line of the best epoch in metrics.jsonl. A run without epochs has the scores of its predictions if
             it is a baseline, and none if it failed before its first epoch ended.
     """

@@ -31,6 +31,7 @@ _COLUMNS = 4
 
 def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height width"]) -> Figure:
     """One row per patient, with slices spread evenly over those that have a mask, predicted or true."""
+    masks = {"predicted": predicted} if slices.marked is None else {"predicted": predicted, "true": slices.marked}
     patients = evenly_spread(np.array(slices.patient_names), _ROWS).tolist()
     figure = Figure(figsize=(2 * _COLUMNS, 2.2 * len(patients) + 0.4), layout="constrained")
     for row, patient in zip(figure.subplots(len(patients), _COLUMNS, squeeze=False), patients, strict=True):
@@ -39,10 +40,12 @@ def segmentation_figure(slices: Slices, predicted: Bool[np.ndarray, "n height wi
         for panel in row:
             panel.set(xticks=[], yticks=[], frame_on=False)
         for panel, number in zip(row, _worth_seeing(slices, predicted, patient).tolist(), strict=False):
-            _draw(panel, slices, predicted, int(places[number]))
+            place = int(places[number])
+            # The middle channel is FLAIR in the LGG data, where a tumour is bright.
+            panel.imshow(slices.images[place, ..., slices.images.shape[3] // 2], cmap="gray", vmin=0, vmax=255)
+            draw_outlines(panel, {name: mask[place] for name, mask in masks.items()})
             panel.set_title(f"slice {number + 1} of {len(places)}", fontsize="small")
-    names = ["predicted"] if slices.marked is None else ["predicted", "true"]
-    add_legend(figure, names)
+    add_legend(figure, list(masks))
     return figure
 
 
@@ -61,14 +64,6 @@ def _row_label(slices: Slices, predicted: Bool[np.ndarray, "n height width"], pa
         return patient
     places = slices.places(patient)
     return f"{patient}\nDice {dice(predicted[places], slices.marked[places]):.3f}"
-
-
-def _draw(panel: Axes, slices: Slices, predicted: Bool[np.ndarray, "n height width"], place: int) -> None:
-    # The middle channel is FLAIR in the LGG data, where a tumour is bright.
-    middle = slices.images.shape[3] // 2
-    panel.imshow(slices.images[place, :, :, middle], cmap="gray", vmin=0, vmax=255)
-    masks = {"predicted": predicted} if slices.marked is None else {"predicted": predicted, "true": slices.marked}
-    draw_outlines(panel, {name: mask[place] for name, mask in masks.items()})
 
 
 def draw_outlines(panel: Axes, masks: Mapping[str, Shaped[np.ndarray, "height width"]]) -> None:

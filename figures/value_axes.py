@@ -22,7 +22,6 @@ class ValueAxis:
     """An axis from 0 to 1.
 
     Attributes:
-        title: the name of the quantity.
         heights: of each model; `MISSING` if it has no value.
         ticks: heights and labels, the lowest first.
     """

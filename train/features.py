@@ -47,8 +47,6 @@ def load_features(network: Network, frozen: Any, split: Split, *, view: tuple[in
 
     Args:
         network: whose frozen part is not empty.
-        frozen: its variables.
-        split: the images.
         view: seed and number of a random view of the images, by the network's augmentation; None as they are.
 
     Returns:

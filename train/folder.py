@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,7 @@ _COMPUTING = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
 def check_intention(run_dir: Path | str | None, *, overwrite: bool, resume: bool) -> None:
-    """Check that --overwrite and --resume are not given together, and that the folder to resume is named.
-
-    Raises:
-        UserError: it isn't so.
-    """
+    """Raise a UserError if --overwrite and --resume are given together, or the folder to resume isn't named."""
     if overwrite and resume:
         raise UserError("--overwrite and --resume exclude each other: give only one of them")
     if resume and run_dir is None:
@@ -93,11 +89,7 @@ def hold_folder(
 
 
 def check_same_run(run: Run, config: Config, images: Images) -> None:
-    """Check that the run in a folder has this configuration and these images.
-
-    Raises:
-        UserError: it has others.
-    """
+    """Raise a UserError if the run in a folder has another configuration or other images than these."""
     check_same_options(config.to_json(), read_config(run), f"the run in {run.folder}")
     before = read_data(run)["fingerprints"]
     for split, fingerprint in images.description["fingerprints"].items():
@@ -125,11 +117,7 @@ def note_changes(run: Run, config: Config, images: Images) -> None:
 
 
 def check_same_options(now: Mapping[str, Any], before: Mapping[str, Any], started: str) -> None:
-    """Check that a run or sweep is resumed with its original options, except those in `MAY_CHANGE`.
-
-    Raises:
-        UserError: it has others.
-    """
+    """Raise a UserError if a run or sweep is resumed with other options than before, except those in `MAY_CHANGE`."""
     model, other = now["model"], before.get("model", before.get("baseline"))
     if model != other:
         raise UserError(f"{model}: {started} is a run of {other}; resume that, or choose another folder")
@@ -145,13 +133,13 @@ def check_same_options(now: Mapping[str, Any], before: Mapping[str, Any], starte
             )
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
     """Versions, devices and the git revision of the code (None outside a checkout): the content of environment.json."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*_PACKAGES, *more_packages)},
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
         "process_count": jax.process_count(),

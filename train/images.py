@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -151,4 +150,4 @@ def _frame_all(
     return in_batches(lambda batch: _compiled_frame(batch, preprocessing), images, _BATCH_SIZE)
 
 
-_compiled_frame = partial(jax.jit, static_argnums=1)(frame)
+_compiled_frame = jax.jit(frame, static_argnums=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,10 +33,6 @@ class Learner:
     """A model with everything that trains it.
 
     Attributes:
-        config: its options.
-        dataset: train, validation and test images.
-        run: the folder of its results.
-        network: the model.
         training: what is trained on, in one or several views: images, or what the frozen part makes of them.
         examples: of each split, in the views that it is evaluated in.
         steps_per_epoch: full batches of the training images.
@@ -70,13 +67,7 @@ class Learner:
 
 
 def build_learner(config: Config, dataset: Dataset, framed: Mapping[str, Examples], run: Run) -> Learner:
-    """Build the learner of a configuration.
-
-    Args:
-        config: the options.
-        dataset: train, validation and test images.
-        framed: what `frame_splits` makes of them.
-        run: the folder of the results.
+    """Build the learner of a configuration; `framed` is what `frame_splits` makes of the data set.
 
     Raises:
         UserError: the options don't fit one another or the images, weights can't be read, or features not be written.
@@ -88,19 +79,15 @@ def build_learner(config: Config, dataset: Dataset, framed: Mapping[str, Example
     _, optimizer = build_schedule(config, steps, hyperparameters(config))
     shapes, draw = initial_state(network, optimizer, shape, training.seed, average=training.ema > 0)
     if training.start_optimizer:
-        draw = _with_moments(draw, start_moments(training, shapes.opt_state))
+        draw = partial(_with_moments, draw, start_moments(training, shapes.opt_state))
     learner = Learner(config, dataset, run, network, _first_view(framed["train"]), framed, steps, shapes, draw)
     return _on_features(learner) if network.frozen and config.network.cache else learner
 
 
-def _with_moments(draw: Callable[[], TrainState], moments: Any) -> Callable[[], TrainState]:
-    """Draw a state with these moments of Adam; the learning rate's schedule begins anew."""
-
-    def drawn() -> TrainState:
-        state = draw()
-        return dataclasses.replace(state, opt_state=(moments, *state.opt_state[1:]))
-
-    return drawn
+def _with_moments(draw: Callable[[], TrainState], moments: Any) -> TrainState:
+    """A drawn state with these moments of Adam; the learning rate's schedule begins anew."""
+    state = draw()
+    return dataclasses.replace(state, opt_state=(moments, *state.opt_state[1:]))
 
 
 def check_learner(config: Config, dataset: Dataset) -> None:
@@ -156,7 +143,6 @@ def make_steps(
     """Build the training step and the evaluation step, to be compiled.
 
     Args:
-        learner: whose steps they are.
         axis_name: mapped axis that the batch is spread over, or None.
         values: take the place of some `hyperparameters`; they may be traced.
     """

@@ -73,7 +73,6 @@ class _Training:
     """What all parts of the loop have in their hands.
 
     Attributes:
-        program: the learners.
         behind: writes what is to be written, in order, while the devices go on.
         saved: the checkpoints of each learner that is trained, by its place.
         interrupted: by a signal.
@@ -99,7 +98,6 @@ def train(program: Program, diverged: Callable[[int, str], None], places: Sequen
     with it the others' bits; nothing comes of these steps.
 
     Args:
-        program: the learners.
         diverged: is told the place of a learner that diverges, and what happened. Its last good checkpoint is kept, and
             the others go on.
         places: the learners to train.
@@ -305,7 +303,10 @@ def _evaluate_epoch(
 def _write_epoch(learner: Learner, lines: list[dict[str, Any]], best: TrainState | None, confusion: np.ndarray) -> None:
     """Write what an epoch leaves: its classifier, if it is the best so far, its events, its line."""
     if best is not None:
-        save_best(learner, best, lines[-1]["epoch"])
+        network, dataset = learner.network, learner.dataset
+        image_shape = dataset.splits["train"].images.shape[1:]
+        about = (network.preprocessing, image_shape, dataset.classes, lines[-1]["epoch"], learner.config.training.tta)
+        save_trained(learner.run.best, Trained(network.model, best.variables, *about))
     if learner.config.training.tensorboard:
         by_first(partial(write_events, learner.run, lines, confusion, learner.dataset.classes))
     # The line comes last: an epoch without one is evaluated again, and its weights are ranked again.
@@ -351,14 +352,6 @@ def _evaluate(training: _Training, state: TrainState, names: Sequence[str]) -> d
             tally = total([Tally(loss, confusion) for loss, confusion in sums])
             evaluated[name].append((tally, np.concatenate(outputs[batches])[:images]))
     return evaluated
-
-
-def save_best(learner: Learner, state: TrainState, epoch: int) -> None:
-    """Let the state's classifier be the run's best."""
-    network, dataset = learner.network, learner.dataset
-    image_shape = dataset.splits["train"].images.shape[1:]
-    about = (network.preprocessing, image_shape, dataset.classes, epoch, learner.config.training.tta)
-    save_trained(learner.run.best, Trained(network.model, state.variables, *about))
 
 
 def _write_predictions(training: _Training, positions: Positions) -> Results:

@@ -26,11 +26,6 @@ from train.start import start_weights
 
 Variables = Mapping[str, Any]
 
-_HOW_TO_GET_AN_ENCODER = (
-    "--encoder is missing: name the folder of converted weights, which `python -m convert {model} --hub weights` (with"
-    " a connection) or `python -m convert {model} CHECKPOINT.pt weights` writes, or `random` for untrained weights"
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -38,8 +33,6 @@ class Network:
 
     Attributes:
         model: the module; `apply(variables, images, train=...)` gives logits.
-        preprocessing: of the images.
-        augmentation: of the training images.
         frozen: the submodules that don't learn. If there are any, the model is `classify(encode(images))`.
         on_features: the batches hold the outputs of the frozen part in the place of images.
         given: variables by their path, of a converted encoder or of another run, which take the place of random ones.
@@ -120,13 +113,13 @@ def build_network(config: Config, classes: int, image_shape: tuple[int, int, int
 
 
 def check_encoder(config: Config) -> None:
-    """Check that the options name an encoder that fits, if the model needs one.
-
-    Raises:
-        UserError: they don't.
-    """
+    """Raise a UserError if the model needs an encoder, and the options name none that fits."""
     if config.architecture.encoder and config.encoder is None and config.training.start_from is None:
-        raise UserError(_HOW_TO_GET_AN_ENCODER.format(model=config.model))
+        raise UserError(
+            f"--encoder is missing: name the folder of converted weights, which `python -m convert {config.model} --hub"
+            f" weights` (with a connection) or `python -m convert {config.model} CHECKPOINT.pt weights` writes, or"
+            " `random` for untrained weights"
+        )
     if config.encoder not in (None, RANDOM):
         folder = Path(config.encoder)
         segments = Run(folder).kind == "trained"

@@ -31,7 +31,6 @@ def build_optimizer(
     """Build Adam (Kingma & Ba, 2015) with the decoupled weight decay of AdamW (Loshchilov & Hutter, 2019) on kernels.
 
     Args:
-        schedule: of the learning rate.
         weight_decay: share of a kernel that is taken off, times the learning rate.
         factors: on the learning rate, for each submodule at the top that has a learning rate of its own.
     """

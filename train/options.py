@@ -17,8 +17,6 @@ from jaxcnn.models.table import MODELS
 from train.losses import LOSSES, MASK_LOSSES, ClassWeightsName
 from train.optimizer import ScheduleName
 
-DTypeName = Literal["float32", "bfloat16"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
@@ -42,11 +40,7 @@ class ImageOptions:
     """Seed for holding out validation and test images; runs that differ only in --seed share them."""
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: the message names the option and the values it takes.
-        """
+        """Raise a ValueError that names the option, and the values it takes, if one is wrong."""
         require(self, "max_images", self.max_images is None or self.max_images >= 1, "must be at least 1")
         require(self, "validation_fraction", 0 < self.validation_fraction < 1, "must be above 0 and below 1")
         require(self, "test_fraction", 0 < self.test_fraction < 1, "must be above 0 and below 1")
@@ -97,7 +91,7 @@ class TrainOptions(ImageOptions):
     """Test-time augmentation: `flip` averages the probabilities of each image and its mirror image."""
     accumulate: int = 1
     """Number of micro-batches in a batch, to save memory; BatchNorm then normalises by the micro-batch."""
-    dtype: DTypeName = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; with `bfloat16` parameters, optimizer, batch statistics and loss stay float32."""
     checkpoint_every: int = 200
     """Number of steps between two checkpoints; each epoch also ends with one."""
@@ -111,11 +105,7 @@ class TrainOptions(ImageOptions):
     """With --start-from, start with the optimizer's moments in that run's last checkpoint, too."""
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: the message names the option and the values it takes.
-        """
+        """Raise a ValueError that names the option, and the values it takes, if one is wrong."""
         super().__post_init__()
         for field in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             require(self, field, getattr(self, field) >= 1, "must be at least 1")
@@ -161,11 +151,7 @@ class Config:
     network: Any
 
     def __post_init__(self) -> None:
-        """Check that the options suit one another and the model's task.
-
-        Raises:
-            ValueError: the message names the option.
-        """
+        """Raise a ValueError that names the option, if one doesn't suit the others or the model's task."""
         options, task = self.training, self.architecture.task
         divides = options.batch_size % options.accumulate == 0
         require(options, "accumulate", divides, f"must divide the batch size, {options.batch_size}")

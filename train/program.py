@@ -111,8 +111,6 @@ class Program:
     Attributes:
         learners: each with its own run folder.
         initial: the state of each before its first step.
-        layout: how they lie on their devices.
-        steps: what trains and evaluates them.
     """
 
     learners: tuple[Learner, ...]
@@ -124,10 +122,7 @@ class Program:
 def compile_learner(learner: Learner, parallel: Parallel, *, on_device: bool = False) -> Program:
     """Build the program that trains one learner, with each batch shared by the devices.
 
-    Args:
-        learner: the learner.
-        parallel: its devices.
-        on_device: keep the examples there, which must be one device; see `compile_epoch`.
+    With `on_device` the examples are kept there, which must be one device; see `compile_epoch`.
     """
     report_model(learner)
     key = jax.random.wrap_key_data(replicate(parallel, jax.random.key_data(learner.key)))
@@ -165,11 +160,8 @@ def compile_steps(
     """Compile one step each, which are fed with batches that are sent ahead.
 
     Args:
-        learners: that it trains.
-        layout: how they lie on their devices.
         train_step: `(state, batch, *constants) -> (state, tally)`.
         eval_step: `(state, batch) -> (tally, outputs)`.
-        shapes: of the state.
         constants: on the devices.
     """
     batch, evaluated = first_batches(learners[0], layout.shard)

@@ -36,7 +36,6 @@ def train_model(
     Args:
         config: what `make_config` gives.
         run_dir: the run folder; runs/MODEL-DATE-TIME when not given.
-        placement: devices and processes.
         overwrite: replace the run in the folder.
         resume: continue the run in the folder if there is one, else start it.
 

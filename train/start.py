@@ -38,11 +38,7 @@ def start_weights(training: TrainOptions, model: nn.Module) -> dict[tuple[str, .
 
 
 def check_start(training: TrainOptions, classes: tuple[str, ...]) -> None:
-    """Check that the run to start from, if there is one, knows the same classes.
-
-    Raises:
-        UserError: it doesn't.
-    """
+    """Raise a UserError if there is a run to start from, and it knows other classes."""
     if training.start_from is None:
         return
     known = read_classes(open_run(Path(training.start_from)))
@@ -54,11 +50,7 @@ def check_start(training: TrainOptions, classes: tuple[str, ...]) -> None:
 
 
 def check_weights_stay(config: Config, folder: Path | str | None) -> None:
-    """Check that the weights to start from aren't in the folder that is to be replaced.
-
-    Raises:
-        UserError: they are.
-    """
+    """Raise a UserError if the weights to start from are in the folder that is to be replaced."""
     for option, path in {"--start-from": config.training.start_from, "--encoder": config.encoder}.items():
         if folder and path not in (None, RANDOM) and Path(path).resolve().is_relative_to(Path(folder).resolve()):
             raise UserError(f"{option} {path}: would be replaced by --overwrite; choose another folder")
@@ -67,9 +59,7 @@ def check_weights_stay(config: Config, folder: Path | str | None) -> None:
 def start_moments(training: TrainOptions, optimizer_state: Any) -> Any:
     """Adam's moments and count of steps in the last checkpoint of the run to start from.
 
-    Args:
-        training: the options.
-        optimizer_state: shapes of the whole state, of which Adam's is the first part.
+    They are the first part of the optimizer's state, whose shapes are given.
 
     Raises:
         UserError: there are none, or they belong to other weights.

@@ -24,7 +24,6 @@ class TrainState:
         step: int32 scalar, steps done.
         params: what the gradient is taken by.
         batch_stats: running means and variances of the norms that learn.
-        opt_state: the optimizer's.
         frozen: parameters and statistics of the frozen part, which no step changes; empty where all learns.
         average: EMA of `params` and `batch_stats`, a dictionary of both; empty where none is kept.
     """
@@ -95,14 +94,9 @@ def initial_state(
     *,
     average: bool = False,
 ) -> tuple[TrainState, Callable[[], TrainState]]:
-    """The shapes of the state before the first step, and a function that draws its weights.
+    """The shapes of the state before the first step, and a function that draws its weights by the seed.
 
-    Args:
-        network: whose weights are drawn.
-        optimizer: whose state belongs to them.
-        image_shape: (height, width, channel) of framed images.
-        seed: of the weights.
-        average: keep an EMA.
+    The image shape is (height, width, channel) of framed images; with `average` the state keeps an EMA.
     """
     shapes, draw = draw_variables(network, image_shape)
 

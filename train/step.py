@@ -38,8 +38,6 @@ def make_train_step(
     batch's, tallies are summed. Every image of a training batch counts, whatever the mask says.
 
     Args:
-        network: the model.
-        optimizer: of the parameters that learn.
         loss: of each image; the tally holds it, so that the curves of training, validation and test images compare.
         axis_name: mapped axis that the batch is spread over, or None.
         objective: its mean is minimised; `loss` when not given.

@@ -14,24 +14,18 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxcnn.data.dataset import SPLITS
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, is_installed
 from jaxcnn.runs.files import whole_file
 from jaxcnn.runs.folder import Run
 
 
 def check_tensorboard() -> None:
-    """Check that what writes the events is installed.
-
-    Raises:
-        UserError: it isn't.
-    """
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
+    """Raise a UserError if what writes the events isn't installed."""
+    if not is_installed("tensorboardX"):
         raise UserError(
             "--tensorboard: needs tensorboardX, which is not installed:"
             " pip install -c constraints.txt -e '.[tensorboard]'"
-        ) from error
+        )
 
 
 def write_events(
@@ -43,10 +37,8 @@ def write_events(
     """Write the events of the last epoch, and the numbers of those before that have no file yet.
 
     Args:
-        run: the run.
-        epochs: its lines of metrics.jsonl.
+        epochs: the run's lines of metrics.jsonl.
         confusion: of the last epoch's validation images, true classes in rows.
-        classes: their names.
     """
     for epoch in epochs:
         path = run.events / f"events.out.tfevents.epoch-{epoch['epoch']:05}"
@@ -62,7 +54,8 @@ def _write(path: Path, epoch: Mapping[str, Any], picture: bytes | None) -> None:
     from tensorboardX.record_writer import RecordWriter
 
     now = time.time()
-    values = [Summary.Value(tag=_tag(name), simple_value=value) for name, value in epoch.items() if name not in _PLACE]
+    numbers = {name: value for name, value in epoch.items() if name not in ("epoch", "step")}
+    values = [Summary.Value(tag=_tag(name), simple_value=value) for name, value in numbers.items()]
     if picture is not None:
         values.append(Summary.Value(tag="confusion/validation", image=Summary.Image(encoded_image_string=picture)))
     summary = Event(wall_time=now, step=epoch["epoch"], summary=Summary(value=values))
@@ -71,9 +64,6 @@ def _write(path: Path, epoch: Mapping[str, Any], picture: bytes | None) -> None:
         for event in (Event(wall_time=now, file_version="brain.Event:2"), summary):
             writer.write(event.SerializeToString())
         writer.close()
-
-
-_PLACE = ("epoch", "step")
 
 
 def _tag(name: str) -> str:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -32,12 +32,7 @@ Step = Literal["training", "evaluation"]
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A step, compiled for each device of a machine.
-
-    Attributes:
-        program: what JAX gives; None where the compiler found too little memory.
-        seconds: that it took.
-    """
+    """A step, compiled for each device of a machine; its program is None where the compiler found too little memory."""
 
     program: Any
     seconds: float
@@ -70,10 +65,7 @@ def compile_ahead(config: Config, *, target: Annotated[str, tyro.conf.arg(name="
         raise UserError(f"--batch-size {size}: {parts} devices and micro-batches can't divide it; give {parts * 8}")
     report(f"machine    {len(machine.devices)} x {machine.kind}, {_gigabytes(machine.memory)} each")
     report_model(learner)
-    steps: dict[Step, Compiled] = {
-        "training": compile_step(learner, machine.devices, size, "training"),
-        "evaluation": compile_step(learner, machine.devices, size, "evaluation"),
-    }
+    steps = {step: compile_step(learner, machine.devices, size, step) for step in get_args(Step)}
     operations = {step: count_operations(learner, size // len(machine.devices), step) for step in steps}
     columns = [describe(steps[step], machine, operations[step]) for step in steps]
     # A step that doesn't fit has fewer.
@@ -122,12 +114,10 @@ def compile_step(learner: Learner, devices: Sequence[jax.Device], size: int, ste
     parallel = Parallel(line_of(devices))
     train_step, eval_step = make_steps(learner, parallel.axis_name)
     arguments = abstract_arguments(learner, parallel, size, step)
+    compile_, made = (compile_train_step, train_step) if step == "training" else (compile_eval_step, eval_step)
     start = time.perf_counter()
     try:
-        if step == "training":
-            program: Any = compile_train_step(parallel, train_step, *arguments)
-        else:
-            program = compile_eval_step(parallel, eval_step, *arguments)
+        program: Any = compile_(parallel, made, *arguments)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -29,7 +29,6 @@ class Instruction:
     Attributes:
         name: unique in its program.
         shape: of its result, as in the text.
-        op: the operation.
         operands: names of the instructions that it reads.
         attributes: the rest of its line.
     """

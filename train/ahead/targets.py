@@ -22,8 +22,7 @@ class Target:
     """A machine.
 
     Attributes:
-        devices: to compile for.
-        kind: their name.
+        kind: the devices' name.
         memory: of a device, in bytes.
         usable: as much of it as a program can have.
         bandwidth: of its memory, in bytes a second; None where it isn't known.

@@ -1,10 +1,9 @@
 """The command line of the baselines: each writes a run folder like a model, without epochs and checkpoints."""
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -57,7 +56,8 @@ def baseline(
     report(f"run        {run.folder}")
     content = {"baseline": name, **dataclasses.asdict(config)}
     with lock_run(run):
-        create_run(run.folder, content, images.description, _environment(name), overwrite=overwrite)
+        environment = describe_environment(("scikit-learn", "scikit-image") if name == "hog" else ())
+        create_run(run.folder, content, images.description, environment, overwrite=overwrite)
         for split, predicted in predictions.items():
             write_predictions(run, split, predicted)
     results = {split: (len(predicted.labels), _scores(predicted)) for split, predicted in predictions.items()}
@@ -74,15 +74,6 @@ def _predict(name: BaselineName, splits: Mapping[str, Split], classes: tuple[str
     return {
         role: Predictions(logits[role], split.labels, split.groups, split.names, classes)
         for role, split in splits.items()
-    }
-
-
-def _environment(name: BaselineName) -> dict[str, Any]:
-    """As for a model, with the versions of what did the work."""
-    environment = describe_environment()
-    extra = ("scikit-learn", "scikit-image") if name == "hog" else ()
-    return environment | {
-        "packages": environment["packages"] | {package: importlib.metadata.version(package) for package in extra}
     }
 
 

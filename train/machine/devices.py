@@ -43,11 +43,7 @@ class Placement:
     """Ask the cluster that started the processes for the rest (Slurm, Open MPI, Cloud TPU, Kubernetes)."""
 
     def __post_init__(self) -> None:
-        """Check that the options name processes.
-
-        Raises:
-            ValueError: the message names the option and what it goes with.
-        """
+        """Raise a ValueError that names the option, and what it goes with, if the options don't name processes."""
         by_hand = {
             "--coordinator": self.coordinator,
             "--num-processes": self.num_processes,

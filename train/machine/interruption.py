@@ -45,22 +45,14 @@ class Interruption:
         return self.requested != 0
 
     def check_last(self) -> None:
-        """At the end, when nobody polls any more: end here if a signal came since, to any of the processes.
-
-        Raises:
-            InterruptedRunError: one did.
-        """
+        """At the end, when nobody polls any more: raise InterruptedRunError if a signal came since, to any process."""
         # The first answer may be to what was asked before the signal came.
         self.poll()
         self.poll()
         self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """End the run here, if the last `poll` found that it is to stop.
-
-        Raises:
-            InterruptedRunError: it is.
-        """
+        """Raise InterruptedRunError if the last `poll` found that the run is to stop."""
         if self.requested:
             raise InterruptedRunError(self.requested)
 

@@ -50,7 +50,8 @@ def processes(placement: Placement) -> Iterator[None]:
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if placement.process_id == 0:
-            _check_port(placement.coordinator or "")
+            # Fails where this process can't listen at the port; JAX would write a line of its own about that.
+            socket.create_server(("", int(str(placement.coordinator).rpartition(":")[2]))).close()
         with _give_up_after(_START_SECONDS, placement):
             jax.distributed.initialize(
                 placement.coordinator,
@@ -68,11 +69,6 @@ def processes(placement: Placement) -> Iterator[None]:
             yield
     finally:
         jax.distributed.shutdown()
-
-
-def _check_port(coordinator: str) -> None:
-    """Raise OSError where this process can't listen at the port; JAX would write a line of its own about that."""
-    socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
 
 
 @contextlib.contextmanager

@@ -32,20 +32,10 @@ from train.network import check_encoder
 from train.options import Config, any_config_class
 from train.run import report_start
 from train.start import check_weights_stay
+from train.sweep import table
 from train.sweep.folder import SweepFolder, hold_sweep, is_last, read_diverged, share
 from train.sweep.grid import Model, make_models, parse_grid
 from train.sweep.groups import AtOnce, check_devices, group, train_group
-from train.sweep.table import (
-    Row,
-    average_over_folds,
-    average_over_seeds,
-    format_models,
-    format_settings,
-    read_row,
-    sort_rows,
-    write_models,
-    write_settings,
-)
 
 
 def sweep_command() -> Callable[..., int]:
@@ -144,31 +134,31 @@ def _images_by_fold(config: Config) -> Callable[[int], Images]:
 
 def _conclude(models: tuple[Model, ...], folder: SweepFolder) -> None:
     diverged, task = read_diverged(folder), models[0].config.architecture.task
-    rows = sort_rows(
+    rows = table.sort_rows(
         [
-            Row(model.name, model.values, diverged=diverged[model.name], task=TASKS[task])
+            table.Row(model.name, model.values, diverged=diverged[model.name], task=TASKS[task])
             if model.name in diverged
-            else read_row(folder.run(model.name), model.values, task)
+            else table.read_row(folder.run(model.name), model.values, task)
             for model in models
         ]
     )
-    by_first(lambda: write_models(folder.table, rows))
+    by_first(lambda: table.write_models(folder.table, rows))
     title = f"The best checkpoint of each model, sorted by validation {TASKS[task].sorts_by} ({folder.table}):"
-    report(f"\n{title}\n\n{format_models(rows)}")
+    report(f"\n{title}\n\n{table.format_models(rows)}")
     if task == "segmentation":
         _conclude_patients(rows, folder)
     if any("fold" in row.values for row in rows if row.splits):
-        settings = average_over_folds(rows)
-        by_first(lambda: write_settings(folder.folds, settings, "folds"))
+        settings = table.average_over_folds(rows)
+        by_first(lambda: table.write_settings(folder.folds, settings, "folds"))
         title = f"Mean over the folds, and 95% interval ({folder.folds}):"
-        report(f"\n{title}\n\n{format_settings(settings, 'folds')}")
+        report(f"\n{title}\n\n{table.format_settings(settings, 'folds')}")
     elif len({row.values.get("seed") for row in rows if row.splits}) > 1:
-        settings = average_over_seeds(rows)
-        by_first(lambda: write_settings(folder.seeds, settings))
-        report(f"\nMean over the seeds, and 95% interval ({folder.seeds}):\n\n{format_settings(settings)}")
+        settings = table.average_over_seeds(rows)
+        by_first(lambda: table.write_settings(folder.seeds, settings))
+        report(f"\nMean over the seeds, and 95% interval ({folder.seeds}):\n\n{table.format_settings(settings)}")
 
 
-def _conclude_patients(rows: Sequence[Row], folder: SweepFolder) -> None:
+def _conclude_patients(rows: Sequence[table.Row], folder: SweepFolder) -> None:
     """Score the test patients of all models, which are all patients where these are folds."""
     scored = []
     for row in rows:

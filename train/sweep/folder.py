@@ -60,11 +60,7 @@ class SweepFolder:
 
 
 def check_sweep_folder(sweep: SweepFolder) -> None:
-    """Check that a sweep can start or continue in the folder: it is missing, empty, or a finished or unfinished sweep.
-
-    Raises:
-        UserError: it holds something else.
-    """
+    """Raise a UserError if the folder is neither missing nor empty, nor holds a finished or unfinished sweep."""
     try:
         if not sweep.folder.exists() or sweep.asked.is_file():
             return

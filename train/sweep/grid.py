@@ -14,11 +14,10 @@ from train.options import Config
 
 Grid = Mapping[str, tuple[Any, ...]]
 
-_OTHER_IMAGES = "models are compared on the same images"
 NOT_SWEPT = {
     **dict.fromkeys(
         ("data", "max_images", "protocol", "validation_fraction", "test_fraction", "split_seed", "empty_slices"),
-        _OTHER_IMAGES,
+        "models are compared on the same images",
     ),
     **dict.fromkeys(("folds", "fold"), "a sweep with --folds goes through all folds by itself"),
     **dict.fromkeys(("checkpoint_every", "tensorboard"), "it changes no model"),
@@ -31,13 +30,7 @@ _LONGEST_NAME = 150
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One model of a sweep.
-
-    Attributes:
-        name: of its run folder.
-        values: of the swept options.
-        config: all its options.
-    """
+    """One model of a sweep: the name of its run folder, the values of the swept options, and all its options."""
 
     name: str
     values: Mapping[str, Any]
@@ -101,7 +94,10 @@ def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model, 
     points = math.prod(shape)
     if random is not None and not 1 <= random <= points:
         raise UserError(f"--random {random}: must be between 1 and {points}, the number of combinations in the grid")
-    chosen = range(points) if random is None else _draw(points, random, config.training.seed)
+    chosen: Sequence[int] = range(points)
+    if random is not None:
+        drawn = np.random.default_rng(config.training.seed).choice(points, random, replace=False)
+        chosen = sorted(drawn.tolist())
     models = []
     for number, point in enumerate(chosen, start=1):
         places = np.unravel_index(point, shape)
@@ -112,10 +108,6 @@ def make_models(config: Config, grid: Grid, random: int | None) -> tuple[Model, 
             raise UserError(f"--grid {error}") from error
         models.append(Model(_name(number, len(chosen), values), values, combined))
     return tuple(models)
-
-
-def _draw(points: int, count: int, seed: int) -> Sequence[int]:
-    return sorted(np.random.default_rng(seed).choice(points, count, replace=False).tolist())
 
 
 def _name(number: int, count: int, values: Mapping[str, Any]) -> str:

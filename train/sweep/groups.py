@@ -59,11 +59,7 @@ def _largest_group(models: int, placement: Placement, at_once: AtOnce) -> int:
 
 
 def check_devices(groups: Sequence[Sequence[Model]], placement: Placement) -> None:
-    """Check that the devices are there, and can divide the batches of each model that has all of them to itself.
-
-    Raises:
-        UserError: they aren't, or can't.
-    """
+    """Raise a UserError if devices are missing, or can't divide the batches of a model that has them to itself."""
     pick_devices(placement)
     for models in groups:
         if len(models) == 1:
@@ -99,11 +95,11 @@ def train_group(
     for start in range(0, len(models), size):
         chosen = models[start : start + size]
         unfinished = [model for model in chosen if model in left]
-        if len(chosen) > 1 and unfinished and _stand_together([folder.run(model.name) for model in unfinished]):
-            _train_together(chosen, unfinished, placement, images, framed, folder)
+        if unfinished and _stand_together([folder.run(model.name) for model in unfinished]):
+            _train(chosen, unfinished, placement, images, framed, folder)
         else:
             for model in unfinished:
-                _train_alone(model, placement, images, framed, folder)
+                _train([model], [model], placement, images, framed, folder)
     return all(_done(model, images, folder) for model in left)
 
 
@@ -164,20 +160,7 @@ def _learner(model: Model, images: Images, framed: Mapping[str, Examples], folde
     return build_learner(model.config, images.dataset, framed, folder.run(model.name))
 
 
-def _train_alone(
-    model: Model, placement: Placement, images: Images, framed: Mapping[str, Examples], folder: SweepFolder
-) -> None:
-    training = model.config.training
-    devices = choose_devices(placement, training.batch_size, training.accumulate)
-    with contextlib.ExitStack() as held:
-        if _take(held, model, placement, images, folder):
-            learner = _learner(model, images, framed, folder)
-            on_device = lie_on_device([learner], placement, devices.mesh.size)
-            program = compile_learner(learner, devices, on_device=on_device)
-            train(program, lambda _, reason: _note(folder, model, reason))
-
-
-def _train_together(
+def _train(
     models: Sequence[Model],
     left: Sequence[Model],
     placement: Placement,
@@ -192,8 +175,14 @@ def _train_together(
             return
         places = [place for place, model in enumerate(models) if model in taken]
         learners = [_learner(model, images, framed, folder) for model in models]
-        on_device = lie_on_device(learners, placement)
-        program = compile_population(learners, pick_devices(placement), on_device=on_device)
+        if len(learners) > 1:
+            on_device = lie_on_device(learners, placement)
+            program = compile_population(learners, pick_devices(placement), on_device=on_device)
+        else:
+            training = models[0].config.training
+            devices = choose_devices(placement, training.batch_size, training.accumulate)
+            on_device = lie_on_device(learners, placement, devices.mesh.size)
+            program = compile_learner(learners[0], devices, on_device=on_device)
         train(program, lambda place, reason: _note(folder, models[place], reason), places)
 
 

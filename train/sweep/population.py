@@ -20,7 +20,7 @@ from jaxcnn.data.batch import WHOLE, Batch
 from jaxcnn.models.architecture import RANDOM
 from train.ahead.memory import largest_fitting, needed_bytes
 from train.learner import Learner, first_batches, hyperparameters, make_steps, report_model
-from train.machine.devices import line_of
+from train.machine.devices import Parallel, line_of, replicated_shapes
 from train.machine.progress import report
 from train.options import Config
 from train.program import Layout, Program, compile_epoch, compile_steps
@@ -50,12 +50,9 @@ def can_join(config: Config, other: Config) -> bool:
 def compile_population(
     learners: Sequence[Learner], devices: Sequence[jax.Device], *, on_device: bool = False
 ) -> Program:
-    """Build the program that trains all learners at once, each device its share of them.
+    """Build the program that trains all learners at once, which `can_join`, each device its share of them.
 
-    Args:
-        learners: that `can_join`.
-        devices: that they are spread over.
-        on_device: keep the examples there; see `train.program.compile_epoch`.
+    With `on_device` the examples are kept there; see `train.program.compile_epoch`.
     """
     first, share = learners[0], math.ceil(len(learners) / len(devices))
     # Three learners on two devices: the third gets a copy of itself beside it, for all shares to be equal.
@@ -111,9 +108,7 @@ def largest_population(
     """How many learners like this the devices can train at once, by the memory of programs that are compiled to see.
 
     Args:
-        first: one of them.
-        devices: that share them.
-        limit_bytes: memory of a device; None where it isn't known.
+        limit_bytes: memory of a device.
         wanted: how many there are.
 
     Returns:
@@ -137,12 +132,8 @@ def largest_population(
 def _compile_for_memory(first: Learner, devices: Sequence[jax.Device], slots: int) -> Any:
     """The training step of so many learners like this, on as few devices."""
     mesh = line_of(devices, AXIS)
-
-    def stacked(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((slots, *leaf.shape), leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))
-
-    batch = jax.tree.map(stacked, first_batches(first)[0])
-    key = stacked(jax.eval_shape(lambda: first.key))
+    batch = _abstract(mesh, slots, first_batches(first)[0])
+    key = _abstract(mesh, slots, jax.eval_shape(lambda: first.key))
     step, _ = _mapped_steps(first, mesh)
     state = _abstract_state(mesh, slots, first.shapes)
     return jax.jit(step, donate_argnums=1).lower({}, state, batch, key).compile()
@@ -176,15 +167,16 @@ def _state_of(own: Any, frozen: Any) -> Any:
     return TrainState(**{field.name: own for field in dataclasses.fields(TrainState)} | {"frozen": frozen})
 
 
+def _abstract(mesh: Mesh, slots: int, tree: Any) -> Any:
+    """The shapes of what a population has one of for each learner, of a tree of those of one learner."""
+    own = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((slots, *leaf.shape), leaf.dtype, sharding=own), tree)
+
+
 def _abstract_state(mesh: Mesh, slots: int, shapes: TrainState) -> TrainState:
     """The shapes of a population's state, for the compiler."""
-
-    def abstract(leaf: Any, axes: tuple[int, ...], *spec: str) -> jax.ShapeDtypeStruct:
-        place = NamedSharding(mesh, PartitionSpec(*spec))
-        return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype, sharding=place)
-
-    own = jax.tree.map(lambda leaf: abstract(leaf, (slots,), AXIS), dataclasses.replace(shapes, frozen={}))
-    return dataclasses.replace(own, frozen=jax.tree.map(lambda leaf: abstract(leaf, ()), shapes.frozen))
+    own = _abstract(mesh, slots, dataclasses.replace(shapes, frozen={}))
+    return dataclasses.replace(own, frozen=replicated_shapes(Parallel(mesh), shapes.frozen))
 
 
 def _join(mesh: Mesh, slots: int, states: Sequence[TrainState]) -> TrainState:

@@ -29,12 +29,9 @@ class Row:
     """A model.
 
     Attributes:
-        name: of its run folder.
-        values: of the swept options.
         best_epoch: by the validation images; None if it diverged.
         splits: the scores of that epoch's weights; of a model that diverged, none.
         diverged: what happened to it; empty where nothing did.
-        task: of the models of the sweep.
     """
 
     name: str
@@ -55,7 +52,6 @@ class Estimate:
     """The mean over seeds or folds.
 
     Attributes:
-        mean: of the models.
         half_width: of the 95% interval by the t distribution: of the mean of ever more seeds, with these images. NaN
             for a single model. Folds share most of their training images, so that of folds it is an approximation.
     """
@@ -72,7 +68,6 @@ class Setting:
         values: of the other swept options.
         models: how many of them finished; of cross-validation, how many folds have one that did.
         scores: in the order of the task's `in_sweeps`.
-        task: of the models.
     """
 
     values: Mapping[str, Any]
@@ -145,32 +140,26 @@ def mean_and_interval(values: Sequence[float]) -> Estimate:
 
 def average_over_seeds(rows: Sequence[Row]) -> list[Setting]:
     """Summarise each setting over its seeds, best on the validation images first, without diverged models."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row.splits:
-            groups.setdefault(tuple(value for name, value in row.values.items() if name != "seed"), []).append(row)
-    settings = [_setting(members) for members in groups.values()]
-    return sorted(settings, key=lambda setting: setting.rank)
+    return _averaged("seed", [(row.values, row.scores) for row in rows if row.splits], rows[0].task)
 
 
 def average_over_folds(rows: Sequence[Row]) -> list[Setting]:
     """The settings of a cross-validation, likewise; of several seeds of a fold the mean counts."""
-    settings: dict[tuple[Any, ...], list[Setting]] = {}
-    for setting in average_over_seeds(rows):
-        without_fold = tuple(value for name, value in setting.values.items() if name != "fold")
-        settings.setdefault(without_fold, []).append(setting)
-    averaged = []
-    for members in settings.values():
-        values = {name: value for name, value in members[0].values.items() if name != "fold"}
-        columns = zip(*([score.mean for score in setting.scores] for setting in members), strict=True)
-        averaged.append(Setting(values, len(members), tuple(map(mean_and_interval, columns)), members[0].task))
-    return sorted(averaged, key=lambda setting: setting.rank)
+    by_fold = [(each.values, [score.mean for score in each.scores]) for each in average_over_seeds(rows)]
+    return _averaged("fold", by_fold, rows[0].task)
 
 
-def _setting(members: Sequence[Row]) -> Setting:
-    values = {name: value for name, value in members[0].values.items() if name != "seed"}
-    columns = zip(*(row.scores for row in members), strict=True)
-    return Setting(values, len(members), tuple(map(mean_and_interval, columns)), members[0].task)
+def _averaged(option: str, scored: Sequence[tuple[Mapping[str, Any], Sequence[float]]], task: Task) -> list[Setting]:
+    """The settings of models, each with its options and scores, that differ in this option alone."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Sequence[float]]] = {}
+    for values, scores in scored:
+        others = tuple((name, value) for name, value in values.items() if name != option)
+        groups.setdefault(others, []).append(scores)
+    settings = [
+        Setting(dict(others), len(members), tuple(map(mean_and_interval, zip(*members, strict=True))), task)
+        for others, members in groups.items()
+    ]
+    return sorted(settings, key=lambda setting: setting.rank)
 
 
 def format_settings(settings: Sequence[Setting], over: str = "seeds") -> str:
