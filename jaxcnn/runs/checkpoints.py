@@ -176,14 +176,11 @@ def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict
             f"{path}: was written by a version that trains another state ({min(other)});"
             " continue with the version that environment.json names, or overwrite the run"
         )
-    state = checkpoints.load(step, jax.tree.map(_abstract, like))
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+    state = checkpoints.load(step, abstract)
     verify(written, state)
     return state, progress
 
 
 def _checksum(progress: Any) -> int:
     return zlib.crc32(json.dumps(progress, sort_keys=True).encode())
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
