@@ -6,7 +6,6 @@ OUT/...                 Orbax's files: `params` and `batch_stats`
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -98,7 +97,16 @@ def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    return read_unchanged(folder, partial(_load, folder, method, model))
+
+    def load() -> Pretrained:
+        manifest, module = open_pretrained(folder, model)
+        try:
+            shapes = described_shapes(module, manifest.image_shape, method, manifest.arguments)
+        except ValueError as error:
+            raise _of_another_version(folder) from error
+        return Pretrained(module, load_tree(folder, shapes), manifest)
+
+    return read_unchanged(folder, load)
 
 
 def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manifest, nn.Module]:
@@ -120,15 +128,6 @@ def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manif
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise _of_another_version(folder) from error
     return dataclasses.replace(manifest, fields=model_fields(model)), model
-
-
-def _load(folder: Path, method: str | None, own: nn.Module | None) -> Pretrained:
-    manifest, model = open_pretrained(folder, own)
-    try:
-        shapes = described_shapes(model, manifest.image_shape, method, manifest.arguments)
-    except ValueError as error:
-        raise _of_another_version(folder) from error
-    return Pretrained(model, load_tree(folder, shapes), manifest)
 
 
 def _of_another_version(folder: Path) -> UserError:
