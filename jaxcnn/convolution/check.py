@@ -30,9 +30,6 @@ class Comparison:
 
     Attributes:
         kernel: which kernel, or which layer of which network.
-        shape: of the kernel.
-        image: what was convolved.
-        absolute: largest absolute difference.
         relative: largest difference relative to the sum of |f| |g| at its pixel.
         tolerance: what `relative` may be.
         manual_ms: time of the definition, in milliseconds.

@@ -28,7 +28,6 @@ def max_pool(x: Images, size: int, *, relu: bool = False) -> Windows:
     and this is what XLA and PyTorch do with them. Values and gradients are XLA's, bit by bit.
 
     Args:
-        x: activations.
         size: of a window's sides.
         relu: give what is above 0, and 0 elsewhere. It is the same before the max-pool, on more numbers.
     """

@@ -37,8 +37,6 @@ class Prediction:
     """The prediction for an image.
 
     Attributes:
-        name: of the image.
-        probabilities: of the classes.
         unlike: the training images, above 1 (`jaxcnn.inference.unlike`); None where the run doesn't know.
         saliency: picture of what speaks for the most probable one, if that was asked for.
     """

@@ -87,10 +87,9 @@ def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manife
 
 
 def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module | None = None) -> Pretrained:
-    """Load the model and the variables that one of its methods uses, on the default device.
+    """Load the model that was converted and the variables that one of its methods uses, on the default device.
 
     Args:
-        folder: what `python -m convert` wrote.
         method: all of the model's variables if not given.
         model: yours, if it is a network of your own that was converted.
 

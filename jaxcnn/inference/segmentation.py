@@ -90,10 +90,6 @@ def segmenter(trained: Trained, preset: Preset) -> Callable[[Slices], Masks]:
 
     Grey slices are repeated for a network of several channels. For slices of another number of channels it raises
     ValueError.
-
-    Args:
-        trained: what `load_segmenter` gives.
-        preset: a name in `PRESETS`.
     """
 
     def classify_pixels(members: Members, inputs: Array) -> UInt8[Array, "batch rows columns"]:

@@ -47,7 +47,6 @@ class Trained:
     """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits of a view.
 
     Attributes:
-        model: the module.
         variables: what `model.apply` takes.
         preprocessing: of images as bytes.
         image_shape: (height, width, channel) of the images.

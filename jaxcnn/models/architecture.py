@@ -162,7 +162,6 @@ def check_encoder_width(options: EncoderOptions, standard: int, features: int) -
     """Check that a width, if one is given, is that of the encoder, since nothing else in the network has one.
 
     Args:
-        options: of the network.
         standard: features of the encoder's first layer where the width is 1.
         features: those that it has.
 

@@ -152,10 +152,6 @@ class UpConv(nn.Module):
     the squares are put beside each other (depth-to-space). That is exact, and far faster than XLA's transposed
     convolution on CPU. The parameters are those of
     `nn.ConvTranspose(features, (2, 2), strides=(2, 2), padding="VALID", transpose_kernel=True)`.
-
-    Attributes:
-        features: width of the output.
-        dtype: of activations.
     """
 
     features: int

@@ -43,7 +43,6 @@ class ResidualBlock(nn.Module):
         kind: ``basic``: twice 3x3; ``bottleneck``: 1x1, 3x3 and 1x1, the last of four times the width. The 3x3 one has
             the stride, as in torchvision ("ResNet v1.5"); the paper gives it to the first.
         features: width inside.
-        strides: of the block.
         axis_name: mapped axis over which batch statistics are averaged, or None.
         dtype: of activations.
     """
@@ -77,15 +76,9 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, the first of which may halve the size.
+    """So many blocks alike, but for the strides: those are the first one's, which may halve the size.
 
-    Attributes:
-        kind: of the blocks.
-        blocks: their number.
-        features: width inside them.
-        strides: of the first.
-        axis_name: mapped axis over which batch statistics are averaged, or None.
-        dtype: of activations.
+    The other attributes are those of a `ResidualBlock`.
     """
 
     kind: BlockName
@@ -170,12 +163,10 @@ class ResNetClassifier(Classifier):
     The first stages are frozen: whatever `train` says, BatchNorm uses its running statistics there, and no gradient
     goes into them. So `encode(images)` can be computed once, and `classify(encode(images), train=train)` is the whole.
 
-    Dropout is before the last layer. The activations at the border are float32, whatever the dtype.
+    Dropout is before the last layer. The activations at the border are float32, whatever the dtype. What is not named
+    below is an attribute of a `ResNet` or of a `Classifier`.
 
     Attributes:
-        block: kind of the ResNet's blocks.
-        blocks: their number in layer1 to layer4.
-        features: width of layer1.
         frozen_stages: so many of `STAGE_NAMES` are frozen, from the first on.
     """
 

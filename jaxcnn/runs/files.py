@@ -171,7 +171,6 @@ def try_lock(handle: int, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool | No
     """Lock an open file or folder for this process, until it is closed or the process ends.
 
     Args:
-        handle: what is locked.
         how: of `fcntl.flock`; by default for this process alone, without waiting for another one.
 
     Returns:
