@@ -7,7 +7,7 @@ import flax.linen as nn
 from flax.traverse_util import flatten_dict
 
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import load_best, read_classes
+from jaxcnn.inference.trained import load_best, read_description
 from jaxcnn.models.architecture import RANDOM
 from jaxcnn.models.table import model_fields
 from jaxcnn.runs.checkpoints import read_part
@@ -41,7 +41,7 @@ def check_start(training: TrainOptions, classes: tuple[str, ...]) -> None:
     """Raise a UserError if there is a run to start from, and it knows other classes."""
     if training.start_from is None:
         return
-    known = read_classes(open_run(Path(training.start_from)))
+    known = tuple(read_description(open_run(Path(training.start_from)).best)["classes"])
     if known != classes:
         raise UserError(
             f"--start-from {training.start_from}: it knows the classes {', '.join(known)}, the data set has"

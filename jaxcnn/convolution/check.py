@@ -30,9 +30,6 @@ class Comparison:
 
     Attributes:
         kernel: which kernel, or which layer of which network.
-        shape: of the kernel.
-        image: what was convolved.
-        absolute: largest absolute difference.
         relative: largest difference relative to the sum of |f| |g| at its pixel.
         tolerance: what `relative` may be.
         manual_ms: time of the definition, in milliseconds.
@@ -80,15 +77,8 @@ def check_kernels() -> list[tuple[str, Float32[np.ndarray, "kernel_height kernel
     The classic three look the same in a mirror; only the random one notices columns that are not flipped, or the two
     axes exchanged.
     """
-    kernels = [
-        (name, make(k))
-        for name, make in (
-            ("edge", horizontal_edge_kernel),
-            ("gaussian", gaussian_kernel),
-            ("sharpening", sharpening_kernel),
-        )
-        for k in (3, 5, 7)
-    ]
+    makers = {"edge": horizontal_edge_kernel, "gaussian": gaussian_kernel, "sharpening": sharpening_kernel}
+    kernels = [(name, make(k)) for name, make in makers.items() for k in (3, 5, 7)]
     kernels.append(("random", np.random.default_rng(0).standard_normal((3, 7))))
     # Rounded to float32 here, so that both sides get the same numbers and only their sums differ.
     return [(name, kernel.astype(np.float32)) for name, kernel in kernels]

@@ -31,7 +31,7 @@ def manual_conv2d(
     """
     f, g = _finite_plane("image", image), _finite_plane("kernel", kernel)
     height, width = f.shape
-    kr, kc = _half_sizes(g.shape)
+    kr, kc = (half_size(k) for k in g.shape)
     padded = np.pad(f, ((kr, kr), (kc, kc)))
 
     def shifted(i: int, j: int) -> np.ndarray:
@@ -84,7 +84,7 @@ def _conv_nhwc(
 ) -> Float[Array, "batch height width out"]:
     _check_real("image", image.dtype)
     _check_real("kernel", kernel.dtype)
-    kr, kc = _half_sizes(kernel.shape)
+    kr, kc = (half_size(k) for k in kernel.shape[:2])
     image = jnp.asarray(image) if jnp.issubdtype(image.dtype, jnp.floating) else jnp.asarray(image, jnp.float32)
     # lax.conv correlates, as all of deep learning does: flipping both axes makes it a convolution.
     flipped = jnp.asarray(kernel, image.dtype)[::-1, ::-1]
@@ -104,11 +104,6 @@ def half_size(k: int) -> int:
     if k < 1 or k % 2 == 0:
         raise ValueError(f"a kernel's size must be odd and positive, so that it has a centre; got {k}")
     return (k - 1) // 2
-
-
-def _half_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The kc of the rows and of the columns."""
-    return half_size(shape[0]), half_size(shape[1])
 
 
 def _finite_plane(name: str, array: np.ndarray | Array) -> Float64[np.ndarray, "height width"]:

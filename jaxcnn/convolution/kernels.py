@@ -22,7 +22,6 @@ def gaussian_kernel(k: int, sigma: float = 1.0) -> Float64[np.ndarray, "{k} {k}"
     """exp(-(i² + j²) / 2 sigma²): blurs. It is scaled so that its largest value, the centre, is 1, not its sum.
 
     Args:
-        k: size.
         sigma: standard deviation in pixels.
 
     Raises:

@@ -6,6 +6,10 @@ from jaxtyping import Array, Float
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Size = tuple[int, int]
 
+Images = Float[Array, "batch height width in"]
+Kernel = Float[Array, "kernel_height kernel_width in out"]
+Outputs = Float[Array, "batch out_height out_width out"]
+
 
 def output_size(x_shape: tuple[int, ...], kernel_size: Size, pads: Pads) -> Size:
     """Height and width of the output; 0 or less where the kernel is larger than the padded image."""
@@ -30,9 +34,7 @@ def input_size(dy_shape: tuple[int, ...], kernel_size: Size, pads: Pads) -> Size
     return height, width
 
 
-def transposed(
-    kernel: Float[Array, "kernel_height kernel_width in out"], pads: Pads
-) -> tuple[Float[Array, "kernel_height kernel_width out in"], Pads]:
+def transposed(kernel: Kernel, pads: Pads) -> tuple[Float[Array, "kernel_height kernel_width out in"], Pads]:
     """The kernel and the pads that turn the output's gradient into the input's."""
     (above, below), (left, right) = pads
     height, width = kernel.shape[0] - 1, kernel.shape[1] - 1

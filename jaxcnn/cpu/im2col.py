@@ -2,14 +2,12 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jaxcnn.cpu.geometry import Pads, kernel_size
+from jaxcnn.cpu.geometry import Images, Kernel, Outputs, Pads, kernel_size
 
 
-def kernel_gradient(
-    x: Float[Array, "batch height width in"], dy: Float[Array, "batch out_height out_width out"], pads: Pads
-) -> Float[Array, "kernel_height kernel_width in out"]:
+def kernel_gradient(x: Images, dy: Outputs, pads: Pads) -> Kernel:
     """The transposed matrix of all patches, times the output's gradient: one matrix product an image.
 
     One image at a time keeps the patches in the cache, and their memory at that of a single image. The sum over the

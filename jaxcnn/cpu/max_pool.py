@@ -16,17 +16,18 @@ from jaxtyping import Array, Float, Int32, UInt8
 from jaxcnn.cpu.multilinear import ELSEWHERE, multilinear
 from jaxcnn.cpu.switch import is_xla_only
 
+Images = Float[Array, "batch height width channel"]
+Windows = Float[Array, "batch rows columns channel"]
+Places = UInt8[Array, "batch rows columns channel"] | Int32[Array, "batch rows columns channel"]
 
-def max_pool(
-    x: Float[Array, "batch height width channel"], size: int, *, relu: bool = False
-) -> Float[Array, "batch out_height out_width channel"]:
+
+def max_pool(x: Images, size: int, *, relu: bool = False) -> Windows:
     """Max-pool with a square window that steps by its own size; a rest at the border is dropped, as in PyTorch.
 
     The gradient goes to the first of the largest pixels of a window, in row-major order. After a ReLU ties are common,
     and this is what XLA and PyTorch do with them. Values and gradients are XLA's, bit by bit.
 
     Args:
-        x: activations.
         size: of a window's sides.
         relu: give what is above 0, and 0 elsewhere. It is the same before the max-pool, on more numbers.
     """
@@ -66,14 +67,7 @@ def _xla_put(x: Array, y: Array, first: Array, dy: Array, size: int, relu: bool)
     return jax.vjp(lambda x: _xla_max_pool(x, size), x)[1](dy)[0]
 
 
-def _pick(
-    x: Float[Array, "batch height width channel"],
-    y: Float[Array, "batch rows columns channel"],
-    first: UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."],
-    dx: Float[Array, "batch height width channel"],
-    size: int,
-    relu: bool,
-) -> Float[Array, "batch rows columns channel"]:
+def _pick(x: Images, y: Windows, first: Places, dx: Images, size: int, relu: bool) -> Windows:
     """Of each window, the entry of dx where x has the first of its largest pixels."""
     del x, y, relu
     batch, height, width, channels = dx.shape
@@ -83,14 +77,7 @@ def _pick(
     return jnp.take_along_axis(windows, first[:, :, :, None], 3, mode="fill", fill_value=0)[:, :, :, 0]
 
 
-def _put(
-    x: Float[Array, "batch height width channel"],
-    y: Float[Array, "batch rows columns channel"],
-    first: UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."],
-    dy: Float[Array, "batch rows columns channel"],
-    size: int,
-    relu: bool,
-) -> Float[Array, "batch height width channel"]:
+def _put(x: Images, y: Windows, first: Places, dy: Windows, size: int, relu: bool) -> Images:
     """Where a pixel is the first of the largest of its window, the window's entry of dy; elsewhere 0."""
     del y, relu
     batch, rows, columns, channels = dy.shape
@@ -100,12 +87,7 @@ def _put(
     return jnp.pad(dx, [(0, whole - part) for whole, part in zip(x.shape, dx.shape, strict=True)])
 
 
-def _first_largest(
-    x: Float[Array, "batch height width channel"],
-    y: Float[Array, "batch rows columns channel"],
-    size: int,
-    relu: bool,
-) -> UInt8[Array, "batch rows columns channel"] | Int32[Array, "..."]:
+def _first_largest(x: Images, y: Windows, size: int, relu: bool) -> Places:
     """The place of each window's largest pixel among its pixels, in row-major order; the first of several.
 
     It is found with the maximum itself, in one pass, and kept for the gradient in the place of x. Where a ReLU gives 0,

@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float64
 
-from jaxcnn.cpu.geometry import Pads, Size, kernel_size, output_size, transposed
+from jaxcnn.cpu.geometry import Images, Kernel, Outputs, Pads, Size, kernel_size, output_size, transposed
 
 # Rows of a matrix product: with fewer, the transform of the kernel costs more than the products it saves.
 MIN_TILES = 64
@@ -99,9 +99,7 @@ class Tiling:
     across: int
 
 
-def conv(
-    x: Float[Array, "batch height width in"], kernel: Float[Array, "kernel_height kernel_width in out"], pads: Pads
-) -> Float[Array, "batch out_height out_width out"]:
+def conv(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
     """`lax.conv_general_dilated` with stride 1."""
     taps = (kernel.shape[0], kernel.shape[1])
     height, width = output_size(x.shape, taps, pads)
@@ -130,18 +128,12 @@ def conv(
     return y.reshape(-1, *y.shape[2:])[: len(x)]
 
 
-def input_gradient(
-    kernel: Float[Array, "kernel_height kernel_width in out"],
-    dy: Float[Array, "batch out_height out_width out"],
-    pads: Pads,
-) -> Float[Array, "batch height width in"]:
+def input_gradient(kernel: Kernel, dy: Outputs, pads: Pads) -> Images:
     """The gradient of `conv` by x."""
     return conv(dy, *transposed(kernel, pads))
 
 
-def kernel_gradient(
-    x: Float[Array, "batch height width in"], dy: Float[Array, "batch out_height out_width out"], pads: Pads
-) -> Float[Array, "kernel_height kernel_width in out"]:
+def kernel_gradient(x: Images, dy: Outputs, pads: Pads) -> Kernel:
     """The gradient of `conv` by the kernel: dy goes back through A, the kernel through G, and B^T d is what it was."""
     taps = kernel_size(x.shape, dy.shape, pads)
     tiling = _tiling(*dy.shape[:3])

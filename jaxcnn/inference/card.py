@@ -20,7 +20,7 @@ from jaxcnn.evaluation.tables import TITLES, score_cell
 from jaxcnn.inference.trained import Trained, load_best
 from jaxcnn.inference.unlike import REJECTED
 from jaxcnn.models.table import MODELS
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import telling_unwritable, whole_file
 from jaxcnn.runs.folder import Run, open_run, read_config, read_data, read_environment, read_splits, read_unlike
 
 ADDRESS = "hf://OWNER/NAME"
@@ -59,11 +59,8 @@ def card(
     if run.card.exists() and not overwrite:
         raise UserError(f"{run.card}: exists; replace it with --overwrite")
     text = card_text([run], licence)
-    try:
-        with whole_file(run.card) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{run.card}: can't be written: {error.strerror or error}; make the run writable") from error
+    with telling_unwritable(run.card, "make the run writable"), whole_file(run.card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     print(run.card)
 
 

@@ -100,8 +100,7 @@ class Classifier:
         return compile_with_weights(explain, self.members)
 
     def _judged(self, squares: UInt8[np.ndarray, "n size size 1"]) -> tuple[np.ndarray, np.ndarray | None]:
-        probabilities, unlike = in_batches(self._judge, squares, min(_BATCH_SIZE, len(squares)))
-        return probabilities, unlike
+        return in_batches(self._judge, squares, min(_BATCH_SIZE, len(squares)))
 
     def _squares(self, images: AnyImages) -> UInt8[np.ndarray, "n size size 1"]:
         size = self.members[0].image_shape[0]  # The images of every data set are squares.

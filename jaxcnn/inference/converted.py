@@ -83,9 +83,9 @@ def keep_as_run(run: Run, data: str, dataset: Dataset, predictions: Predictions)
     """Save a converted classifier's predictions for a data set in its folder, as a run saves its own.
 
     Args:
-        run: the folder.
+        run: the classifier's folder.
         data: name of the data set.
-        dataset: the data set; its splits are those of the folder.
+        dataset: its splits are those of the folder.
         predictions: for all its images, but for those of classes that the classifier doesn't know.
 
     Raises:

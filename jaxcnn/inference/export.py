@@ -21,7 +21,7 @@ from jaxcnn.inference.exported import PROGRAM
 from jaxcnn.inference.onnx_program import OPSET, onnx_classifier
 from jaxcnn.inference.pretrained import open_pretrained
 from jaxcnn.inference.trained import Members, Trained, classify
-from jaxcnn.runs.files import replace_folder, temporary_neighbour
+from jaxcnn.runs.files import replace_folder, telling_unwritable, temporary_neighbour
 from jaxcnn.runs.folder import Run, open_ensemble, read_data, read_environment, read_epochs
 from jaxcnn.runs.json_files import json_text
 
@@ -68,10 +68,8 @@ def export(
         METADATA: (json_text(metadata, indent=2) + "\n").encode(),
         README: _readme(metadata, artifact).encode(),
     }
-    try:
+    with telling_unwritable(out, "choose another place"):
         _write_folder(out, files)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
     print(f"{out / artifact}  {len(program) / 1e6:.1f} MB, {told}")
     print(f"{out / README}  how to use it")
 

@@ -29,11 +29,7 @@ class _Metadata(TypedDict):
 
 
 class ExportedProgram(nn.Module):
-    """In the place of a network; it has the preprocessing inside, and gives probabilities.
-
-    Attributes:
-        program: from bytes to probabilities.
-    """
+    """In the place of a network: the program has the preprocessing inside, and gives probabilities for bytes."""
 
     program: Callable[[Array], Array]
 

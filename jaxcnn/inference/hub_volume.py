@@ -13,12 +13,10 @@ SIZE = 256
 # Below this share of the brightest value of the stack is background, which is also made black.
 _BACKGROUND = 0.1
 
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
 
 def prepare_hub_volume(
     images: UInt8[np.ndarray, "n height width channel"],
-) -> tuple[Float32[np.ndarray, "n 256 256 channel"], Box, int]:
+) -> tuple[Float32[np.ndarray, "n 256 256 channel"], tuple[tuple[int, int], ...], int]:
     """Prepare a stack.
 
     The slices outside of the box are black ones for the network, which the original leaves out.
@@ -35,20 +33,17 @@ def prepare_hub_volume(
     square = max(bottom - top, right - left)
     missing = [(0, 0), *((gap // 2, gap - gap // 2) for gap in (square - bottom + top, square - right + left)), (0, 0)]
     padded = np.pad(cropped, missing)
-    zoom = SIZE / square
-    resized = np.clip(_zoom(padded, zoom), padded.min(), padded.max())
+    zoom = (1, SIZE / square, SIZE / square, 1)
+    # As scikit-image's `resize` of second order, without antialiasing.
+    resized = ndimage.zoom(padded, zoom, order=2, mode="grid-constant", grid_mode=True)
+    resized = np.clip(resized, padded.min(), padded.max())
     clipped = np.clip(resized, *np.percentile(resized, VOLUME_PERCENTILES))
     deviation = clipped.std(axis=(0, 1, 2))
     scaled = (clipped - clipped.mean(axis=(0, 1, 2))) / np.where(deviation > 0, deviation, 1)
     inputs = np.zeros((len(images), SIZE, SIZE, images.shape[3]), np.float32)
     inputs[:] = scaled.min(axis=(0, 1, 2))
     inputs[first:last] = scaled
-    return inputs, (box[0], box[1], box[2]), square
-
-
-def _zoom(volume: np.ndarray, factor: float) -> np.ndarray:
-    """As scikit-image's `resize` of second order, without antialiasing."""
-    return ndimage.zoom(volume, (1, factor, factor, 1), order=2, mode="grid-constant", grid_mode=True)
+    return inputs, box, square
 
 
 def _extent(shown: np.ndarray) -> tuple[int, int]:

@@ -45,12 +45,7 @@ class ImageFile:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A file that gives no image.
-
-    Attributes:
-        path: of the file.
-        reason: continues a sentence that begins with its path.
-    """
+    """A file that gives no image; the reason continues a sentence that begins with its path."""
 
     path: Path
     reason: str

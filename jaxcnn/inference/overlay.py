@@ -1,6 +1,7 @@
 """Draw saliency maps over images."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,10 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from jaxcnn.errors import UserError
 from jaxcnn.inference.saliency import check_has_maps, explain
 from jaxcnn.inference.trained import Members, compile_with_weights
-from jaxcnn.runs.files import numbered, whole_file
+from jaxcnn.runs.files import numbered, telling_unwritable, whole_file
 
 # Perceptually uniform; its dark end is hardly seen, its bright end stands out from white tissue.
 _COLOURS = "inferno"
@@ -34,19 +34,19 @@ def open_gallery(members: Members, folder: Path) -> Draw:
     check_has_maps(members)
     compiled = compile_with_weights(explain, members)
     taken: set[str] = set()
+    unwritable = partial(telling_unwritable, f"--saliency {folder}", "choose another")
 
     def draw(names: Sequence[str], images: np.ndarray, labels: np.ndarray) -> list[Path]:
         seen, maps = jax.device_get(compiled(images, labels))
         written = []
         for name, label, image, saliency in zip(names, labels, seen, maps, strict=False):
             written.append(folder / _unused(f"{name}-{members[0].classes[label]}".replace("/", "-"), taken))
-            _save(draw_overlay(image, saliency), written[-1])
+            with unwritable(), whole_file(written[-1]) as temporary:
+                draw_overlay(image, saliency).save(temporary)
         return written
 
-    try:
+    with unwritable():
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     return draw
 
 
@@ -76,15 +76,3 @@ def _unused(stem: str, taken: set[str]) -> str:
     name = next(name for name in numbered(stem) if name.casefold() not in taken)
     taken.add(name.casefold())
     return f"{name}.png"
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    try:
-        with whole_file(path) as temporary:
-            picture.save(temporary)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"--saliency {folder}: can't be written: {error.strerror or error}; choose another")

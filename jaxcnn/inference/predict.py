@@ -37,8 +37,6 @@ class Prediction:
     """The prediction for an image.
 
     Attributes:
-        name: of the image.
-        probabilities: of the classes.
         unlike: the training images, above 1 (`jaxcnn.inference.unlike`); None where the run doesn't know.
         saliency: picture of what speaks for the most probable one, if that was asked for.
     """
@@ -93,6 +91,7 @@ def predict(
     for line in tell_left_out(found.left_out):
         print(line, file=sys.stderr)
     answered = [result for result in results if isinstance(result, Prediction)]
+    skipped = [result for result in results if isinstance(result, Skipped)]
     if unlike := sum(result.unlike is not None and result.unlike > 1 for result in answered):
         print(
             f"note: {unlike} of {len(answered)} images are unlike the training images (above 1); what is said of them"
@@ -106,8 +105,8 @@ def predict(
             {"run": str(opened.folder), "epoch": trained.epoch} for opened, trained in zip(runs, members, strict=True)
         ]
         about: dict[str, Any] = of_runs[0] if len(runs) == 1 else {"runs": of_runs}
-        print(json_text(about | _document(classes, results, found), indent=1))
-    return 2 if any(isinstance(result, Skipped) for result in results) else 0
+        print(json_text(about | _document(classes, answered, skipped, found), indent=1))
+    return 2 if skipped else 0
 
 
 def _batch_size(files: Sequence[ImageFile], most: int) -> int:
@@ -184,10 +183,10 @@ def _write_answers(path: Path, classes: Sequence[str], answered: Sequence[Predic
     write_csv(path, lines)
 
 
-def _document(classes: Sequence[str], results: Sequence[Prediction | Skipped], found: Found) -> dict[str, Any]:
+def _document(
+    classes: Sequence[str], answered: Sequence[Prediction], skipped: Sequence[Skipped], found: Found
+) -> dict[str, Any]:
     """What --json prints of the images."""
-    answered = [result for result in results if isinstance(result, Prediction)]
-    skipped = [result for result in results if isinstance(result, Skipped)]
     return {
         "classes": classes,
         "images": [_answer(classes, prediction) for prediction in answered],

@@ -6,7 +6,6 @@ OUT/...                 Orbax's files: `params` and `batch_stats`
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -88,17 +87,25 @@ def save_pretrained(folder: Path, variables: Mapping[str, Any], manifest: Manife
 
 
 def load_pretrained(folder: Path, method: str | None = None, *, model: nn.Module | None = None) -> Pretrained:
-    """Load the model and the variables that one of its methods uses, on the default device.
+    """Load the model that was converted and the variables that one of its methods uses, on the default device.
 
     Args:
-        folder: what `python -m convert` wrote.
         method: all of the model's variables if not given.
         model: yours, if it is a network of your own that was converted.
 
     Raises:
         UserError: the folder is not what `python -m convert` writes, or is damaged.
     """
-    return read_unchanged(folder, partial(_load, folder, method, model))
+
+    def load() -> Pretrained:
+        manifest, module = open_pretrained(folder, model)
+        try:
+            shapes = described_shapes(module, manifest.image_shape, method, manifest.arguments)
+        except ValueError as error:
+            raise _of_another_version(folder) from error
+        return Pretrained(module, load_tree(folder, shapes), manifest)
+
+    return read_unchanged(folder, load)
 
 
 def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manifest, nn.Module]:
@@ -120,15 +127,6 @@ def open_pretrained(folder: Path, model: nn.Module | None = None) -> tuple[Manif
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise _of_another_version(folder) from error
     return dataclasses.replace(manifest, fields=model_fields(model)), model
-
-
-def _load(folder: Path, method: str | None, own: nn.Module | None) -> Pretrained:
-    manifest, model = open_pretrained(folder, own)
-    try:
-        shapes = described_shapes(model, manifest.image_shape, method, manifest.arguments)
-    except ValueError as error:
-        raise _of_another_version(folder) from error
-    return Pretrained(model, load_tree(folder, shapes), manifest)
 
 
 def _of_another_version(folder: Path) -> UserError:

@@ -21,7 +21,7 @@ from jaxcnn.inference.segmentation import (
 )
 from jaxcnn.inference.stacks import Stack, read_stacks
 from jaxcnn.program_cache import keep_programs
-from jaxcnn.runs.files import whole_file, write_csv
+from jaxcnn.runs.files import telling_unwritable, whole_file, write_csv
 from jaxcnn.tables import format_table
 
 # Of a picture: slices that have a mask, evenly spread, and the colours of the classes' outlines.
@@ -65,12 +65,10 @@ def segment(
             counts = [len(found), int(found.any(axis=(1, 2)).sum()), int(found.sum())]
             millilitres = "" if stack.voxel is None else f"{found.sum() * stack.voxel / 1000:.3f}"
             rows.append([stack.name, name, *map(str, counts), millilitres])
-        try:
+        with telling_unwritable(f"--out {out}", "choose another"):
             stack.write(out / stack.name, masks)
             with whole_file(out / f"{stack.name}_overlay.png") as temporary:
                 draw_outlines(stack, masks).save(temporary)
-        except OSError as error:
-            raise UserError(f"--out {out}: can't be written: {error.strerror or error}; choose another") from error
         write_csv(out / "segments.csv", rows)
     print(format_table(rows))
     print(f"\nmasks, segments.csv and pictures in {out}; preprocessing {chosen}")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,8 +21,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.evaluation.masks import MaskPredictions, patients_of
 from jaxcnn.inference.hub_volume import prepare_hub_volume
 from jaxcnn.inference.pretrained import load_pretrained, open_pretrained
-from jaxcnn.inference.trained import Members, Trained, compile_with_weights, load_best, predict_logits
-from jaxcnn.inference.tta import average_probabilities, views_of
+from jaxcnn.inference.trained import Members, Trained, compile_with_weights, compute_logits, load_best, predict_logits
 from jaxcnn.models.segmentation import SegmentationUNet
 from jaxcnn.models.unet import STAGE_NAMES, UNet
 from jaxcnn.runs.folder import Run, open_run
@@ -33,6 +32,7 @@ _BATCH_SIZE = 8
 # How the SHA-256 of the hub's file begins, as its name says.
 _HUB = "e012d006"
 
+Slices = UInt8[np.ndarray, "n height width channel"]
 Masks = UInt8[np.ndarray, "n _ _"]
 
 
@@ -67,8 +67,7 @@ def load_segmenter(folder: Path) -> Trained:
     model = SegmentationUNet(**fields, classes=count + 1)
     classes = BINARY if count == 1 else (BINARY[0], *(str(number) for number in range(1, count + 1)))
     preprocessing = Preprocessing(normalization=unet.manifest.normalization)
-    height, width, channels = unet.manifest.image_shape
-    return Trained(model, unet.variables, preprocessing, (height, width, channels), classes, epoch=None)
+    return Trained(model, unet.variables, preprocessing, unet.manifest.image_shape, classes, epoch=None)
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -86,35 +85,26 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model, unflatten_dict({path: leaf for path, leaf in flat.items() if path[1] in STAGE_NAMES})
 
 
-def segmenter(trained: Trained, preset: Preset) -> Callable[[UInt8[np.ndarray, "n height width channel"]], Masks]:
+def segmenter(trained: Trained, preset: Preset) -> Callable[[Slices], Masks]:
     """Build the function that gives each pixel of a patient's slices its class; programs serve all stacks.
 
     Grey slices are repeated for a network of several channels. For slices of another number of channels it raises
     ValueError.
-
-    Args:
-        trained: what `load_segmenter` gives.
-        preset: a name in `PRESETS`.
     """
 
-    def classify_pixels(
-        members: Members, inputs: Float32[Array, "batch rows columns channel"]
-    ) -> UInt8[Array, "batch rows columns"]:
-        (network,) = members
-        views = jnp.stack(views_of(inputs, network.tta), axis=1).reshape(-1, *inputs.shape[1:])
-        logits = cast(Array, network.model.apply(network.variables, views, train=False))
-        return jnp.argmax(average_probabilities(logits, len(views) // len(inputs)), axis=-1).astype(jnp.uint8)
+    def classify_pixels(members: Members, inputs: Array) -> UInt8[Array, "batch rows columns"]:
+        return jnp.argmax(compute_logits(members[0], inputs, prepared=True), axis=-1).astype(jnp.uint8)
 
     compiled = compile_with_weights(classify_pixels, (trained,))
 
-    def segment(images: UInt8[np.ndarray, "n height width channel"]) -> Masks:
+    def segment(images: Slices) -> Masks:
         prepared = PRESETS[preset](trained, with_channels(images, trained.image_shape[2]))
         return prepared.restore(in_batches(compiled, prepared.inputs, min(_BATCH_SIZE, len(images))))
 
     return segment
 
 
-def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+def prepare_as_trained(trained: Trained, images: Slices) -> Prepared:
     """As the network's folder says, at the size that it was trained with.
 
     Where its own images were squares, other slices are made squares by copies of their border: heads keep their shape.
@@ -124,18 +114,16 @@ def prepare_as_trained(trained: Trained, images: UInt8[np.ndarray, "n height wid
     rows, columns = _borders(trained, height, width)
     padded = _as_own(trained, images, [""] * len(images))
     resized = np.asarray(frame(padded, Preprocessing(image_size=_side(trained))))
-    inputs, cut = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
+    prepared = _in_multiples(np.asarray(as_inputs(resized, trained.preprocessing)))
 
     def restore(masks: Masks) -> Masks:
-        whole = resize_masks(cut(masks), padded.shape[1:3], len(trained.classes))
+        whole = resize_masks(prepared.restore(masks), padded.shape[1:3], len(trained.classes))
         return whole[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width]
 
-    return Prepared(inputs, restore)
+    return Prepared(prepared.inputs, restore)
 
 
-def _as_own(
-    trained: Trained, images: UInt8[np.ndarray, "n height width channel"], patients: Sequence[str]
-) -> UInt8[np.ndarray, "n rows columns channel"]:
+def _as_own(trained: Trained, images: Slices, patients: Sequence[str]) -> UInt8[np.ndarray, "n rows columns channel"]:
     """Slices as the network's own were before they were resized: volumes normalised, and squares where those were."""
     if trained.preprocessing.normalization in BY_VOLUME:
         images = standardize_volumes(images, patients)
@@ -156,22 +144,20 @@ def _borders(trained: Trained, height: int, width: int) -> tuple[tuple[int, int]
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
-def prepare_by_image(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+def prepare_by_image(trained: Trained, images: Slices) -> Prepared:
     """Each slice by itself, at its own size."""
     by_image = dataclasses.replace(trained.preprocessing, normalization="per-image-z-score")
-    return Prepared(*_in_multiples(np.asarray(as_inputs(images, by_image))))
+    return _in_multiples(np.asarray(as_inputs(images, by_image)))
 
 
-def _in_multiples(
-    inputs: Float32[np.ndarray, "n height width channel"],
-) -> tuple[Float32[np.ndarray, "n rows columns channel"], Callable[[Masks], Masks]]:
-    """Pad to multiples of 16, which a U-Net needs, by copies of the border; and what cuts masks to the size before."""
+def _in_multiples(inputs: Float32[np.ndarray, "n height width channel"]) -> Prepared:
+    """Pad to multiples of 16, which a U-Net needs, by copies of the border; masks are cut to the size before."""
     height, width = inputs.shape[1:3]
     padded = np.pad(inputs, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)), mode="edge")
-    return padded, lambda masks: masks[:, :height, :width]
+    return Prepared(padded, lambda masks: masks[:, :height, :width])
 
 
-def prepare_hub(trained: Trained, images: UInt8[np.ndarray, "n height width channel"]) -> Prepared:
+def prepare_hub(trained: Trained, images: Slices) -> Prepared:
     """As the hub's network was trained: see `jaxcnn.inference.hub_volume`."""
     inputs, box, square = prepare_hub_volume(images)
 
@@ -188,7 +174,7 @@ def prepare_hub(trained: Trained, images: UInt8[np.ndarray, "n height width chan
 
 
 # The names that --preset takes.
-PRESETS: dict[Preset, Callable[[Trained, UInt8[np.ndarray, "n height width channel"]], Prepared]] = {
+PRESETS: dict[Preset, Callable[[Trained, Slices], Prepared]] = {
     "as-trained": prepare_as_trained,
     "per-image-z-score": prepare_by_image,
     "hub": prepare_hub,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Num, Shaped, UInt8
 
 from jaxcnn.data.batch import in_batches
 from jaxcnn.data.preprocessing import Preprocessing, preprocess, preprocessing_from_json
@@ -47,7 +47,6 @@ class Trained:
     """A classifier: `model.apply(variables, preprocess(images, preprocessing), train=False)` gives logits of a view.
 
     Attributes:
-        model: the module.
         variables: what `model.apply` takes.
         preprocessing: of images as bytes.
         image_shape: (height, width, channel) of the images.
@@ -102,30 +101,20 @@ def load_trained(folder: Path) -> Trained:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    return read_unchanged(folder, partial(_load_trained, folder))
+
+    def load() -> Trained:
+        return _described(folder, read_description(folder), partial(load_tree, folder, writer=_WRITER))
+
+    return read_unchanged(folder, load)
 
 
-def read_epoch(run: Run) -> int:
-    """Return the epoch of a run's best classifier.
-
-    Raises:
-        UserError: it has none, or a damaged one.
-    """
-    return read_manifest(run.best, _Manifest, writer=_WRITER)["epoch"]
-
-
-def read_classes(run: Run) -> tuple[str, ...]:
-    """Return the class names of a run's best classifier.
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what the folder says of its classifier, such as its `epoch` and its `classes`.
 
     Raises:
-        UserError: it has none, or a damaged one.
+        UserError: there is none, or it is damaged.
     """
-    return tuple(read_manifest(run.best, _Manifest, writer=_WRITER)["classes"])
-
-
-def _load_trained(folder: Path) -> Trained:
-    content = read_manifest(folder, _Manifest, writer=_WRITER)
-    return _described(folder, content, partial(load_tree, folder, writer=_WRITER))
+    return read_manifest(folder, _Manifest, writer=_WRITER)
 
 
 def read_trained(manifest: Path, load: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Trained:
@@ -191,18 +180,22 @@ def classify(
     Lakshminarayanan, Pritzel and Blundell: Simple and scalable predictive uncertainty estimation using deep ensembles.
     NeurIPS 2017.
     """
-    first, *others = (jax.nn.softmax(_logits(trained, images)) for trained in members)
+    first, *others = (jax.nn.softmax(compute_logits(trained, images)) for trained in members)
     return sum(others, first) / len(members)
 
 
-def _logits(
-    trained: Trained, images: UInt8[Array | np.ndarray, "batch height width channel"]
+def compute_logits(
+    trained: Trained, images: Num[Array | np.ndarray, "batch height width channel"], *, prepared: bool = False
 ) -> Float[Array, "batch *space classes"]:
-    """Of several views the logarithm of the mean probabilities."""
+    """Compute the logits of images as bytes, or of inputs that are `prepared` already.
+
+    Of several views they are the logarithm of the mean probabilities.
+    """
     views = views_of(jnp.asarray(images), trained.tta)
-    # No `stack`, which jax2onnx doesn't know.
-    side_by_side = jnp.concatenate([view[:, None] for view in views], axis=1).reshape(-1, *images.shape[1:])
-    logits = trained.model.apply(trained.variables, preprocess(side_by_side, trained.preprocessing), train=False)
+    inputs = jnp.stack(views, axis=1).reshape(-1, *images.shape[1:])
+    if not prepared:
+        inputs = preprocess(inputs, trained.preprocessing)
+    logits = trained.model.apply(trained.variables, inputs, train=False)
     return average_probabilities(cast(Array, logits), len(views))
 
 
@@ -225,5 +218,5 @@ def predict_logits(
     output: Callable[[Array], Array] = lambda logits: logits.astype(jnp.float32),
 ) -> Shaped[np.ndarray, "n ..."]:
     """Compute the logits of many images in batches, or what `output` makes of them; see `classify`."""
-    compiled = compile_with_weights(lambda members, batch: output(_logits(members[0], batch)), (trained,))
+    compiled = compile_with_weights(lambda members, batch: output(compute_logits(members[0], batch)), (trained,))
     return in_batches(compiled, images, batch_size)

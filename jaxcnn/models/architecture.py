@@ -10,6 +10,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+Images = Float[Array, "batch height width channel"]
+"""Images, or the feature maps of a layer."""
+Features = Float[Array, "batch _ _ _"]
+"""Feature maps somewhere between the images and the logits, of any size."""
+Logits = Float[Array, "batch classes"]
+
 Paths = tuple[tuple[str, ...], ...]
 """Of submodules: the names that lead to each."""
 
@@ -89,12 +95,6 @@ def stages_before(first: str, stages: Sequence[str]) -> tuple[str, ...]:
     return tuple(itertools.takewhile(lambda stage: stage != first, stages))
 
 
-def no_frozen_part(options: Any) -> Paths:
-    """Everything learns."""
-    del options
-    return ()
-
-
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A row of the table of models.
@@ -106,7 +106,7 @@ class Architecture:
         build: the network from (options, classes, encoder); the encoder's module is None for random weights.
         feature_map: for Grad-CAM; None where there is none.
         defaults: of training options, where they differ from those of `TrainOptions`.
-        frozen: from the options, the submodules that don't learn.
+        frozen: from the options, the submodules that don't learn; by default none.
         learning_rates: for a submodule at the top, the option that holds its own learning rate.
         encoder: the submodule that may start from converted weights; empty where there is none. The options then are
             `EncoderOptions`.
@@ -119,7 +119,7 @@ class Architecture:
     build: Callable[[Any, int, nn.Module | None], nn.Module]
     feature_map: FeatureMap | None = None
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frozen: Callable[[Any], Paths] = no_frozen_part
+    frozen: Callable[[Any], Paths] = lambda _: ()
     learning_rates: Mapping[str, str] = dataclasses.field(default_factory=dict)
     encoder: str = ""
     task: TaskName = "classification"
@@ -162,7 +162,6 @@ def check_encoder_width(options: EncoderOptions, standard: int, features: int) -
     """Check that a width, if one is given, is that of the encoder, since nothing else in the network has one.
 
     Args:
-        options: of the network.
         standard: features of the encoder's first layer where the width is 1.
         features: those that it has.
 

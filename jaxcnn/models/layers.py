@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcnn import cpu
+from jaxcnn.models.architecture import Images
 from jaxcnn.models.dropout import Dropout
 
 # Flax's convolution and PyTorch's max-pool, by methods that are fast on a CPU.
@@ -58,7 +59,7 @@ def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 
 
 def conv_norm_relu(
-    x: Float[Array, "batch height width channel"],
+    x: Images,
     features: int,
     kernel_size: int,
     *,
@@ -85,7 +86,7 @@ class MeanMaxPool(nn.Module):
     A module, though it has no parameters, for `jaxcnn.inference.saliency` to find its input by name.
     """
 
-    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch 2*channel"]:
+    def __call__(self, x: Images) -> Float[Array, "batch 2*channel"]:
         """Return the means, and behind them the maxima."""
         # Not jnp.max, whose gradient is 0 / 0 where XLA computes x again for it and rounds otherwise: then no pixel is
         # the largest.
@@ -112,9 +113,7 @@ class SqueezeExcite(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch height width channel"]:
+    def __call__(self, x: Images, *, train: bool) -> Images:
         """Return `x` with every channel scaled; needs the `dropout` key when `train` and the rate is above 0."""
         squeezed = jnp.mean(x, axis=(1, 2))
         squeezed = Dropout(self.dropout, self.axis_name, self.places)(squeezed, train=train)
@@ -139,23 +138,11 @@ class DoubleConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch height width features"]:
+    def __call__(self, x: Images, *, train: bool) -> Float[Array, "batch height width features"]:
         """Features of the same size; with `train`, BatchNorm uses the batch."""
-        for names in (("conv1", "norm1"), ("conv2", "norm2")):
-            x = conv_norm_relu(
-                x,
-                self.features,
-                3,
-                train=train,
-                names=names,
-                padding="SAME",
-                use_bias=False,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
-            )
-        return x
+        block = partial(conv_norm_relu, padding="SAME", use_bias=False, axis_name=self.axis_name, dtype=self.dtype)
+        x = block(x, self.features, 3, train=train, names=("conv1", "norm1"))
+        return block(x, self.features, 3, train=train, names=("conv2", "norm2"))
 
 
 class UpConv(nn.Module):
@@ -165,19 +152,13 @@ class UpConv(nn.Module):
     the squares are put beside each other (depth-to-space). That is exact, and far faster than XLA's transposed
     convolution on CPU. The parameters are those of
     `nn.ConvTranspose(features, (2, 2), strides=(2, 2), padding="VALID", transpose_kernel=True)`.
-
-    Attributes:
-        features: width of the output.
-        dtype: of activations.
     """
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch 2*height 2*width features"]:
+    def __call__(self, x: Images) -> Float[Array, "batch 2*height 2*width features"]:
         """Features of twice the size."""
         batch, height, width, channels = x.shape
         # Each output pixel sees one input pixel: the fan-in is the channels alone, not the window as well.

@@ -14,6 +14,9 @@ from jaxcnn.models.architecture import (
     Classifier,
     EncoderOptions,
     FeatureMap,
+    Features,
+    Images,
+    Logits,
     Paths,
     check_encoder_width,
     scaled,
@@ -40,7 +43,6 @@ class ResidualBlock(nn.Module):
         kind: ``basic``: twice 3x3; ``bottleneck``: 1x1, 3x3 and 1x1, the last of four times the width. The 3x3 one has
             the stride, as in torchvision ("ResNet v1.5"); the paper gives it to the first.
         features: width inside.
-        strides: of the block.
         axis_name: mapped axis over which batch statistics are averaged, or None.
         dtype: of activations.
     """
@@ -52,17 +54,12 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch out_height out_width features"]:
+    def __call__(self, x: Images, *, train: bool) -> Float[Array, "batch out_height out_width features"]:
         """The block's output; with `train`, BatchNorm uses the batch."""
 
         def conv_norm(x: Array, features: int, size: int, strides: int, names: tuple[str, str]) -> Array:
             # "SAME" would pad an even image with stride 2 on one side alone; PyTorch pads both.
-            padding = (size // 2, size // 2)
-            conv = Conv(
-                features, (size, size), strides, (padding, padding), use_bias=False, dtype=self.dtype, name=names[0]
-            )
+            conv = Conv(features, (size, size), strides, size // 2, use_bias=False, dtype=self.dtype, name=names[0])
             return batch_norm(conv(x), train=train, axis_name=self.axis_name, name=names[1], dtype=self.dtype)
 
         width = self.features
@@ -79,15 +76,9 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, the first of which may halve the size.
+    """So many blocks alike, but for the strides: those are the first one's, which may halve the size.
 
-    Attributes:
-        kind: of the blocks.
-        blocks: their number.
-        features: width inside them.
-        strides: of the first.
-        axis_name: mapped axis over which batch statistics are averaged, or None.
-        dtype: of activations.
+    The other attributes are those of a `ResidualBlock`.
     """
 
     kind: BlockName
@@ -98,9 +89,7 @@ class Stage(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch out_height out_width features"]:
+    def __call__(self, x: Images, *, train: bool) -> Float[Array, "batch out_height out_width features"]:
         """The last block's output."""
         for place in range(self.blocks):
             strides = self.strides if place == 0 else 1
@@ -112,7 +101,7 @@ class Stage(nn.Module):
 class MeanPool(nn.Module):
     """Global mean of every channel; a module for `jaxcnn.inference.saliency` to find its input by name."""
 
-    def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch channel"]:
+    def __call__(self, x: Images) -> Float[Array, "batch channel"]:
         """The means."""
         return jnp.mean(x, axis=(1, 2))
 
@@ -138,7 +127,7 @@ class ResNet(nn.Module):
 
     def setup(self) -> None:
         """The layers, under torchvision's names."""
-        self.conv1 = Conv(self.features, (7, 7), 2, ((3, 3), (3, 3)), use_bias=False, dtype=self.dtype)
+        self.conv1 = Conv(self.features, (7, 7), 2, 3, use_bias=False, dtype=self.dtype)
         self.bn1 = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, dtype=self.dtype)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             Stage(self.block, count, self.features * 2**place, min(place, 1) + 1, self.axis_name, self.dtype)
@@ -147,21 +136,15 @@ class ResNet(nn.Module):
         self.pool = MeanPool()
         self.fc = nn.Dense(self.classes, dtype=self.dtype)
 
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch classes"]:
+    def __call__(self, images: Images, *, train: bool) -> Logits:
         """Logits for images of three channels; grey ones are repeated."""
         return self.fc(self.pool(self.encode(images, train))).astype(jnp.float32)
 
-    def encode(
-        self, images: Float[Array, "batch height width channel"], train: bool
-    ) -> Float[Array, "batch _ _ features"]:
+    def encode(self, images: Images, train: bool) -> Float[Array, "batch _ _ features"]:
         """The last feature map, of a 32nd of the height and width: all but the last layer."""
         return self.descend(images, train)
 
-    def descend(
-        self, x: Float[Array, "batch _ _ _"], train: bool, *, start: int = 0, stop: int = len(STAGE_NAMES)
-    ) -> Float[Array, "batch _ _ _"]:
+    def descend(self, x: Features, train: bool, *, start: int = 0, stop: int = len(STAGE_NAMES)) -> Features:
         """A part of the way from images to the last feature map: stages `start` to `stop - 1` of `STAGE_NAMES`."""
         for name in STAGE_NAMES[start:stop]:
             x = self._stem(x, train) if name == "stem" else getattr(self, name)(x, train=train)
@@ -180,12 +163,10 @@ class ResNetClassifier(Classifier):
     The first stages are frozen: whatever `train` says, BatchNorm uses its running statistics there, and no gradient
     goes into them. So `encode(images)` can be computed once, and `classify(encode(images), train=train)` is the whole.
 
-    Dropout is before the last layer. The activations at the border are float32, whatever the dtype.
+    Dropout is before the last layer. The activations at the border are float32, whatever the dtype. What is not named
+    below is an attribute of a `ResNet` or of a `Classifier`.
 
     Attributes:
-        block: kind of the ResNet's blocks.
-        blocks: their number in layer1 to layer4.
-        features: width of layer1.
         frozen_stages: so many of `STAGE_NAMES` are frozen, from the first on.
     """
 
@@ -202,19 +183,17 @@ class ResNetClassifier(Classifier):
             block=self.block, blocks=self.blocks, features=self.features, axis_name=self.axis_name, dtype=self.dtype
         )
 
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch classes"]:
+    def __call__(self, images: Images, *, train: bool) -> Logits:
         """Logits for images of three channels, or grey ones; with `train`, a `dropout` key is needed."""
         return self.classify(self.encode(images), train=train)
 
-    def encode(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch _ _ _"]:
+    def encode(self, images: Images) -> Features:
         """What the frozen stages make of the images: their activations at the border."""
         border = self.resnet.descend(images, False, stop=self.frozen_stages)
         return jax.lax.stop_gradient(border).astype(jnp.float32)
 
     @nn.compact
-    def classify(self, features: Float[Array, "batch _ _ _"], *, train: bool) -> Float[Array, "batch classes"]:
+    def classify(self, features: Features, *, train: bool) -> Logits:
         """Logits from the activations at the border: the stages that are not frozen, and the last layer."""
         x = self.resnet.descend(features, train, start=self.frozen_stages)
         x = MeanPool(name="pool")(x)

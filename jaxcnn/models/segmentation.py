@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.models.architecture import Architecture, require_width, scaled
+from jaxcnn.models.architecture import Architecture, Images, require_width, scaled
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.unet import UNet
 
@@ -38,9 +38,7 @@ class SegmentationUNet(UNet):
         super().setup()
         self.drop = Dropout(self.dropout, self.axis_name, self.places)
 
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch height width classes"]:
+    def __call__(self, images: Images, *, train: bool) -> Float[Array, "batch height width classes"]:
         """Logits of each pixel's class.
 
         Raises:

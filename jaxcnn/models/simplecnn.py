@@ -6,9 +6,8 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jaxcnn.models.architecture import Architecture, Classifier, FeatureMap, require_width, scaled
+from jaxcnn.models.architecture import Architecture, Classifier, FeatureMap, Images, Logits, require_width, scaled
 from jaxcnn.models.dropout import Dropout
 from jaxcnn.models.layers import Conv, SqueezeExcite, conv_norm_relu, max_pool, relu
 
@@ -35,9 +34,7 @@ class SimpleCNN(Classifier):
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch classes"]:
+    def __call__(self, images: Images, *, train: bool) -> Logits:
         """Logits for grey images in [0, 1]; with `train`, BatchNorm uses the batch and a `dropout` key is needed.
 
         Raises:

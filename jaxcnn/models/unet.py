@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn.models.architecture import ChannelsError
+from jaxcnn.models.architecture import ChannelsError, Features, Images
 from jaxcnn.models.layers import Conv, DoubleConv, UpConv, max_pool
 
 # The way down.
@@ -58,9 +58,7 @@ class UNet(nn.Module):
         self.decoder1 = stage(width)
         self.conv = Conv(self.out_channels, (1, 1), bias_init=nn.initializers.constant(self.first_logit))
 
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch height width masks"]:
+    def __call__(self, images: Images, *, train: bool) -> Float[Array, "batch height width masks"]:
         """Mask logits; the hub's module gives their sigmoid.
 
         Raises:
@@ -68,9 +66,7 @@ class UNet(nn.Module):
         """
         return self.ascend(*self.encode(images, train), train)
 
-    def ascend(
-        self, x: Float[Array, "batch _ _ _"], skips: tuple[Float[Array, "batch _ _ _"], ...], train: bool
-    ) -> Float[Array, "batch height width masks"]:
+    def ascend(self, x: Features, skips: tuple[Features, ...], train: bool) -> Float[Array, "batch height width masks"]:
         """The way up, from what `encode` gives: mask logits."""
         skip1, skip2, skip3, skip4 = skips
         for upconv, skip, decoder in (
@@ -82,9 +78,7 @@ class UNet(nn.Module):
             x = decoder(jnp.concatenate([upconv(x), skip], axis=-1), train=train)
         return self.conv(x.astype(jnp.float32))
 
-    def encode(
-        self, images: Float[Array, "batch height width channel"], train: bool
-    ) -> tuple[Float[Array, "batch _ _ _"], tuple[Float[Array, "batch _ _ _"], ...]]:
+    def encode(self, images: Images, train: bool) -> tuple[Features, tuple[Features, ...]]:
         """The way down: `model.apply(variables, images, train, method="encode")`.
 
         Args:
@@ -99,36 +93,27 @@ class UNet(nn.Module):
             ValueError: the size of the images is no multiple of 16.
             ChannelsError: their channels are not `in_channels`.
         """
-        _check_images(images, self.in_channels)
-        x = images
-        skips = []
-        for stage in self._stages()[:-1]:
-            skips.append(stage(x, train=train))
-            x = max_pool(skips[-1], 2)
-        return self.bottleneck(x, train=train), tuple(skips)
+        return self._go_down(images, train, 0, STAGES)
 
-    def descend(
-        self, x: Float[Array, "batch _ _ _"], train: bool, *, start: int = 0, stop: int = STAGES
-    ) -> Float[Array, "batch _ _ _"]:
+    def descend(self, x: Features, train: bool, *, start: int = 0, stop: int = STAGES) -> Features:
         """A part of the way down: stages `start` to `stop - 1`, and after each of encoder 1 to 4 its max-pool.
 
         So `descend(descend(images, train, stop=k), train, start=k)` is the bottleneck of `encode(images, train)`.
         """
+        return self._go_down(x, train, start, stop)[0]
+
+    def _go_down(self, x: Features, train: bool, start: int, stop: int) -> tuple[Features, tuple[Features, ...]]:
+        """What `descend` gives, and what each of encoder 1 to 4 on this way gave before its max-pool."""
         if start == 0:
-            _check_images(x, self.in_channels)
-        for index, stage in enumerate(self._stages()[start:stop], start):
-            x = stage(x, train=train)
-            if index < STAGES - 1:
+            shape = x.shape
+            if self.in_channels not in (0, shape[-1]):
+                raise ChannelsError(f"this U-Net needs images of {self.in_channels} channels, got shape {shape}")
+            if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:
+                raise ValueError(f"U-Net needs images whose height and width are multiples of 16, got shape {shape}")
+        skips = []
+        for name in STAGE_NAMES[start:stop]:
+            x = getattr(self, name)(x, train=train)
+            if name != "bottleneck":
+                skips.append(x)
                 x = max_pool(x, 2)
-        return x
-
-    def _stages(self) -> tuple[DoubleConv, ...]:
-        return self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck
-
-
-def _check_images(images: Float[Array, "batch height width channel"], channels: int) -> None:
-    shape = images.shape
-    if channels not in (0, shape[-1]):
-        raise ChannelsError(f"this U-Net needs images of {channels} channels, got shape {shape}")
-    if shape[1] % 16 or shape[2] % 16 or min(shape[1:3]) < 16:
-        raise ValueError(f"U-Net needs images whose height and width are multiples of 16, got shape {shape}")
+        return x, tuple(skips)

@@ -6,13 +6,15 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxcnn.models.architecture import (
     Architecture,
     Classifier,
     EncoderOptions,
     FeatureMap,
+    Features,
+    Images,
+    Logits,
     check_encoder_width,
     scaled,
     stages_before,
@@ -59,9 +61,7 @@ class UNetClassifier(Classifier):
             raise ValueError(f"frozen_stages {self.frozen_stages}: must be 0 to {STAGES}")
         self.unet = UNet(self.in_channels, features=self.features, axis_name=self.axis_name, dtype=self.dtype)
 
-    def __call__(
-        self, images: Float[Array, "batch height width channel"], *, train: bool
-    ) -> Float[Array, "batch classes"]:
+    def __call__(self, images: Images, *, train: bool) -> Logits:
         """Logits for images of `in_channels` channels, or grey ones; with `train`, a `dropout` key is needed.
 
         Raises:
@@ -71,7 +71,7 @@ class UNetClassifier(Classifier):
         """
         return self.classify(self.encode(images), train=train)
 
-    def encode(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch _ _ _"]:
+    def encode(self, images: Images) -> Features:
         """The activations at the border, what the frozen stages make of the images; grey ones are repeated.
 
         With four frozen stages and 128x128 images they are (batch, 8, 8, 8 * features).
@@ -87,7 +87,7 @@ class UNetClassifier(Classifier):
         return jax.lax.stop_gradient(border).astype(jnp.float32)
 
     @nn.compact
-    def classify(self, features: Float[Array, "batch _ _ _"], *, train: bool) -> Float[Array, "batch classes"]:
+    def classify(self, features: Features, *, train: bool) -> Logits:
         """Logits from the activations at the border: the stages that are not frozen, and the head."""
         x = self.unet.descend(features, train, start=self.frozen_stages)
         if self.head == "pooled":

@@ -27,7 +27,6 @@ class Restored(Generic[State]):
 
     Attributes:
         step: after which it was saved.
-        state: as it was saved.
         progress: what else was saved with it.
         damaged: what is wrong with each newer checkpoint, which could not be read.
     """
@@ -93,7 +92,6 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
     Newer ones, damaged or after step `until`, are deleted: the run will write them again.
 
     Args:
-        checkpoints: of a run.
         like: arrays with the structure, dtypes and placement on devices that the state is to have.
         until: the last step that the state may be of.
 
@@ -128,10 +126,9 @@ def load_latest(checkpoints: Checkpoints, like: State, *, until: int | None = No
 
 
 def read_part(folder: Path, part: str, like: State) -> State:
-    """Read one field of the state in the newest checkpoint of a run, on the default device; nothing is changed.
+    """Read one field of the state in the newest of a folder's checkpoints, on the default device; nothing is changed.
 
     Args:
-        folder: of the checkpoints.
         part: the field's name.
         like: arrays or `jax.ShapeDtypeStruct`, of the structure and shapes that it is to have.
 
@@ -176,14 +173,11 @@ def _load(checkpoints: Checkpoints, step: int, like: State) -> tuple[State, dict
             f"{path}: was written by a version that trains another state ({min(other)});"
             " continue with the version that environment.json names, or overwrite the run"
         )
-    state = checkpoints.load(step, jax.tree.map(_abstract, like))
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+    state = checkpoints.load(step, abstract)
     verify(written, state)
     return state, progress
 
 
 def _checksum(progress: Any) -> int:
     return zlib.crc32(json.dumps(progress, sort_keys=True).encode())
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

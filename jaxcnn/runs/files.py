@@ -51,21 +51,32 @@ def numbered(name: str) -> Iterator[str]:
         yield f"{name}-{number}"
 
 
+@contextlib.contextmanager
+def telling_unwritable(what: object, way_out: str) -> Iterator[None]:
+    """Report in one line that `what`, a file or an option, can't be written.
+
+    Raises:
+        UserError: in the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: can't be written: {error.strerror or error}; {way_out}") from error
+
+
 def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
     """Write lines as CSV, all of them or no file.
 
     Raises:
         UserError: the file can't be written.
     """
-    try:
-        # What in a file's name is no text is shown as its bytes.
-        with (
-            whole_file(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            csv.writer(file).writerows(lines)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror or error}; choose another file") from error
+    # What in a file's name is no text is shown as its bytes.
+    with (
+        telling_unwritable(path, "choose another file"),
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file).writerows(lines)
 
 
 def _bring_to_disk(path: Path) -> None:
@@ -160,7 +171,6 @@ def try_lock(handle: int, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool | No
     """Lock an open file or folder for this process, until it is closed or the process ends.
 
     Args:
-        handle: what is locked.
         how: of `fcntl.flock`; by default for this process alone, without waiting for another one.
 
     Returns:

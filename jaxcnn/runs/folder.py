@@ -379,11 +379,11 @@ def read_masks(run: Run, split: str) -> MaskPredictions:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, way_out: str = _WAY_OUT) -> Iterator[Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file; finish the run first, by resuming it")
     with (
-        damage_as_user_error(path, _WAY_OUT),
+        damage_as_user_error(path, way_out),
         # NumPy wouldn't close the file where it is damaged.
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as stored,
@@ -394,11 +394,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _check_predictions(
     logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: np.ndarray, classes: np.ndarray
 ) -> None:
-    """Check that the arrays are as `write_predictions` writes them.
-
-    Raises:
-        ValueError: they aren't.
-    """
+    """Raise ValueError where the arrays are not as `write_predictions` writes them."""
     for what, array, kind, shape in (
         ("names", names, "U", (max(1, names.size),)),
         ("classes", classes, "U", (max(2, len(set(classes.flat))),)),
@@ -431,7 +427,7 @@ def read_unlike(run: Run) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     way_out = f"make it again with python -m train evaluate {run.folder} --unlike"
-    with damage_as_user_error(path, way_out), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+    with _opened(path, way_out) as stored:
         scores = {name: stored[name] for name in stored.files}
         if scores["test"].shape != (len(read_predictions(run, "test").labels),):
             raise ValueError("it is of other test images")

@@ -46,7 +46,6 @@ def read_json(path: Path, schema: Any, *, way_out: str) -> Any:
     """Read a file.
 
     Args:
-        path: of the file.
         schema: the type that it must have, as msgspec takes it; keys that a TypedDict doesn't name may have any.
         way_out: what to do about a file that can't be read, for the message.
 

@@ -49,7 +49,6 @@ def lock_file(lock: Path, *, waits: int | None = None) -> Iterator[int]:
     """Lock a folder by a file in it; both are made if they are missing.
 
     Args:
-        lock: the file.
         waits: What to wait for where others hold it: `fcntl.LOCK_EX`, to have it alone, or `fcntl.LOCK_SH`, to share it
             with others that do. None is not to wait.
 

@@ -118,7 +118,6 @@ def read_manifest(folder: Path, schema: Any = dict[str, Any], *, writer: str = "
     """Read the manifest of a tree.
 
     Args:
-        folder: of the tree.
         schema: that the manifest must have; see `jaxcnn.runs.json_files.read_json`.
         writer: the command that makes such a folder, for messages.
 

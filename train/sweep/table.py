@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 from jaxcnn.data.dataset import SPLITS
 from jaxcnn.evaluation.counts import Tally
 from jaxcnn.evaluation.tasks import TASKS, Task
-from jaxcnn.inference.trained import read_epoch
+from jaxcnn.inference.trained import read_description
 from jaxcnn.models.architecture import TaskName
 from jaxcnn.runs.files import write_csv
 from jaxcnn.runs.folder import Run, read_masks, read_predictions
@@ -84,7 +84,7 @@ class Setting:
 def read_row(run: Run, values: Mapping[str, Any], task: TaskName) -> Row:
     """Make the row of a finished model."""
     splits = {split: _read_scores(run, split, task) for split in SPLITS}
-    return Row(run.name, values, read_epoch(run), splits, task=TASKS[task])
+    return Row(run.name, values, read_description(run.best)["epoch"], splits, task=TASKS[task])
 
 
 def _read_scores(run: Run, split: str, task: TaskName) -> dict[str, float]:

@@ -10,7 +10,7 @@ from random_weights import save_random_weights
 from skimage.exposure import rescale_intensity
 from skimage.transform import resize
 
-import jaxcnn.inference.segmentation as module
+import jaxcnn.inference.trained as module
 from jaxcnn import UNet
 from jaxcnn.data.dataset import Split
 from jaxcnn.data.normalization import standardize_volumes, volume_z_score

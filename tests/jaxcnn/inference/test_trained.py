@@ -12,10 +12,16 @@ from jaxcnn import SimpleCNN
 from jaxcnn.data.kaggle import CLASSES
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.errors import UserError
-from jaxcnn.inference.trained import Trained, classify, compile_with_weights, load_trained, read_epoch, save_trained
+from jaxcnn.inference.trained import (
+    Trained,
+    classify,
+    compile_with_weights,
+    load_trained,
+    read_description,
+    save_trained,
+)
 from jaxcnn.models.table import variable_shapes
 from jaxcnn.runs import trees
-from jaxcnn.runs.folder import Run
 
 TINY = SimpleCNN(stem_features=(2, 3), squeeze_features=2, skip_features=2, head_features=2, hidden_features=2)
 
@@ -133,7 +139,7 @@ def test_weights_and_epoch_are_of_one_classifier_while_another_takes_its_place(t
 
 
 def test_the_epoch_alone_can_be_read(folder):
-    assert read_epoch(Run(folder.parent)) == 3
+    assert read_description(folder)["epoch"] == 3
     (folder / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json: is damaged"):
-        read_epoch(Run(folder.parent))
+        read_description(folder)
