@@ -73,6 +73,8 @@ def save(checkpoints: Checkpoints, step: int, state: Any, progress: Mapping[str,
     """
     metadata = {"progress": progress, "progress_checksum": _checksum(progress), "checksums": checksums(state)}
     with as_os_error(Path(checkpoints.directory)):
+        # Orbax swaps its writer for a new one here, and would no longer wait for what the last one has not finished.
+        checkpoints.wait()
         checkpoints.save_async(step, state, custom_metadata=metadata)
 
 

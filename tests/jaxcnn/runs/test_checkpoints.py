@@ -1,5 +1,6 @@
 """Checkpoints: what is loaded is what was saved, or it is found to be damaged and the one before it is taken."""
 
+import asyncio
 import errno
 import gc
 import json
@@ -7,12 +8,15 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+from orbax.checkpoint.checkpoint_manager import CheckpointManager
 
 from jaxcnn.errors import UserError
 from jaxcnn.runs import checkpoints
@@ -65,6 +69,26 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     with checkpoints.open_checkpoints(tmp_path) as saved:
         restored = checkpoints.load_latest(saved, overwritten)
     np.testing.assert_array_equal(restored.state["kernel"], expected)
+
+
+def test_a_save_is_complete_before_the_next_begins(tmp_path, monkeypatch):
+    """However slow the disk is, and however late Orbax's thread begins to wait for it."""
+    wait_for_files, rename = CheckpointManager._finalize, AtomicRenameTemporaryPath.finalize
+
+    def late(*arguments):
+        time.sleep(0.05)
+        wait_for_files(*arguments)
+
+    async def slow(*arguments, **options):
+        await asyncio.sleep(0.3)
+        await rename(*arguments, **options)
+
+    monkeypatch.setattr(CheckpointManager, "_finalize", late)
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", slow)
+    with checkpoints.open_checkpoints(tmp_path) as saved:
+        checkpoints.save(saved, 1, state(1), {})
+        checkpoints.save(saved, 2, state(2), {})
+        assert (tmp_path / "1").is_dir()
 
 
 def test_the_last_two_are_kept(tmp_path):
