@@ -96,10 +96,13 @@ def _first_largest(x: Images, y: Windows, size: int, relu: bool) -> Places:
     # As bytes, where they are enough: the places are written and read again, a quarter as much.
     dtype = jnp.uint8 if size < 16 else jnp.int32
     rows, columns = y.shape[1] * size, y.shape[2] * size
-    first = jnp.full(y.shape, size * size - 1, dtype)
+    # Pixels are compared with one another, not with y: XLA may compute x again for this, and round it differently, so
+    # that no pixel would equal the maximum.
+    first, largest = jnp.full(y.shape, size * size - 1, dtype), x[:, size - 1 : rows : size, size - 1 : columns : size]
     for place in range(size * size - 2, -1, -1):
         pixels = x[:, place // size : rows : size, place % size : columns : size]
-        first = jnp.where(pixels == y, jnp.asarray(place, dtype), first)
+        first = jnp.where(pixels >= largest, jnp.asarray(place, dtype), first)
+        largest = jnp.maximum(pixels, largest)
     return jnp.where(y > 0, first, jnp.asarray(size * size, dtype)) if relu else first
 
 

@@ -83,3 +83,31 @@ def test_inside_the_switch_the_max_pool_is_xla_s_operation():
     assert "select_and_scatter" not in gradient()
     with xla_only():
         assert "select_and_scatter" in gradient()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"xla_backend_optimization_level": "0"},
+        pytest.param(
+            {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False},
+            marks=pytest.mark.skipif(jax.__version_info__ >= (0, 12), reason="XLA has no older emitters any more"),
+        ),
+    ],
+)
+def test_the_gradient_goes_to_a_largest_pixel_however_the_pixels_are_rounded(options):
+    """XLA computes a norm once for the maximum and once more for its place, and may round it differently then."""
+    random = np.random.default_rng(0)
+    x, weights = random.normal(size=(8, 32, 32, 8)), random.normal(size=(8, 16, 16, 8))
+    scale, bias = random.uniform(0.5, 2, 8), random.normal(size=8)
+
+    def loss(scale, bias, x, weights):
+        mean = jnp.mean(x, axis=(0, 1, 2))
+        variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2))
+        return jnp.sum(max_pool((x - mean) * (scale * lax.rsqrt(variance + 1e-5)) + bias, 2, relu=True) * weights)
+
+    arrays = [jnp.asarray(array, jnp.float32) for array in (scale, bias, x, weights)]
+    with xla_only():
+        expected = jax.jit(jax.grad(loss))(*arrays)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss), compiler_options=options)(*arrays), expected, rtol=1e-5)
