@@ -26,6 +26,8 @@ _COMPILER = {
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_disable_most_optimizations": True,
 }
+# XLA's threads, of which xdist's workers have enough together: fewer wait for one another.
+os.environ.setdefault("NPROC", "1")
 for name, value in _COMPILER.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)

@@ -77,7 +77,6 @@ class Processes:
         *,
         options: Mapping[str, Any] | None = None,
         before: Callable[[], Any] | None = None,
-        exact: bool = False,
     ) -> Started:
         """Start a process.
 
@@ -85,7 +84,6 @@ class Processes:
             call: what it does; travels there by pickle, as `before` does.
             options: of `jax.config`, such as {"jax_num_cpu_devices": 8}.
             before: what it does first.
-            exact: whether numbers are compared that XLA's older emitters, which compile faster, round too differently.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
@@ -97,7 +95,7 @@ class Processes:
             "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
-        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), before, exact))
+        process = context.Process(target=_run, args=(call, out, err, compiler | dict(options or {}), before))
         process.start()
         return Started(process, out, err)
 
@@ -118,15 +116,13 @@ def _run(
     err: Path,
     options: Mapping[str, Any],
     before: Callable[[], Any] | None,
-    exact: bool,
 ) -> None:
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
-    if not exact:
-        use_older_emitters()
+    use_older_emitters()
     leave_files_to_the_kernel()
     keep_drawn()
     if before is not None:
