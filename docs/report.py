@@ -146,7 +146,11 @@ def source() -> None:
 def segmentation() -> None:
     """Dice by patient in five folds, beside what is known of other networks."""
     rows = []
-    for size, name in (("64x64", "segmentation"), ("96x96", "segmentation-96")):
+    for size, name in (
+        ("64x64", "segmentation"),
+        ("96x96", "segmentation-96"),
+        ("96x96 and 20 epochs more", "segmentation-again"),
+    ):
         for text, kind in (("as predicted", "patients"), ("largest component", "largest")):
             found = lines(f"{name}-{kind}.csv")
             middle = median(float(line["dice"]) for line in found)

@@ -40,7 +40,7 @@ def test_every_command_of_the_page_does_what_it_says(folder, monkeypatch, capsys
     for line in "".join(re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)).splitlines():
         words = shlex.split(line)[2:]
         if "segmentation" in words:
-            words += [*SMALL, *(["--folds", "2"] if "sweep" in words else [])]
+            words += [*SMALL, *(["--folds", "2"] if "--folds" in words else [])]
         if words[:2] == ["train", "unet"]:
             words += [*SMALL, "--head", "pooled"]
         monkeypatch.setattr(sys, "argv", ["jaxcnn", *words])
