@@ -15,6 +15,7 @@ from jaxcnn.data.normalization import NORMALIZATIONS
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError, is_installed
 from jaxcnn.inference.pretrained import save_pretrained
+from jaxcnn.runs.files import telling_unwritable
 from jaxcnn.runs.trees import check_free
 
 if TYPE_CHECKING:
@@ -237,10 +238,8 @@ def _convert(checkpoint: "Checkpoint", recipe: "Recipe", out: Path, *, overwrite
         reason = first_difference(conversion.unproven)
         print(f"error: {checkpoint.path}: not proven, so nothing was written: {reason}", file=sys.stderr)
         return 1
-    try:
+    with telling_unwritable(out, "choose another folder"):
         save_pretrained(out, conversion.variables, manifest(checkpoint, recipe, conversion), overwrite=overwrite)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another folder") from error
     print(f"\n{out}")
     return 0
 

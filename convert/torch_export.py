@@ -17,11 +17,10 @@ from convert.recipe import Recipe
 from convert.recipes import recipe_for
 from convert.report import first_difference, report_back
 from jaxcnn import UNet
-from jaxcnn.errors import UserError
 from jaxcnn.inference.pretrained import load_pretrained
 from jaxcnn.inference.trained import load_best
 from jaxcnn.models.segmentation import SegmentationUNet
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import telling_unwritable, whole_file
 from jaxcnn.runs.folder import Run
 
 
@@ -44,11 +43,8 @@ def export_to_torch(folder: Path, out: Path, own_recipe: str | None) -> int:
         reason = first_difference(conversion.unproven)
         print(f"error: {folder}: not proven, so nothing was written: {reason}", file=sys.stderr)
         return 1
-    try:
-        with whole_file(out) as temporary:
-            _write(conversion.state, temporary)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror or error}; choose another place") from error
+    with telling_unwritable(out, "choose another place"), whole_file(out) as temporary:
+        _write(conversion.state, temporary)
     print(f"\n{out}")
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import telling_unwritable, whole_file
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -35,9 +35,6 @@ def save_page(page: str, path: Path) -> None:
 def _saved(path: Path, known: Collection[str]) -> Iterator[Path]:
     if path.suffix.removeprefix(".") not in known:
         raise UserError(f"--out {path}: unknown suffix; choose one of {', '.join(known)}")
-    try:
-        with whole_file(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UserError(f"--out {path}: can't be written: {error.strerror or error}; choose another file") from error
+    with telling_unwritable(f"--out {path}", "choose another file"), whole_file(path) as temporary:
+        yield temporary
     print(path)

@@ -20,7 +20,7 @@ from jaxcnn.data.kaggle import ADDRESS, fetch_archive, is_known_archive
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.download import cache_folder
 from jaxcnn.errors import UserError
-from jaxcnn.runs.files import whole_file
+from jaxcnn.runs.files import telling_unwritable, whole_file
 from jaxcnn.runs.json_files import write_json
 from jaxcnn.tables import fit_table
 
@@ -128,13 +128,11 @@ def audit(
 
 def _write(folder: Path, content: dict[str, Any], pairs: Image.Image | None) -> None:
     report, sheet = folder / "audit.json", folder / "crossing-pairs.png"
-    try:
+    with telling_unwritable(f"--out {folder}", "choose another"):
         write_json(report, content)
         if pairs is not None:
             with whole_file(sheet) as temporary:
                 pairs.save(temporary)
-    except OSError as error:
-        raise UserError(f"--out {folder}: can't be written: {error.strerror or error}; choose another") from error
     print(f"\n{report}" + (f"\n{sheet}" if pairs is not None else ""))
 
 
