@@ -4,28 +4,29 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.contest import Contest
 from benchmarks.inputs import encoded_images, random_images, random_labels, random_masks
-from jaxcnn import UNet
+from jaxcnn import SimpleCNN, UNet
 from jaxcnn.cpu import keep_freed_memory, release_freed_memory
-from jaxcnn.data.batch import Batch
+from jaxcnn.data.batch import Batch, in_batches
 from jaxcnn.data.image import to_square
 from jaxcnn.data.readers.pictures import read_picture
 from jaxcnn.models.table import variable_shapes
 from jaxcnn.program_cache import keep_programs
 from train.losses import LOSSES
-from train.network import build_network, draw_variables
+from train.network import build_network
 from train.optimizer import build_optimizer, learning_rate_schedule
 from train.options import Config, make_config
-from train.state import create_state, initial_state
-from train.step import make_eval_step, make_train_step
+from train.state import initial_state
+from train.step import make_train_step
 
 Work = Callable[[], object]
 
@@ -106,24 +107,26 @@ def _training(contest: Contest, config: Config, inputs: np.ndarray) -> Work:
 
 
 def simplecnn_inference(contest: Contest) -> Work:
-    """Logits and scores of a batch."""
-    batch, size, config = contest.batch, contest.size, _config(contest, "simplecnn")
-    network = build_network(config, 4, (size, size, 1))
-    shapes, _ = draw_variables(network, (size, size, 1))
-    state = create_state(network, optax.identity(), random_weights(shapes))
-    step = jax.jit(make_eval_step(network, LOSSES[config.training.loss]))
-    inputs = _placed(contest, Batch(random_images(batch, size, 1), random_labels(batch), np.ones(batch, bool)))
-    return lambda: step(state, inputs)
+    """Logits of a batch."""
+    return _inference(contest, SimpleCNN(dtype=_config(contest, "simplecnn").training.dtype), 1)
 
 
 def unet_inference(contest: Contest) -> Work:
     """Mask logits of a batch."""
-    batch, size = contest.batch, contest.size
-    model = UNet(dtype=_config(contest, "segmentation").training.dtype)
-    variables = random_weights(variable_shapes(model, (size, size, 3)))
-    predict = jax.jit(lambda variables, images: model.apply(variables, images / 255.0, train=False))
-    images = _placed(contest, random_images(batch, size, 3).astype(np.float32))
-    return lambda: predict(variables, images)
+    return _inference(contest, UNet(dtype=_config(contest, "segmentation").training.dtype), 3)
+
+
+def _inference(contest: Contest, model: nn.Module, channels: int) -> Work:
+    """Every command and `jaxcnn.load` infer so; on a device that the contest names, the images are there."""
+    variables = random_weights(variable_shapes(model, (contest.size, contest.size, channels)))
+
+    @jax.jit
+    def predict(variables: Mapping[str, Any], images: jax.Array) -> Any:
+        return model.apply(variables, images.astype(jnp.float32) / 255, train=False)
+
+    images = _placed(contest, random_images(contest.batch, contest.size, channels))
+    compiled = partial(predict, variables)
+    return lambda: compiled(images) if contest.device else in_batches(compiled, images, contest.batch)
 
 
 def random_weights(shapes: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,7 +147,4 @@ def _frame_all(
     """`frame`, by one compiled program for batches of one size; the last one is filled up with black."""
     if preprocessing.keeps_frame(images.shape[1:]):
         return images
-    return in_batches(lambda batch: _compiled_frame(batch, preprocessing), images, _BATCH_SIZE)
-
-
-_compiled_frame = jax.jit(frame, static_argnums=1)
+    return in_batches(jax.jit(lambda batch: frame(batch, preprocessing)), images, _BATCH_SIZE)

@@ -1,8 +1,10 @@
 """The input and output of the pipeline: examples, each process's share of them, and batches."""
 
 import dataclasses
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import flax.struct
 import jax
@@ -71,16 +73,40 @@ def fill_up(images: Shaped[np.ndarray, "n ..."], size: int) -> Shaped[np.ndarray
     return np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
 
 
-def in_batches(
-    function: Callable[[Shaped[np.ndarray, "size ..."]], Any], images: Shaped[np.ndarray, "n ..."], size: int
-) -> Any:
-    """Call a function of a batch on many images, by batches of this size; it gives an array, or a tree of arrays."""
+# For each function, as long as it is in use, its programs; a new one is slower when it is called for the first time.
+_PROGRAMS: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def in_batches(function: jax.stages.Wrapped | partial[Any], images: Shaped[np.ndarray, "n ..."], size: int) -> Any:
+    """Call a function of a batch on many images, by batches of this size; it gives an array, or a tree of arrays.
+
+    On a CPU the two halves of a batch are computed side by side, since a program by itself leaves a core idle for a
+    third of the time.
+
+    Args:
+        function: compiled by `jax.jit`, or a `functools.partial` of such a function.
+        images: the last batch is filled up with zeros.
+        size: the most images at a time.
+    """
+    side_by_side = 2 if jax.default_backend() == "cpu" else 1
+    size = -(-size // side_by_side)
+    jitted: Any
+    jitted, known = (function.func, function.args) if isinstance(function, partial) else (function, ())
+    # Compiled in this thread: what `jax.default_matmul_precision` and `xla_only` ask for doesn't hold in others.
+    batch = jax.ShapeDtypeStruct((size, *images.shape[1:]), images.dtype)
+    asked = (batch.shape, batch.dtype, jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
+    programs = _PROGRAMS.setdefault(function, {})
+    if asked not in programs:
+        programs[asked] = jitted.lower(*known, batch).compile()
 
     def call(start: int) -> Any:
         batch = images[start : start + size]
-        return jax.tree.map(lambda array: np.asarray(array)[: len(batch)], function(fill_up(batch, size)))
+        return jax.tree.map(
+            lambda array: np.asarray(array)[: len(batch)], programs[asked](*known, fill_up(batch, size))
+        )
 
-    found = [call(start) for start in range(0, max(len(images), 1), size)]
+    with ThreadPoolExecutor(side_by_side) as threads:
+        found = list(threads.map(call, range(0, max(len(images), 1), size)))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 

@@ -14,7 +14,11 @@ from jaxcnn.data.dataset import Dataset, Split
 from jaxcnn.data.kaggle import PAGE
 
 # Part of the path on the disk. A change of the decoding or of the features must change it.
-VERSION = "1.0.0"
+VERSION = "2.0.0"
+_RELEASE_NOTES = {
+    "2.0.0": "The luma of a JPEG is the stored one. Only saturated colours give another one than before.",
+    "1.0.0": "The first.",
+}
 
 
 class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -31,12 +35,13 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     """
 
     VERSION = tfds.core.Version(VERSION)
+    RELEASE_NOTES = _RELEASE_NOTES
     description = "Labelled scans; 8-bit grey, resized with an antialiased triangle filter."
     homepage: str | None = None
     names_patients = True
 
     def __init__(self, *, dataset: Dataset, data_dir: Path) -> None:
-        """Prepare nothing yet; the data set will appear in labelled_scans/128x128/1.0.0 under `data_dir`."""
+        """Prepare nothing yet; the data set will appear in labelled_scans/128x128/2.0.0 under `data_dir`."""
         self._dataset = dataset
         self._size = next(iter(dataset.splits.values())).images.shape[1]
         config = tfds.core.BuilderConfig(
@@ -81,12 +86,11 @@ class LabelledScans(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
 
 class BrainTumorMri(LabelledScans, skip_registration=True):  # type: ignore[call-arg]
-    """The public Kaggle archive, in brain_tumor_mri/128x128/1.0.0; see `jaxcnn.data.kaggle`.
+    """The public Kaggle archive, in brain_tumor_mri/128x128/2.0.0; see `jaxcnn.data.kaggle`.
 
     Its splits are train and test; the archive names no patients, and so these files don't, either.
     """
 
-    VERSION = tfds.core.Version(VERSION)
     description = "Brain MRI slices of four classes; 8-bit grey, resized with an antialiased triangle filter."
     homepage = PAGE
     names_patients = False

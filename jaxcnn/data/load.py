@@ -86,10 +86,11 @@ def is_prepared(source: str) -> bool:
 
 
 def _data_sets(folder: Path) -> list[Path]:
-    """The folder itself, or those inside it that hold a data set."""
+    """The folder itself, or those inside it that hold a data set; of several versions of one, the newest."""
     if (folder / "dataset_info.json").is_file():
         return [folder]
-    return sorted(info.parent for info in folder.glob(_INFO))
+    found = sorted(info.parent for info in folder.glob(_INFO))
+    return list({version.parent: version for version in found}.values())
 
 
 def _find_prepared(folder: Path) -> Path:

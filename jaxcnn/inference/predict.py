@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import tyro
 from jaxtyping import Float32
 from tqdm import tqdm
 
 from jaxcnn.cli import needed
-from jaxcnn.data.batch import fill_up
+from jaxcnn.data.batch import fill_up, in_batches
 from jaxcnn.data.files import shown
 from jaxcnn.data.labelled import tell_left_out
 from jaxcnn.errors import UserError
@@ -128,12 +127,12 @@ def predictions(
     for batch in decode_in_batches(files, size, batch_size):
         yield from batch.skipped
         if batch.names:
-            images = fill_up(batch.images, batch_size)
-            probabilities, unlike = jax.device_get(judged(images))
+            probabilities, unlike = in_batches(judged, batch.images, batch_size)
             scores = [None] * len(batch.names) if unlike is None else unlike.tolist()
             pictures: Sequence[Path | None] = [None] * len(batch.names)
             if draw is not None:
-                pictures = draw([name.stem for name in batch.names], images, probabilities.argmax(axis=1))
+                stems, labels = [name.stem for name in batch.names], probabilities.argmax(axis=1)
+                pictures = draw(stems, fill_up(batch.images, batch_size), fill_up(labels, batch_size))
             yield from map(Prediction, batch.names, probabilities, scores, pictures)
 
 

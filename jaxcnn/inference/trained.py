@@ -199,7 +199,7 @@ def compute_logits(
     return average_probabilities(cast(Array, logits), len(views))
 
 
-def compile_with_weights(function: Callable[..., Any], members: Members) -> Callable[..., Any]:
+def compile_with_weights(function: Callable[..., Any], members: Members) -> partial[Any]:
     """`function(members, *arguments)` without the members, compiled once for each shape of the arguments."""
 
     @jax.jit

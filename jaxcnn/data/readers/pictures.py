@@ -33,7 +33,8 @@ def read_picture(encoded: bytes) -> Scan:
 
     - It is turned as its EXIF orientation says, so that it lies as viewers show it.
     - What is transparent is shown on black.
-    - 8 bits: grey is Pillow's "L" (ITU-R 601-2 luma), of CMYK and palettes as well.
+    - 8 bits: grey is the luma of ITU-R 601-2, Pillow's "L", of CMYK and palettes as well. Of a JPEG it is the
+      luma that the file stores, which is the same but where colours are saturated.
     - 16 bits and floats: the luma, scaled as `jaxcnn.data.readers.intensities.to_bytes` does.
     - Of an animation the first image is taken. Colour profiles are ignored.
 
@@ -94,6 +95,8 @@ def _grey(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "height width
             raise FileError("has several channels of 16 bits; save it as grey, or with 8 bits")
     if image.mode in _WIDE_MODES:
         return to_bytes(np.asarray(ImageOps.exif_transpose(image)))
+    # A JPEG holds its luma by itself: the colours, half of the work, aren't decoded.
+    image.draft("L", None)
     return np.asarray(shown_upright(image).convert("L"))
 
 

@@ -1,5 +1,6 @@
 """load_dataset: the phantom, a prepared folder, and one line for whatever is neither."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -116,8 +117,20 @@ def flip(name: str, place: int) -> Callable[[Path], None]:
 def test_a_damaged_set_is_one_clear_error(damage: Callable[[Path], None], scans: Path, tmp_path: Path) -> None:
     folder = prepare(scans, tmp_path, size=32).folder
     damage(folder)
-    with pytest.raises(UserError, match=r"1.0.0: the data set is damaged .*; prepare it again with --overwrite"):
+    with pytest.raises(UserError, match=r"2.0.0: the data set is damaged .*; prepare it again with --overwrite"):
         load_dataset(str(tmp_path))
+
+
+def test_a_set_of_an_older_version_is_read_until_there_is_a_newer_one(scans: Path, tmp_path: Path) -> None:
+    newer = prepare(scans, tmp_path, size=32).folder
+    older = newer.rename(newer.with_name("1.0.0"))
+    about = json.loads((older / "dataset_info.json").read_text("utf-8"))
+    (older / "dataset_info.json").write_text(json.dumps(about | {"version": "1.0.0"}))
+    before = load_dataset(str(tmp_path))
+    prepare(scans, tmp_path, size=32)
+    after = load_dataset(str(tmp_path))
+    assert (before.source, after.source) == (str(older), str(newer))
+    assert before.splits["train"].names == after.splits["train"].names
 
 
 def test_another_tfds_data_set_is_refused(scans: Path, tmp_path: Path) -> None:

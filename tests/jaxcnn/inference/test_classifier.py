@@ -73,7 +73,7 @@ def test_many_images_take_one_program():
     classifier = Classifier((trained,))
     images = np.random.default_rng(0).integers(0, 256, (37, 16, 16), np.uint8)
     np.testing.assert_allclose(classifier(images)[:, 0], images.mean(axis=(1, 2)) / 255, rtol=1e-4)
-    assert set(compiled) == {(32, 16, 16, 1)}
+    assert set(compiled) == {(16, 16, 16, 1)}
     assert classifier.unlike(images) is None
 
 

@@ -160,12 +160,12 @@ def test_batches_are_of_one_size_and_change_nothing(predict, scans, monkeypatch,
     shapes = set()
 
     def compile_and_watch(function, members):
-        judged = compile_with_weights(function, members)
-        return lambda images: shapes.add(images.shape) or judged(images)
+        return compile_with_weights(lambda *given: shapes.add(given[1].shape) or function(*given), members)
 
     monkeypatch.setattr(jaxcnn.inference.predict, "compile_with_weights", compile_and_watch)
     _, out, _ = predict(scans, "--json", "--batch-size", batch_size)
-    assert shapes == {(min(batch_size, 5), SIZE, SIZE, 1)}
+    # On a CPU the two halves of a batch are computed side by side.
+    assert shapes == {(-(-min(batch_size, 5) // 2), SIZE, SIZE, 1)}
     found = [list(image["probabilities"].values()) for image in json.loads(out)["images"]]
     monkeypatch.undo()
     _, out, _ = predict(scans, "--json")

@@ -71,7 +71,7 @@ def test_one_program_serves_all_patients(trained, monkeypatch):
     segment = segmenter(network, "per-image-z-score")
     segment(images[:8])
     segment(images)
-    assert traced == [(8, 32, 16, 3)]
+    assert traced == [(4, 32, 16, 3)]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,8 +61,25 @@ def png(channels: np.ndarray, color_type: int) -> bytes:
 @pytest.mark.parametrize("shape", [(50, 70), (50, 70, 3), (16, 300, 3)])
 def test_a_grey_square_as_pillow_makes_it(shape: tuple[int, ...], file_format: str) -> None:
     content = encoded(noise(*shape), file_format)
-    expected = Image.open(io.BytesIO(content)).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    image = Image.open(io.BytesIO(content))
+    if file_format == "JPEG" and len(shape) == 3:
+        # It holds luma and chroma apart from each other.
+        image.draft("YCbCr", None)
+        image = image.getchannel("Y")
+    expected = image.convert("L").resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(decode(content, 32), np.asarray(expected)[..., None])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"quality": 30}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}]
+)
+def test_the_luma_that_a_jpeg_stores_is_that_of_its_colours(options: dict[str, Any]) -> None:
+    saturated = noise(8, 8, 3).resize((64, 48), Image.Resampling.BICUBIC)
+    pale = saturated.point(lambda value: 64 + value // 2)
+    for image, most in ((pale, 0), (saturated.convert("L").convert("RGB"), 0), (saturated, 15)):
+        content = encoded(image, "JPEG", **options)
+        by_colours = np.asarray(Image.open(io.BytesIO(content)).convert("L"), int)
+        assert np.abs(decode(content) - by_colours).max() <= most
 
 
 def test_an_image_of_the_wanted_size_keeps_its_pixels() -> None:
