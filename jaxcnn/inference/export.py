@@ -188,7 +188,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 def grey(file):
-    image = ImageOps.exif_transpose(Image.open(file))
+    image = Image.open(file)
+    image.draft("L", None)  # Of a JPEG, the luma that it stores.
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
         low, high = np.percentile(values, [{BLACK}, {WHITE}])

@@ -82,10 +82,16 @@ def predict(monkeypatch, capsys, run):
     return call
 
 
+def grey_square(path):
+    """By Pillow, of a JPEG the luma that it stores."""
+    picture = Image.open(path)
+    picture.draft("L", None)
+    return np.asarray(picture.convert("L").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
 def expected_probabilities(trained, path):
     """By Pillow, the model, and the definition of softmax."""
-    grey = Image.open(path).convert("L").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    images = jnp.asarray(np.asarray(grey, np.float32) / 255)[None, :, :, None]
+    images = jnp.asarray(grey_square(path).astype(np.float32) / 255)[None, :, :, None]
     (logits,) = np.asarray(MODEL.apply(trained.variables, images, train=False), np.float64)
     return np.exp(logits) / np.exp(logits).sum()
 
@@ -296,8 +302,8 @@ def test_there_is_a_picture_of_every_image_and_none_takes_the_place_of_another(p
         found = np.asarray(Image.open(picture))
         assert found.shape == (3 * SIZE, 2 * 3 * SIZE, 3)
         # On the left is the image as the network sees it.
-        grey = Image.open(image["path"]).convert("L").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(found[1::3, 1 : 3 * SIZE : 3], np.repeat(np.asarray(grey)[..., None], 3, axis=-1))
+        grey = grey_square(image["path"])[..., np.newaxis]
+        np.testing.assert_array_equal(found[1::3, 1 : 3 * SIZE : 3], np.repeat(grey, 3, axis=-1))
     assert pictures[0].read_bytes() == pictures[5].read_bytes()
     again = predict(scans, scans / "a.png", "--json", "--saliency", tmp_path / "out")[1]
     assert [image["saliency"] for image in json.loads(again)["images"]] == [str(picture) for picture in pictures]
