@@ -34,9 +34,12 @@ def build_optimizer(
         weight_decay: share of a kernel that is taken off, times the learning rate.
         factors: on the learning rate, for each submodule at the top that has a learning rate of its own.
     """
-    # The moments of all weights as one vector: XLA compiles a loop for each instead of one for each weight.
-    adam = optax.flatten(optax.scale_by_adam())
-    adamw = (adam, optax.add_decayed_weights(weight_decay, _is_kernel), optax.scale_by_learning_rate(schedule))
+    # Not as one vector (`optax.flatten`): a TPU's compiler would lay out each kernel that is cut from it anew.
+    adamw = (
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(weight_decay, _is_kernel),
+        optax.scale_by_learning_rate(schedule),
+    )
     # AdamW's update is proportional to the learning rate, so that scaling the one scales the other.
     scaled = (optax.masked(optax.scale(factor), _is_below(module)) for module, factor in factors.items())
     return optax.chain(*adamw, *scaled)
