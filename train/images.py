@@ -1,6 +1,7 @@
 """Load the images of a run, divide them into splits, frame them, and describe them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,4 +148,9 @@ def _frame_all(
     """`frame`, by one compiled program for batches of one size; the last one is filled up with black."""
     if preprocessing.keeps_frame(images.shape[1:]):
         return images
-    return in_batches(jax.jit(lambda batch: frame(batch, preprocessing)), images, _BATCH_SIZE)
+    return in_batches(_compiled_frame(preprocessing), images, _BATCH_SIZE)
+
+
+@functools.cache
+def _compiled_frame(preprocessing: Preprocessing) -> jax.stages.Wrapped:
+    return jax.jit(lambda batch: frame(batch, preprocessing))
