@@ -26,8 +26,10 @@ _COMPILER = {
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_disable_most_optimizations": True,
 }
-# XLA's threads, of which xdist's workers have enough together: fewer wait for one another.
-os.environ.setdefault("NPROC", "1")
+# Threads of XLA, and of NumPy's and PyTorch's libraries, of which xdist's workers have enough together: more would wait
+# for one another, and some do that at full load.
+for threads in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 for name, value in _COMPILER.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)

@@ -69,6 +69,15 @@ def draw(path, leaf):
     return random.normal(0, (2 / max(1, np.prod(leaf.shape[:-1]))) ** 0.5 / 2, leaf.shape).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def compile_without_vectors():
+    """Most of torch.compile's time is the C++ compiler's, and a third of that the headers of vectors."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.vec_isa_ok": False}):
+        yield
+
+
 @functools.cache
 def inferred(contest, channels):
     """What this project infers, and its weights."""

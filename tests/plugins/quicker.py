@@ -19,7 +19,11 @@ def use_older_emitters():
     def with_older_emitters(*arguments, backend=None, **options):
         found = options_of_a_program(*arguments, backend=backend, **options)
         if jax.config.read("jax_disable_most_optimizations") and getattr(backend, "platform", None) == "cpu":
-            found.env_option_overrides = [*found.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
+            found.env_option_overrides = [
+                *found.env_option_overrides,
+                ("xla_cpu_use_fusion_emitters", False),
+                ("xla_cpu_parallel_codegen_split_count", 1),
+            ]
         return found
 
     compiler.get_compile_options = with_older_emitters

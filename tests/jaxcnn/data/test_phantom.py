@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
@@ -176,7 +177,8 @@ def test_a_linear_classifier_on_the_pixels_does_not_solve_it(seed):
     images, labels = phantom_images(seed, np.arange(512))
     test_images, test_labels = phantom_images(seed, 1_000_000 + np.arange(256))
     flat, test_flat = (i.reshape(len(i), -1) / 255 for i in (images, test_images))
-    linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200))
+    # Turned to the axes of the training images, of which there are fewer than pixels: it predicts the same, and faster.
+    linear = make_pipeline(StandardScaler(), KernelPCA(), LogisticRegression(C=1e-3, max_iter=200))
     predicted = linear.fit(flat, labels).predict(test_flat)
     f1 = f1_score(test_labels, predicted, average="macro")
     # Above chance, 0.25, since the images do show the classes; below 0.7, since where they show them varies.
