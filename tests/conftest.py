@@ -76,9 +76,17 @@ def pytest_sessionstart():
     use_older_emitters()
     leave_files_to_the_kernel()
     keep_drawn()
+    gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_collection_finish():
     # What was imported by now stays: the garbage collector need not go through it again.
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_unconfigure():
+    # Nor through what the process leaves behind when it ends, which takes seconds.
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):

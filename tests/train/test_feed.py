@@ -105,6 +105,7 @@ def plain_learner():
     return build()
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 3), st.booleans(), st.integers(1, 30), st.integers(0, 9))
 def test_the_order_is_that_of_the_batches_wherever_an_epoch_goes_on(plain_learner, views, shared, every, done):

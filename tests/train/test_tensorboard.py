@@ -55,6 +55,7 @@ def test_epochs_before_the_option_was_given_are_written_too_and_nan_stays_nan(tm
     assert [picture.step for picture in pictures["confusion/validation"]] == [2]
 
 
+@pytest.mark.slow
 def test_without_the_writer_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setattr(

@@ -73,6 +73,7 @@ def assert_same(found, expected):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found[name], expected[name])
 
 
+@pytest.mark.slow
 def test_derivatives_of_every_kind_are_jax_s():
     run = jax.jit(everything, static_argnums=0)
     assert_same(run(ours, ARGUMENTS, TANGENTS), run(jax_s, ARGUMENTS, TANGENTS))
@@ -118,6 +119,7 @@ def test_the_hessian_is_jax_s():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rematerialised_scanned_and_without_jit_it_is_the_same():
     scale, a, _ = ARGUMENTS
     square = normal(6, 4, 4) / 4

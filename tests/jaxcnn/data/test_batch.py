@@ -15,6 +15,7 @@ from jaxcnn.cpu.switch import is_xla_only, xla_only
 from jaxcnn.data.batch import in_batches
 
 
+@pytest.mark.slow
 @given(st.integers(0, 20), st.integers(1, 9), st.sampled_from(["cpu", "gpu"]))
 def test_batches_of_any_size_give_what_the_whole_gives(count, size, backend):
     images = np.arange(6.0 * count, dtype=np.float32).reshape(count, 2, 3)

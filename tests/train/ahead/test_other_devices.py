@@ -46,6 +46,7 @@ def operands(text, operation):
     return [[(sides, kind) for sides, kind in re.findall(r"tensor<((?:\d+x)*)(\w+)>", shapes)] for shapes in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("model", SMALLEST)
