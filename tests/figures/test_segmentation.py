@@ -167,6 +167,7 @@ def test_wrong_input_is_told_in_one_line(draw, weights, images, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.real_data
+@pytest.mark.optimized  # It computes for longer than it compiles.
 def test_the_stand_in_reaches_the_dice_that_was_measured_in_torch(shared, draw, tmp_path, monkeypatch):
     arguments = ["convert", "unet", shared / "weights" / "unet-lgg128.pt", tmp_path / "weights"]
     monkeypatch.setattr(sys, "argv", [*map(str, arguments)])
