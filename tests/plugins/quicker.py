@@ -9,6 +9,8 @@ from jax._src import compiler
 def use_older_emitters():
     """From here on, XLA's older emitters compile what is not to be optimized: they take a third of the time.
 
+    Each program is compiled in one piece, too: in many, as for the cores of a larger machine, takes a fifth longer.
+
     JAX has this option for single programs (train/network.py has one), but none for all of them. XLA has had no older
     emitters since JAX 0.12, and takes the option for an error.
     """
