@@ -8,6 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 
 # Extras that the tests are installed with: dev, or test for all of it but torch and what checks the code.
 EXTRA ?= dev
+# In the order of their folders: by their numbers of tests, the long files of a single test would come last.
 PYTEST = $(if $(LIMITS),tests/limited.sh $(LIMITS)) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help train report test test-fast test-torch-free test-c-locale test-nobody test-offline test-accelerators test-schedulers

@@ -71,9 +71,9 @@ def pytest_report_header():
 def pytest_sessionstart():
     # Not above: the first import of the project must come after the checks of its signatures are in place.
     from phantoms import keep_drawn
-    from quicker import leave_files_to_the_kernel, use_older_emitters
+    from quicker import compile_quickly, leave_files_to_the_kernel
 
-    use_older_emitters()
+    compile_quickly()
     leave_files_to_the_kernel()
     keep_drawn()
     gc.set_threshold(100_000, 20, 100)

@@ -69,9 +69,9 @@ def draw(path, leaf):
     return random.normal(0, (2 / max(1, np.prod(leaf.shape[:-1]))) ** 0.5 / 2, leaf.shape).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def compile_without_vectors():
-    """Most of torch.compile's time is the C++ compiler's, and a third of that the headers of vectors."""
+    """What torch.compile writes has no vectors: the C++ compiler, which takes most of the time, is quicker without."""
     from torch._inductor import config
 
     with config.patch({"cpp.vec_isa_ok": False}):
@@ -100,6 +100,7 @@ def with_peers(*works):
     ]
 
 
+@pytest.mark.usefixtures("compile_without_vectors")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "peer"), with_peers("simplecnn_inference", "unet_inference"))
 def test_every_peer_infers_the_same(name, peer, give_weights, tmp_path):
@@ -137,6 +138,7 @@ def learnt(name):
 
 # TorchDynamo, which traces the wrappers of these tests, too, looks at the gradients of all tensors that it meets.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.usefixtures("compile_without_vectors")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "peer"), with_peers(*WITHOUT_DROPOUT))
 def test_every_peer_learns_the_same(name, peer, give_weights, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 from phantoms import keep_drawn
-from quicker import leave_files_to_the_kernel, use_older_emitters
+from quicker import compile_quickly, leave_files_to_the_kernel
 from tiny import TINY
 
 from jaxcnn.models import MODELS
@@ -125,7 +125,7 @@ def _run(
     for name, value in options.items():
         jax.config.update(name, value)
     MODELS["tiny"] = TINY
-    use_older_emitters()
+    compile_quickly()
     leave_files_to_the_kernel()
     keep_drawn()
     if before is not None:
